@@ -1,0 +1,52 @@
+//! What travels through the pipeline: a request as bytes, and what came of it.
+
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::{signal::Signal, status::Status};
+
+/// One `Export<Signal>ServiceRequest`, as the protobuf bytes that came in.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Which signal the bytes are.
+    pub signal: Signal,
+    /// The serialized message, uncompressed. Cloning is a reference count.
+    pub bytes: Bytes,
+    /// Spans, data points or log records in it; samples are not counted (0 for profiles).
+    pub items: usize,
+}
+
+/// The next hop took the request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// Set when the next hop rejected some items, or had a warning. Must not be retried.
+    pub partial: Option<PartialSuccess>,
+}
+
+/// `Export<Signal>PartialSuccess`; `rejected == 0` with a message is a warning.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartialSuccess {
+    /// Items that the next hop did not take.
+    pub rejected: i64,
+    /// The next hop's words.
+    pub message: String,
+}
+
+/// What came of a request: taken, or refused with the status that the sender shall see.
+pub type Outcome = Result<Accepted, Status>;
+
+/// A request under way.
+pub type Pending<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
+
+/// Anything that takes requests: a processor, an exporter, a fan-out.
+///
+/// `consume` resolves when the request is somebody else's responsibility: the next hop has
+/// acknowledged it, or the queue that was configured to take the risk has taken it.
+pub trait Consumer: Send + Sync + 'static {
+    /// Takes one request.
+    fn consume(&self, request: Request) -> Pending<'_>;
+}
+
+/// A shared consumer; components are wired with these.
+pub type Next = Arc<dyn Consumer>;

@@ -1,0 +1,1 @@
+//! The unified event, the entity, the change, the story.
