@@ -1,0 +1,179 @@
+//! The story: root cause, causal chain, impact, what to do; and the evidence it stands on.
+
+use serde::Serialize;
+
+use super::{row::table, time::Time};
+
+table! { "symptoms" =>
+    /// Something that is wrong, measured against its own past.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Symptom {
+        /// `error_ratio`, `latency`, `memory_growth`, or the type of the event that it is.
+        pub kind: String,
+        /// Kind of what it is seen on.
+        pub entity_kind: String,
+        /// Namespace of what it is seen on.
+        pub entity_namespace: String,
+        /// Name of what it is seen on.
+        pub entity_name: String,
+        /// Since when.
+        pub onset: Time,
+        /// Last seen.
+        pub last: Time,
+        /// The measure now, in `unit`.
+        pub value: f64,
+        /// The measure before, in `unit`.
+        pub baseline: f64,
+        /// `1` for ratios, `ms`, `By`.
+        pub unit: String,
+        /// How many standard errors above what chance allows.
+        pub score: f64,
+        /// The machine's word or sentence, for mechanism matching and for the reader.
+        pub detail: String,
+    }
+}
+
+/// Where a story stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoryState {
+    /// It is going on.
+    Open,
+    /// What failed works again.
+    Resolved,
+}
+
+/// The guilty object.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RootCause {
+    /// Kubernetes kind.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The service where it shows first.
+    pub service: String,
+    /// The pattern that explains it; empty when no mechanism is known.
+    pub pattern: String,
+    /// When the cause happened.
+    pub time: Time,
+    /// What was changed, in words (`pool.json max_connections 8 -> 200`); null when nothing was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub change: Option<String>,
+    /// Code region where one is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r#where: Option<String>,
+}
+
+/// A candidate, with how sure we are.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Hypothesis {
+    /// Kubernetes kind.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The service where it shows first.
+    pub service: String,
+    /// Pattern, or empty.
+    pub pattern: String,
+    /// 0 to 1.
+    pub confidence: f64,
+    /// Code region where one is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r#where: Option<String>,
+}
+
+/// One step from the cause to what users see.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ChainLink {
+    /// Kubernetes kind.
+    pub kind: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The service it belongs to; empty for an object that is none's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub service: String,
+    /// What happened there, in words.
+    pub what: String,
+    /// When.
+    pub time: Time,
+}
+
+/// Who is touched.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Affected {
+    /// Services that their callers would call broken.
+    pub services: Vec<String>,
+    /// Pods that failed.
+    pub pods: Vec<String>,
+}
+
+/// A root-cause story.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Story {
+    /// Six hex digits; the same in every replay of the same input.
+    pub id: String,
+    /// Open or resolved.
+    pub state: StoryState,
+    /// One sentence: effect, because cause.
+    pub title: String,
+    /// 0 to 1; below 0.7 it is a hypothesis.
+    pub confidence: f64,
+    /// Event time at which it first could be told.
+    pub opened: Time,
+    /// Event time at which what failed worked again.
+    pub resolved: Option<Time>,
+    /// Null when nothing inside the cluster explains it.
+    pub root_cause: Option<RootCause>,
+    /// `no_internal_cause` when there is no root cause.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Best first; the first is the root cause.
+    pub hypotheses: Vec<Hypothesis>,
+    /// Cause to symptom.
+    pub chain: Vec<ChainLink>,
+    /// Who is touched.
+    pub affected: Affected,
+    /// The story in plain words.
+    pub narrative: String,
+    /// What to do, safest first; commands can be pasted.
+    pub recommendations: Vec<String>,
+    /// Why this is believed, one reason a line.
+    pub reasons: Vec<String>,
+    /// What speaks against it, and what could not be seen.
+    pub doubts: Vec<String>,
+    /// What was looked at and is not the cause, with the reason.
+    pub ruled_out: Vec<String>,
+}
+
+table! { "evidence" =>
+    /// A fact that a story stands on.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Evidence {
+        /// The story.
+        pub story_id: String,
+        /// When it happened.
+        pub time: Time,
+        /// `cause`, `effect` or `symptom`.
+        pub role: String,
+        /// Kind of what it happened to.
+        pub entity_kind: String,
+        /// Namespace of what it happened to.
+        pub entity_namespace: String,
+        /// Name of what it happened to.
+        pub entity_name: String,
+        /// The fact in words, with its numbers.
+        pub what: String,
+        /// Where it was seen: a table (`changes`, `events`, `windows`, `levels`).
+        pub source: String,
+        /// Hex id of one of the operator's own traces that shows it; null when there is none.
+        pub trace_id: Option<String>,
+        /// Hex id of the span in that trace.
+        pub span_id: Option<String>,
+    }
+}
