@@ -1,0 +1,1 @@
+//! Kubernetes facts out of OTLP.
