@@ -7,6 +7,7 @@ pub mod hop;
 pub mod model;
 pub mod signal;
 pub mod status;
+pub mod transport;
 
 pub use hop::{Accepted, Consumer, Next, Outcome, PartialSuccess, Pending, Request};
 pub use signal::Signal;

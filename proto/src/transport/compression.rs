@@ -1,0 +1,213 @@
+//! Compression of request bodies. Decompression takes a cap, always: this is the one place where
+//! bytes from outside grow, so a decompressor is never used without it.
+
+use std::io::{self, Read, Write};
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+/// A body encoding that OTLP or the Collector knows and Tapio speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compression {
+    /// As is.
+    #[default]
+    #[serde(alias = "")]
+    None,
+    /// RFC 1952; the Collector's default on the way out.
+    Gzip,
+    /// RFC 8878.
+    Zstd,
+    /// RFC 1950; also what HTTP calls `deflate`.
+    #[serde(alias = "deflate")]
+    Zlib,
+}
+
+/// Why a body could not be decompressed.
+#[derive(Debug, thiserror::Error)]
+pub enum DecompressError {
+    /// The content is larger than the cap; reading stopped there.
+    #[error("request body too large: more than {limit} bytes after decompression")]
+    TooLarge {
+        /// The cap, in bytes.
+        limit: usize,
+    },
+    /// The bytes are not what the header says.
+    #[error("{name}: {source}")]
+    Corrupt {
+        /// Name of the encoding.
+        name: &'static str,
+        /// The decompressor's own words.
+        source: io::Error,
+    },
+}
+
+// Memory that a zstd frame may ask for as its window: 2^25 = 32 MiB, the largest that the
+// encoders of the Collector's exporters use; zstd's own default would grant 128 MiB.
+const ZSTD_WINDOW_LOG_MAX: u32 = 25;
+
+// Telemetry repeats itself; level 3 keeps most of the ratio at about half of level 6's time.
+const GZIP_LEVEL: u32 = 3;
+
+impl Compression {
+    /// From `content-encoding` or `grpc-encoding`; `None` if it is not one that Tapio speaks.
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name.trim().to_ascii_lowercase().as_str() {
+            "" | "identity" | "none" => Some(Compression::None),
+            "gzip" => Some(Compression::Gzip),
+            "zstd" => Some(Compression::Zstd),
+            "zlib" | "deflate" => Some(Compression::Zlib),
+            _ => None,
+        }
+    }
+
+    /// The name in `content-encoding` and `grpc-encoding`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Compression::None => "identity",
+            Compression::Gzip => "gzip",
+            Compression::Zstd => "zstd",
+            Compression::Zlib => "deflate",
+        }
+    }
+
+    /// Decompresses at most `limit` bytes; more is an error, and is not read.
+    pub fn decompress(self, body: Bytes, limit: usize) -> Result<Bytes, DecompressError> {
+        let corrupt = |source| DecompressError::Corrupt {
+            name: self.name(),
+            source,
+        };
+        match self {
+            Compression::None if body.len() > limit => Err(DecompressError::TooLarge { limit }),
+            Compression::None => Ok(body),
+            Compression::Gzip => self.read(
+                flate2::bufread::MultiGzDecoder::new(&body[..]),
+                body.len(),
+                limit,
+            ),
+            Compression::Zlib => self.read(
+                flate2::bufread::ZlibDecoder::new(&body[..]),
+                body.len(),
+                limit,
+            ),
+            Compression::Zstd => {
+                let mut decoder =
+                    zstd::stream::read::Decoder::with_buffer(&body[..]).map_err(corrupt)?;
+                decoder
+                    .window_log_max(ZSTD_WINDOW_LOG_MAX)
+                    .map_err(corrupt)?;
+                self.read(decoder, body.len(), limit)
+            }
+        }
+    }
+
+    /// Compresses a body. `level` is the encoding's own scale; without it a fast one is taken.
+    pub fn compress(self, body: &Bytes, level: Option<i32>) -> io::Result<Bytes> {
+        let gzip = || {
+            flate2::Compression::new(
+                level
+                    .and_then(|l| u32::try_from(l).ok())
+                    .map_or(GZIP_LEVEL, |l| l.min(9)),
+            )
+        };
+        let room = || Vec::with_capacity(body.len() / 4 + 64);
+        Ok(match self {
+            Compression::None => body.clone(),
+            Compression::Gzip => {
+                let mut encoder = flate2::write::GzEncoder::new(room(), gzip());
+                encoder.write_all(body)?;
+                encoder.finish()?.into()
+            }
+            Compression::Zlib => {
+                let mut encoder = flate2::write::ZlibEncoder::new(room(), gzip());
+                encoder.write_all(body)?;
+                encoder.finish()?.into()
+            }
+            Compression::Zstd => zstd::bulk::compress(body, level.unwrap_or(1))?.into(),
+        })
+    }
+
+    fn read(
+        self,
+        reader: impl Read,
+        compressed: usize,
+        limit: usize,
+    ) -> Result<Bytes, DecompressError> {
+        let mut out = Vec::with_capacity(compressed.saturating_mul(4).min(limit));
+        reader
+            .take((limit as u64).saturating_add(1))
+            .read_to_end(&mut out)
+            .map_err(|source| DecompressError::Corrupt {
+                name: self.name(),
+                source,
+            })?;
+        if out.len() > limit {
+            return Err(DecompressError::TooLarge { limit });
+        }
+        Ok(out.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    const ALL: [Compression; 4] = [
+        Compression::None,
+        Compression::Gzip,
+        Compression::Zstd,
+        Compression::Zlib,
+    ];
+
+    #[test]
+    fn what_goes_in_comes_out() {
+        let body = Bytes::from("telemetry repeats itself ".repeat(1000));
+        for compression in ALL {
+            let packed = compression.compress(&body, None).unwrap();
+            assert_eq!(
+                compression.decompress(packed, body.len()).unwrap(),
+                body,
+                "{compression:?}"
+            );
+            assert_eq!(
+                Compression::from_name(compression.name()),
+                Some(compression)
+            );
+        }
+        assert_eq!(Compression::from_name("snappy"), None);
+    }
+
+    #[test]
+    fn a_bomb_stops_at_the_cap() {
+        let bomb = Bytes::from(vec![0u8; 8 << 20]);
+        for compression in ALL {
+            let packed = compression.compress(&bomb, None).unwrap();
+            let error = compression.decompress(packed, 1000).unwrap_err();
+            assert!(
+                matches!(error, DecompressError::TooLarge { limit: 1000 }),
+                "{compression:?}: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn garbage_and_truncation_are_errors() {
+        let body = Bytes::from("telemetry repeats itself ".repeat(1000));
+        for compression in &ALL[1..] {
+            let packed = compression.compress(&body, None).unwrap();
+            for cut in [1, packed.len() / 2, packed.len() - 1] {
+                assert!(
+                    compression
+                        .decompress(packed.slice(..cut), 1 << 20)
+                        .is_err(),
+                    "{compression:?} cut at {cut}"
+                );
+            }
+            let error = compression
+                .decompress(Bytes::from_static(b"hello, this is text"), 1 << 20)
+                .unwrap_err();
+            assert!(error.to_string().starts_with(compression.name()), "{error}");
+        }
+    }
+}

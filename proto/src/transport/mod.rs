@@ -1,0 +1,9 @@
+//! What both ends of a hop need to know about OTLP's transports, as pure functions on bytes:
+//! compression with a cap, gRPC's framing and header encodings, and the Collector's durations.
+
+mod compression;
+mod duration;
+pub mod grpc;
+
+pub use compression::{Compression, DecompressError};
+pub use duration::GoDuration;
