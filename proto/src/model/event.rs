@@ -123,6 +123,9 @@ table! { "changes" =>
         pub new: Option<String>,
         /// The field manager, user or tool that did it, where known; else empty.
         pub actor: String,
+        /// A command that puts it back; the same in each row of a change; empty where none is known, or where
+        /// it would show what is redacted.
+        pub undo: String,
         /// Identity of the change where it has one of its own (deployment id, revision); else empty.
         pub revision: String,
     }

@@ -1,0 +1,26 @@
+-- Containers whose memory grows into their limit, or whose CPU stands at it.
+with measured as (
+    select l.*, row_number() over (partition by l.namespace, l.pod, l.container, l.resource order by l.time desc) as back
+    from levels l
+),
+memory as (
+    select 'memory_growth' as kind, m.workload_kind, m.namespace, m.workload_name, m.container,
+           min(m.time) as first_time, max(m.time) as last,
+           last_value(m.value order by m.time) as value, min(m.value) as baseline, min(m.ceiling) as bound
+    from measured m cross join params
+    where m.resource = 'memory' and m.ceiling > 0.0 and m.time >= params.now - interval '180 seconds'
+    group by m.workload_kind, m.namespace, m.workload_name, m.pod, m.container
+    having last_value(m.value order by m.time) >= 0.75 * min(m.ceiling)
+       and last_value(m.value order by m.time) - min(m.value) >= 0.25 * min(m.ceiling)
+),
+cpu as (
+    select 'cpu_at_limit' as kind, m.workload_kind, m.namespace, m.workload_name, m.container,
+           min(m.time) as first_time, max(m.time) as last,
+           avg(m.value) as value, 0.0 as baseline, min(m.ceiling) as bound
+    from measured m cross join params
+    where m.resource = 'cpu' and m.ceiling > 0.0 and m.back <= 2 and m.time >= params.now - interval '60 seconds'
+    group by m.workload_kind, m.namespace, m.workload_name, m.pod, m.container
+    having count(*) = 2 and avg(m.value) >= 0.85 * min(m.ceiling)
+)
+select * from memory union all select * from cpu
+order by kind, namespace, workload_name, container

@@ -1,0 +1,55 @@
+//! Reads the judgement of `queries/hypotheses.sql`.
+
+use tapio_proto::model::{Entity, Time};
+
+use super::{CorrelationError, Plans};
+
+/// A cause that could explain a workload's failure, and how sure that is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hypothesis {
+    /// The guilty object.
+    pub cause: Entity,
+    /// How it bears on the workload: `self` or a relation.
+    pub relation: String,
+    /// The workload where it shows.
+    pub workload: Entity,
+    /// The service in front of the workload.
+    pub service: String,
+    /// The pattern; empty without a mechanism.
+    pub pattern: String,
+    /// Number of the guilty change; none when nothing was changed.
+    pub change: Option<i64>,
+    /// When the cause happened.
+    pub cause_time: Time,
+    /// When its first effect was seen.
+    pub effect_time: Time,
+    /// Share of the pattern's evidence that was seen, 0 to 1.
+    pub evidence: f64,
+    /// Other changes upstream of the same workload.
+    pub rivals: i64,
+    /// 0 to 1.
+    pub confidence: f64,
+}
+
+/// All hypotheses, best first.
+pub fn judge(plans: &mut Plans) -> Result<Vec<Hypothesis>, CorrelationError> {
+    let rows = plans.rows("hypotheses")?;
+    let mut all = Vec::with_capacity(rows.len());
+    for row in rows.iter() {
+        let change = row.int("change")?;
+        all.push(Hypothesis {
+            cause: Entity::new(row.text("cause_kind")?, row.text("cause_namespace")?, row.text("cause_name")?),
+            relation: row.text("relation")?.to_owned(),
+            workload: Entity::new(row.text("workload_kind")?, row.text("workload_namespace")?, row.text("workload_name")?),
+            service: row.text("service")?.to_owned(),
+            pattern: row.text("pattern")?.to_owned(),
+            change: (change >= 0).then_some(change),
+            cause_time: row.time("cause_time")?,
+            effect_time: row.time("effect_time")?,
+            evidence: row.float("evidence")?,
+            rivals: (row.int("changes")? - 1).max(0),
+            confidence: row.float("confidence")?,
+        });
+    }
+    Ok(all)
+}

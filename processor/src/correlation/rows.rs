@@ -1,0 +1,148 @@
+//! The reduced tables that the queries in `queries/` read: small, replaced whole, and open to
+//! anybody who asks in SQL.
+
+use tapio_proto::model::{Time, table};
+
+table! { "windows" =>
+    /// What one operation of one service did in one window of [`crate::streaming::WINDOW`].
+    #[derive(Clone, Debug)]
+    pub struct Window {
+        /// Start of the window.
+        pub bucket: Time,
+        /// Kubernetes namespace or `service.namespace`; may be empty.
+        pub namespace: String,
+        /// `service.name`.
+        pub service: String,
+        /// Span name.
+        pub operation: String,
+        /// `server`, `client`, `producer`, `consumer` or `internal`.
+        pub kind: String,
+        /// The service or host that a client span called; else empty.
+        pub peer: String,
+        /// Spans that ended in the window.
+        pub count: i64,
+        /// Of them, how many failed.
+        pub errors: i64,
+        /// Median duration, ms.
+        pub p50_ms: f64,
+        /// 99th percentile of the duration, ms.
+        pub p99_ms: f64,
+        /// Sum of the durations, ms.
+        pub sum_ms: f64,
+        /// Start of the first span that failed; null when none did.
+        pub first_error: Option<Time>,
+        /// False while the service is known to be sick: such windows are no baseline.
+        pub calm: bool,
+    }
+}
+
+table! { "levels" =>
+    /// A resource of one container at one moment, against its limit.
+    #[derive(Clone, Debug)]
+    pub struct Level {
+        /// When it was measured.
+        pub time: Time,
+        /// Kind of the workload.
+        pub workload_kind: String,
+        /// Namespace.
+        pub namespace: String,
+        /// Name of the workload.
+        pub workload_name: String,
+        /// Pod.
+        pub pod: String,
+        /// Container.
+        pub container: String,
+        /// `memory` or `cpu`.
+        pub resource: String,
+        /// Working set in bytes, or cores.
+        pub value: f64,
+        /// The container's limit in the same unit; null when it has none or it is not known.
+        pub ceiling: Option<f64>,
+    }
+}
+
+table! { "reach" =>
+    /// An object that can break a workload that is under suspicion now, and how.
+    #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub struct Reach {
+        /// Kind of the object.
+        pub cause_kind: String,
+        /// Its namespace.
+        pub cause_namespace: String,
+        /// Its name.
+        pub cause_name: String,
+        /// `self`, or a relation of the `topology` table.
+        pub relation: String,
+        /// Kind of the workload.
+        pub workload_kind: String,
+        /// Its namespace.
+        pub workload_namespace: String,
+        /// Its name.
+        pub workload_name: String,
+        /// The service that stands in front of it.
+        pub service: String,
+    }
+}
+
+table! { "patterns" =>
+    /// What a pattern asks of the cause. Texts are regular expressions; an empty one matches all.
+    #[derive(Clone, Debug)]
+    pub struct PatternRow {
+        /// The pattern's name.
+        pub pattern: String,
+        /// `change`, `state` or `none`.
+        pub source: String,
+        /// Verb of the change, or type of the state.
+        pub verb: String,
+        /// Kind of the guilty object.
+        pub kind: String,
+        /// The field that was changed, or the reason and message of the state.
+        pub path: String,
+        /// How the object bears on the workload.
+        pub relation: String,
+        /// The longest time from the cause to the first effect, seconds.
+        pub within_s: f64,
+        /// Confidence before evidence, 0 to 1.
+        pub prior: f64,
+    }
+}
+
+table! { "pattern_needs" =>
+    /// One effect that a pattern asks for, or forbids.
+    #[derive(Clone, Debug)]
+    pub struct NeedRow {
+        /// The pattern's name.
+        pub pattern: String,
+        /// What is to be seen, in words.
+        pub need: String,
+        /// Type of the event, or kind of the symptom.
+        pub kind: String,
+        /// The machine's word.
+        pub reason: String,
+        /// The machine's sentence.
+        pub text: String,
+        /// Without it the pattern does not match.
+        pub required: bool,
+        /// With it the pattern does not match.
+        pub forbidden: bool,
+        /// Share in the evidence.
+        pub weight: f64,
+    }
+}
+
+table! { "params" =>
+    /// The one row that carries a run's parameters into the kept plans.
+    #[derive(Clone, Debug)]
+    pub struct Params {
+        /// The event time of this run.
+        pub now: Time,
+        /// Changes and events before this are not looked at.
+        pub lookback: Time,
+        /// Windows that start at or after this are judged; those before are their past.
+        pub recent: Time,
+        /// Standard errors that a ratio must be above chance.
+        pub z: f64,
+        /// Items that a past must hold before it can be a baseline.
+        pub least: i64,
+    }
+}

@@ -1,0 +1,60 @@
+//! The notable facts of late, kept where the story-teller can look them up.
+
+use std::collections::VecDeque;
+
+use tapio_proto::model::{Change, Entity, Event, Time};
+
+/// Facts kept of each sort; over it the oldest go.
+const MOST: usize = 50_000;
+
+/// Events and changes of late, in the order in which they were seen.
+#[derive(Default)]
+pub struct Facts {
+    events: VecDeque<Event>,
+    changes: VecDeque<Change>,
+}
+
+impl Facts {
+    /// Keeps an event.
+    pub fn event(&mut self, event: Event) {
+        if self.events.len() == MOST {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    /// Keeps a row of a change.
+    pub fn change(&mut self, change: Change) {
+        if self.changes.len() == MOST {
+            self.changes.pop_front();
+        }
+        self.changes.push_back(change);
+    }
+
+    /// The rows of one change.
+    pub fn rows_of(&self, change: i64) -> Vec<&Change> {
+        self.changes.iter().filter(|row| row.change == change).collect()
+    }
+
+    /// Changes made from `from` to `to`.
+    pub fn changes_between(&self, from: Time, to: Time) -> impl Iterator<Item = &Change> {
+        self.changes.iter().filter(move |row| row.time >= from && row.time <= to)
+    }
+
+    /// Events on a workload, on what it owns or on the service in front of it, from `from` to `to`,
+    /// by the time they happened.
+    pub fn around(&self, workload: &Entity, service: &str, from: Time, to: Time) -> Vec<&Event> {
+        let mut found: Vec<&Event> = self
+            .events
+            .iter()
+            .filter(|e| e.time >= from && e.time <= to && *e.entity_namespace == *workload.namespace)
+            .filter(|e| {
+                (*e.workload_kind == *workload.kind && *e.workload_name == *workload.name)
+                    || (*e.entity_kind == *workload.kind && *e.entity_name == *workload.name)
+                    || (e.entity_kind == "Service" && e.entity_name == service)
+            })
+            .collect();
+        found.sort_by_key(|e| (e.time, e.id));
+        found
+    }
+}

@@ -1,0 +1,106 @@
+//! What belongs together: a hypothesis and all the failing services that it explains.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tapio_proto::model::{Entity, Time};
+
+use crate::correlation::{
+    hypotheses::Hypothesis,
+    suspects::{Graph, failing, sick},
+    symptoms::Symptoms,
+};
+
+/// A state that lasts shorter is part of any rollout and wakes nobody.
+const SICK_FOR: Duration = Duration::from_secs(10);
+/// Failing that nothing explains is told after this long.
+const UNEXPLAINED_FOR: Duration = Duration::from_secs(20);
+/// Below this a hypothesis is not worth a story.
+const WORTH: f64 = 0.4;
+
+/// One incident as it stands now.
+#[derive(Debug)]
+pub struct Group {
+    /// What explains it, best first; empty when nothing does.
+    pub hypotheses: Vec<Hypothesis>,
+    /// Services that fail because of it, and since when.
+    pub services: BTreeMap<Entity, Time>,
+}
+
+/// Splits what is wrong now into incidents: the hypothesis that explains most takes its failing
+/// services with it, then the next, until what is left has no explanation.
+pub fn groups(hypotheses: &[Hypothesis], symptoms: &Symptoms, graph: &Graph, now: Time) -> Vec<Group> {
+    let failing = failing(symptoms);
+    let sick = sick(symptoms, graph);
+    let mut uncovered: BTreeSet<Entity> = failing.keys().cloned().collect();
+    let mut told: BTreeSet<Entity> = BTreeSet::new();
+    let mut groups: Vec<Group> = Vec::new();
+    loop {
+        let best = hypotheses
+            .iter()
+            .filter(|h| h.confidence >= WORTH && !told.contains(&h.workload))
+            .map(|h| (h, covered(h, &failing, graph)))
+            .filter(|(h, covers)| {
+                covers.iter().any(|s| uncovered.contains(s))
+                    || (sick.get(&h.workload).is_some_and(|since| *since + SICK_FOR <= now)
+                        && !graph.downstream(&front(h)).iter().any(|s| told.contains(&graph.workload(s))))
+            })
+            .map(|(h, covers)| {
+                let share = covers.iter().filter(|s| uncovered.contains(*s)).count() as f64 / failing.len().max(1) as f64;
+                (h.confidence + 0.1 * share, h, covers)
+            })
+            .fold(None, |best: Option<(f64, &Hypothesis, BTreeSet<Entity>)>, next| match best {
+                Some(best) if best.0 >= next.0 => Some(best),
+                _ => Some(next),
+            });
+        let Some((_, best, covers)) = best else { break };
+        let mut chosen = vec![best.clone()];
+        chosen.extend(hypotheses.iter().filter(|h| *h != best && related(h, best, &covers, graph)).take(4).cloned());
+        told.extend(covers.iter().map(|s| graph.workload(s)));
+        told.insert(best.workload.clone());
+        told.extend(hypotheses.iter().filter(|h| h.cause == best.cause && h.pattern == best.pattern).map(|h| h.workload.clone()));
+        uncovered.retain(|s| !covers.contains(s) && !told.contains(&graph.workload(s)));
+        let services = covers.into_iter().filter_map(|s| failing.get(&s).map(|since| (s.clone(), *since))).collect();
+        groups.push(Group { hypotheses: chosen, services });
+    }
+    let rest: BTreeMap<Entity, Time> = uncovered
+        .into_iter()
+        .filter_map(|s| failing.get(&s).map(|since| (s.clone(), *since)))
+        .filter(|(_, since)| *since + UNEXPLAINED_FOR <= now)
+        .collect();
+    if !rest.is_empty() {
+        groups.push(Group { hypotheses: Vec::new(), services: rest });
+    }
+    groups
+}
+
+/// Failing services that the hypothesis explains: the one where it shows, and its failing callers.
+fn covered(h: &Hypothesis, failing: &BTreeMap<Entity, Time>, graph: &Graph) -> BTreeSet<Entity> {
+    let start = front(h);
+    let mut covers = BTreeSet::new();
+    let mut next = vec![start.clone()];
+    let mut seen = BTreeSet::from([start]);
+    while let Some(at) = next.pop() {
+        if failing.contains_key(&at) {
+            covers.insert(at.clone());
+        }
+        for caller in graph.callers(&at) {
+            if failing.contains_key(caller) && seen.insert(caller.clone()) {
+                next.push(caller.clone());
+            }
+        }
+    }
+    covers
+}
+
+fn related(h: &Hypothesis, best: &Hypothesis, covers: &BTreeSet<Entity>, graph: &Graph) -> bool {
+    (h.cause != best.cause || h.pattern != best.pattern)
+        && (h.workload == best.workload || covers.iter().any(|s| graph.workload(s) == h.workload))
+}
+
+/// The service where a hypothesis shows first.
+pub fn front(h: &Hypothesis) -> Entity {
+    Entity::new("Service", &h.workload.namespace, &h.service)
+}

@@ -1,0 +1,16 @@
+//! Stories: one root, a chain to what users see, the impact, what to do.
+//!
+//! [`group`] decides what belongs together, [`assemble`] tells it, [`track`] opens, grows and resolves
+//! stories over time, [`text`] is what an SRE reads, [`otlp`] what leaves as telemetry.
+
+mod assemble;
+mod facts;
+mod group;
+pub mod otlp;
+pub mod text;
+mod track;
+mod words;
+
+pub use assemble::View;
+pub use facts::Facts;
+pub use track::{Stories, Telling};

@@ -1,0 +1,287 @@
+//! Stories over time: they open, grow, change their mind, and resolve.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use tapio_proto::model::{Entity, Evidence, Story, Time};
+
+use super::{
+    assemble::{Failure, Plot, View, assemble},
+    group::{Group, front},
+};
+use crate::correlation::{
+    hypotheses::Hypothesis,
+    suspects::{failing, sick},
+};
+
+/// A story is over when nothing of it has been wrong for this long.
+const WELL_FOR: Duration = Duration::from_secs(30);
+/// A new root must be this much surer than the old one.
+const SURER: f64 = 0.05;
+/// Resolved stories that are kept.
+const MOST_RESOLVED: usize = 1_000;
+
+/// What became of a story.
+#[derive(Clone, Debug)]
+pub enum Telling {
+    /// It can be told for the first time.
+    Opened(Box<Story>, Vec<Evidence>),
+    /// It says something else than before.
+    Updated(Box<Story>, Vec<Evidence>),
+    /// What failed works again.
+    Resolved(Box<Story>, Vec<Evidence>),
+}
+
+impl Telling {
+    /// The story and its evidence.
+    pub fn story(&self) -> (&Story, &[Evidence]) {
+        match self {
+            Telling::Opened(s, e) | Telling::Updated(s, e) | Telling::Resolved(s, e) => (s, e),
+        }
+    }
+
+    /// `opened`, `updated` or `resolved`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Telling::Opened(..) => "opened",
+            Telling::Updated(..) => "updated",
+            Telling::Resolved(..) => "resolved",
+        }
+    }
+}
+
+struct Thread {
+    id: String,
+    opened: Time,
+    last_bad: Time,
+    hypotheses: Vec<Hypothesis>,
+    failures: BTreeMap<Entity, Failure>,
+    workloads: BTreeSet<Entity>,
+    told: Option<(Story, Vec<Evidence>)>,
+}
+
+/// All stories, open ones first told first.
+#[derive(Default)]
+pub struct Stories {
+    open: Vec<Thread>,
+    resolved: Vec<(Story, Vec<Evidence>)>,
+}
+
+impl Stories {
+    /// Takes in what is wrong now, and says which stories that changes.
+    pub fn update(&mut self, groups: Vec<Group>, view: &View<'_>) -> Vec<Telling> {
+        for group in groups {
+            let at = match self.open.iter().position(|thread| thread.is_of(&group)) {
+                Some(at) => at,
+                None => {
+                    let thread = Thread::new(&group, view.now, &self.ids());
+                    self.open.push(thread);
+                    self.open.len() - 1
+                }
+            };
+            self.open[at].take(group, view);
+        }
+        let mut tellings = Vec::new();
+        let mut at = 0;
+        while at < self.open.len() {
+            let thread = &mut self.open[at];
+            thread.keep(view);
+            let over = thread.last_bad + WELL_FOR <= view.now;
+            if let Some(telling) = thread.tell(view, over) {
+                tellings.push(telling);
+            }
+            if over {
+                let thread = self.open.remove(at);
+                self.resolved.extend(thread.told);
+                if self.resolved.len() > MOST_RESOLVED {
+                    self.resolved.remove(0);
+                }
+            } else {
+                at += 1;
+            }
+        }
+        tellings
+    }
+
+    fn ids(&self) -> BTreeSet<String> {
+        self.open.iter().map(|t| t.id.clone()).chain(self.resolved.iter().map(|(s, _)| s.id.clone())).collect()
+    }
+
+    /// Is any story open?
+    pub fn any_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Stories with their evidence, by the time they opened.
+    pub fn all(&self) -> Vec<(&Story, &[Evidence])> {
+        let open = self.open.iter().filter_map(|t| t.told.as_ref());
+        let mut all: Vec<_> = self.resolved.iter().chain(open).map(|(s, e)| (s, e.as_slice())).collect();
+        all.sort_by(|a, b| (a.0.opened, &a.0.id).cmp(&(b.0.opened, &b.0.id)));
+        all
+    }
+
+    /// Stories that are open.
+    pub fn open(&self) -> impl Iterator<Item = &Story> {
+        self.open.iter().filter_map(|t| t.told.as_ref().map(|(s, _)| s))
+    }
+}
+
+impl Thread {
+    fn new(group: &Group, now: Time, taken: &BTreeSet<String>) -> Self {
+        let first = group.hypotheses.first();
+        let on = first.map(|h| h.workload.to_string());
+        let on = on.or_else(|| group.services.keys().next().map(Entity::to_string)).unwrap_or_default();
+        let since = first.map(|h| h.effect_time).or_else(|| group.services.values().min().copied()).unwrap_or(now);
+        Thread {
+            id: id(&on, since, taken),
+            opened: now,
+            last_bad: now,
+            hypotheses: Vec::new(),
+            failures: BTreeMap::new(),
+            workloads: BTreeSet::new(),
+            told: None,
+        }
+    }
+
+    /// Does the group tell of the same incident?
+    fn is_of(&self, group: &Group) -> bool {
+        let same_root = match (self.hypotheses.first(), group.hypotheses.first()) {
+            (Some(mine), Some(new)) => mine.workload == new.workload || (mine.cause == new.cause && mine.change == new.change),
+            _ => false,
+        };
+        same_root
+            || group.services.keys().any(|s| self.failures.contains_key(s))
+            || group.hypotheses.first().is_some_and(|h| self.workloads.contains(&h.workload))
+    }
+
+    /// Takes the group in; the root changes only for one that is clearly surer.
+    fn take(&mut self, group: Group, view: &View<'_>) {
+        let change_of_mind = match (self.hypotheses.first(), group.hypotheses.first()) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(mine), Some(new)) => {
+                (mine.cause == new.cause && mine.change == new.change && new.confidence >= mine.confidence)
+                    || new.confidence > mine.confidence + SURER
+            }
+        };
+        if change_of_mind {
+            self.hypotheses = group.hypotheses;
+        }
+        self.workloads.extend(self.hypotheses.first().map(|h| h.workload.clone()));
+        self.workloads.extend(group.services.keys().map(|s| view.graph.workload(s)));
+        for service in group.services.keys() {
+            self.failures.entry(service.clone()).or_insert_with(|| Failure {
+                since: view.now,
+                until: view.now,
+                kind: String::new(),
+                baseline: 0.0,
+                worst: 0.0,
+                detail: String::new(),
+                sample: None,
+            });
+        }
+    }
+
+    /// Brings what is known of its services and of its workload up to now.
+    fn keep(&mut self, view: &View<'_>) {
+        let failing = failing(view.symptoms);
+        for (service, failure) in &mut self.failures {
+            if failing.contains_key(service) {
+                self.last_bad = self.last_bad.max(failure.refresh(service, view));
+            }
+        }
+        if let Some(best) = self.hypotheses.first()
+            && sick(view.symptoms, view.graph).contains_key(&best.workload)
+        {
+            self.last_bad = view.now;
+            // A caller that starts to fail while the cause lasts belongs to the story.
+            for service in view.graph.upstream(&front(best)) {
+                if failing.contains_key(&service) && !self.failures.contains_key(&service) {
+                    self.workloads.insert(view.graph.workload(&service));
+                }
+            }
+        }
+    }
+
+    fn tell(&mut self, view: &View<'_>, over: bool) -> Option<Telling> {
+        let plot = Plot {
+            id: &self.id,
+            opened: self.opened,
+            resolved: over.then_some(self.last_bad),
+            hypotheses: &self.hypotheses,
+            failures: &self.failures,
+            last_bad: self.last_bad,
+        };
+        let (story, evidence) = assemble(&plot, view);
+        let before = self.told.replace((story.clone(), evidence.clone()));
+        match before {
+            None => Some(Telling::Opened(Box::new(story), evidence)),
+            Some(_) if over => Some(Telling::Resolved(Box::new(story), evidence)),
+            Some((old, seen)) if says_more(&old, &story) || seen.len() != evidence.len() => {
+                Some(Telling::Updated(Box::new(story), evidence))
+            }
+            Some(_) => None,
+        }
+    }
+}
+
+impl Failure {
+    /// Takes the symptoms of the service in; returns when it was last seen failing.
+    fn refresh(&mut self, service: &Entity, view: &View<'_>) -> Time {
+        let mut last = self.until;
+        for kind in ["error_ratio", "latency", "call_errors"] {
+            let Some(active) = view.symptoms.get(kind, service) else { continue };
+            let s = &active.symptom;
+            last = last.max(s.last.min(view.now));
+            if kind == "call_errors" && !s.detail.is_empty() {
+                self.detail = s.detail.clone();
+            }
+            // Errors of its own say more than slowness, and both say more than what callers see.
+            let rank = |kind: &str| match kind {
+                "error_ratio" => 3,
+                "latency" => 2,
+                "call_errors" => 1,
+                _ => 0,
+            };
+            if rank(kind) > rank(&self.kind) {
+                self.kind = kind.to_owned();
+                self.baseline = s.baseline;
+                self.worst = s.value;
+                self.since = if self.sample.is_none() && self.until == self.since { s.onset } else { self.since.min(s.onset) };
+            }
+            if kind == self.kind {
+                self.since = self.since.min(s.onset);
+                self.worst = self.worst.max(s.value);
+            }
+        }
+        self.until = last;
+        self.sample = view.windows.sample(&service.namespace, &service.name).or(self.sample);
+        last
+    }
+}
+
+/// Is the difference worth telling? Figures that only grow are not.
+fn says_more(old: &Story, new: &Story) -> bool {
+    old.root_cause.as_ref().map(|r| (&r.kind, &r.name, &r.pattern)) != new.root_cause.as_ref().map(|r| (&r.kind, &r.name, &r.pattern))
+        || old.affected.services != new.affected.services
+        || old.chain.len() != new.chain.len()
+        || (old.confidence - new.confidence).abs() >= 0.05
+}
+
+/// Six hex digits from what fails and since when (FNV-1a); the same in every replay.
+fn id(on: &str, since: Time, taken: &BTreeSet<String>) -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let second = since.0.div_euclid(1_000_000_000);
+    for byte in on.bytes().chain(second.to_be_bytes()) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    loop {
+        let id = format!("{:06x}", (hash ^ (hash >> 24) ^ (hash >> 48)) & 0x00ff_ffff);
+        if !taken.contains(&id) {
+            return id;
+        }
+        hash = hash.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    }
+}

@@ -1,0 +1,14 @@
+//! The streaming gear: what each batch adds to the accumulators. Tens of nanoseconds a record, no
+//! judgement; judging is the queries' work.
+
+mod levels;
+mod logs;
+mod windows;
+
+pub use levels::{Levels, Resource};
+pub use logs::{Templates, template};
+pub use windows::{CallEdge, Sample, ServiceId, SpanFact, SpanKind, Windows};
+
+/// Width of a window, ns. Half the ten seconds that an operator's eye resolves: onset is told to
+/// within a few seconds, and a service with two requests a second still has ten in a window.
+pub const WINDOW: i64 = 5_000_000_000;
