@@ -1,0 +1,6 @@
+//! The cases, by what they guarantee.
+
+pub(crate) mod accounting;
+pub(crate) mod collector;
+pub(crate) mod hostile;
+pub(crate) mod lossless;

@@ -1,0 +1,223 @@
+//! Programs under test: started with files of their own, watched, stopped, never left behind.
+
+use std::{
+    fs::{self, File},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use tokio::{net::TcpStream, time::sleep};
+
+use super::client;
+
+/// A folder for one case's files, empty at its start and kept after it for whoever has to look.
+pub(crate) fn folder(case: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("hop").join(case);
+    match fs::remove_dir_all(&folder) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => panic!("{}: {error}", folder.display()),
+    }
+    fs::create_dir_all(&folder).expect("the target directory is writable");
+    folder
+}
+
+/// A port that was free a moment ago, below those that the kernel gives to outgoing connections: a
+/// client that knocks at a closed port of that range may end up connected to itself.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = 20_000 + (std::process::id() % 1_000) as u16 * 10;
+    loop {
+        let port = start + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Runs a future to its end.
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime needs only memory and threads")
+        .block_on(future)
+}
+
+/// A child process whose output goes to a file; killed when dropped.
+pub(crate) struct Program {
+    name: String,
+    child: Child,
+    log: PathBuf,
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may be gone already; then there is nothing to do.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Program {
+    pub(crate) fn start(name: &str, mut command: Command, folder: &Path) -> Self {
+        let log = folder.join(format!("{name}.log"));
+        let file = File::create(&log).expect("the case's folder is writable");
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("a file can be shared"))
+            .stderr(file)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{name} does not start: {error}"));
+        Self { name: name.to_owned(), child, log }
+    }
+
+    /// Waits until something listens on the port.
+    pub(crate) async fn listens(&mut self, port: u16) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            self.assert_alive();
+            assert!(
+                Instant::now() < deadline,
+                "{} does not listen on {port}:\n{}",
+                self.name,
+                self.tail()
+            );
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) fn assert_alive(&mut self) {
+        if let Some(status) = self.child.try_wait().expect("the child is ours") {
+            panic!("{} ended with {status}:\n{}", self.name, self.tail());
+        }
+    }
+
+    /// The most memory it ever had resident, in MiB.
+    pub(crate) fn peak_rss_mib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))
+            .unwrap_or_else(|error| panic!("{} is gone ({error}):\n{}", self.name, self.tail()));
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+        let kib =
+            line.and_then(|line| line.split_whitespace().nth(1)).and_then(|kib| kib.parse().ok());
+        kib.map(|kib: u64| kib / 1024).expect("the kernel writes VmHWM")
+    }
+
+    pub(crate) fn assert_peak_rss_below(&self, mib: u64) {
+        let peak = self.peak_rss_mib();
+        println!("    {}: peak RSS {peak} MiB, bound {mib}", self.name);
+        assert!(peak < mib, "{} had {peak} MiB resident, more than {mib}", self.name);
+    }
+
+    /// Sends SIGTERM and waits for the end.
+    pub(crate) async fn stop(&mut self, limit: Duration) -> ExitStatus {
+        self.assert_alive();
+        let kill =
+            Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status();
+        assert!(kill.is_ok_and(|status| status.success()), "{} cannot be signalled", self.name);
+        self.ends(limit).await
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ends(&mut self, limit: Duration) -> ExitStatus {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the child is ours") {
+                return status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{} did not end in {limit:?}:\n{}",
+                self.name,
+                self.tail()
+            );
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Stops and expects exit code 0.
+    pub(crate) async fn stop_well(&mut self) {
+        let status = self.stop(Duration::from_secs(60)).await;
+        assert!(status.success(), "{} ended with {status}:\n{}", self.name, self.tail());
+    }
+
+    pub(crate) fn output(&self) -> String {
+        fs::read_to_string(&self.log).expect("the log is ours")
+    }
+
+    /// The end of its output.
+    pub(crate) fn tail(&self) -> String {
+        let output = self.output();
+        let lines: Vec<_> = output.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+/// Tapio with one pipeline for each signal.
+pub(crate) struct Tapio {
+    pub(crate) program: Program,
+    pub(crate) grpc: u16,
+    pub(crate) http: u16,
+    metrics: u16,
+}
+
+impl Tapio {
+    /// Starts with `otlp` in front, `processors` between and the given exporter behind, and waits
+    /// until it takes requests. `exporter` is the exporter's id and its body in flow style.
+    pub(crate) async fn start(folder: &Path, processors: &str, exporter: (&str, &str)) -> Self {
+        let (grpc, http, metrics) = (free_port(), free_port(), free_port());
+        let (id, body) = exporter;
+        let pipeline =
+            format!("{{receivers: [otlp], processors: [{processors}], exporters: [{id}]}}");
+        let declared: String = processors
+            .split(", ")
+            .filter(|name| !name.is_empty())
+            .map(|name| format!("  {name}:\n"))
+            .collect();
+        let config = format!(
+            "receivers:
+  otlp:
+    protocols:
+      grpc: {{endpoint: 127.0.0.1:{grpc}}}
+      http: {{endpoint: 127.0.0.1:{http}}}
+processors:
+{declared}exporters:
+  {id}: {body}
+service:
+  telemetry:
+    metrics:
+      readers: [{{pull: {{exporter: {{prometheus: {{host: 127.0.0.1, port: {metrics}}}}}}}}}]
+  pipelines:
+    traces: {pipeline}
+    metrics: {pipeline}
+    logs: {pipeline}
+"
+        );
+        let file = folder.join("tapio.yaml");
+        fs::write(&file, config).expect("the case's folder is writable");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tapio"));
+        command.arg("--config").arg(&file).current_dir(folder);
+        let mut program = Program::start("tapio", command, folder);
+        for port in [grpc, http, metrics] {
+            program.listens(port).await;
+        }
+        Self { program, grpc, http, metrics }
+    }
+
+    /// The sum of a counter over its labels; 0 when it is not there.
+    pub(crate) async fn counter(&self, name: &str) -> u64 {
+        let page = client::http("GET", self.metrics, "/metrics", &[], Bytes::new()).await;
+        let page = page.expect("the metrics page answers");
+        let text = String::from_utf8_lossy(&page.body).into_owned();
+        let lines = text.lines().filter_map(|line| line.strip_prefix(name));
+        let values = lines
+            .filter(|rest| rest.starts_with(['{', ' ']))
+            .filter_map(|rest| rest.rsplit(' ').next().and_then(|value| value.parse::<f64>().ok()));
+        values.sum::<f64>() as u64
+    }
+}

@@ -1,0 +1,30 @@
+//! The whole program over real sockets: what comes in goes out, whoever sends and whoever receives.
+//!
+//! `cargo test -p tapio --test hop [NAME..]` runs the cases whose names contain a NAME. A case that
+//! needs a part that is not there (Go for the Collector, the load generator) says `SKIPPED` and why;
+//! with `TAPIO_REQUIRE_REAL_PARTS=1` a missing Collector is a failure.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod e2e;
+
+use e2e::cases::{accounting, collector, hostile, lossless};
+
+fn main() -> std::process::ExitCode {
+    e2e::runner::run(&[
+        ("grpc_to_http_bytes_are_equal", lossless::grpc_to_http),
+        ("http_to_grpc_bytes_are_equal", lossless::http_to_grpc),
+        ("grpc_to_grpc_bytes_are_equal", lossless::grpc_to_grpc),
+        ("http_to_http_bytes_are_equal", lossless::http_to_http),
+        ("malformed_requests_are_refused_and_counted", hostile::malformed),
+        ("large_requests_get_an_answer", hostile::large),
+        ("compression_bombs_get_an_answer", hostile::bombs),
+        ("invalid_utf8_and_deep_nesting_get_an_answer", hostile::strange),
+        ("backend_killed_and_back_loses_nothing_acknowledged", accounting::backend_killed),
+        ("stopping_sends_what_is_queued", accounting::stopped_with_a_queue),
+        ("loadgen_backend_killed_and_back", accounting::loadgen),
+        ("collector_to_collector_100k_items_of_each_signal", collector::grpc_100k),
+        ("collector_to_collector_over_http", collector::http),
+        ("collector_to_collector_over_http_json", collector::json),
+        ("sdk_to_collector_telemetrygen", collector::telemetrygen),
+    ])
+}
