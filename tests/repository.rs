@@ -129,6 +129,35 @@ fn licences_are_known() {
 }
 
 #[test]
+fn running_and_testing_share_one_build() {
+    let features = |selection: &[&str]| -> BTreeMap<String, String> {
+        let output = Command::new(env!("CARGO"))
+            .args(["tree", "--locked", "--prefix", "none", "--format", "{p}|{f}"])
+            .args(selection)
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .expect("cargo runs, it started this test");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8_lossy(&output.stdout);
+        let lines = text.lines().filter_map(|line| line.trim_end_matches(" (*)").split_once('|'));
+        lines.map(|(package, features)| (package.to_owned(), features.to_owned())).collect()
+    };
+    let running = features(&["--edges", "normal,build"]);
+    let testing = features(&["--edges", "normal,build,dev", "--workspace"]);
+    assert!(running.len() > 100, "{running:?}");
+    let differing: Vec<_> = running
+        .iter()
+        .filter(|(package, features)| testing.get(*package) != Some(features))
+        .map(|(package, features)| format!("{package}: {features} / {:?}", testing.get(package)))
+        .collect();
+    assert!(
+        differing.is_empty(),
+        "these and all that stands on them are built twice, as the features differ when running and testing:\n{}",
+        differing.join("\n")
+    );
+}
+
+#[test]
 fn crates_import_only_lower_levels() {
     let level = |name: &str| LEVELS.iter().position(|level| level.contains(&name));
     let mut seen = 0;
