@@ -7,10 +7,12 @@
 
 mod e2e;
 
-use e2e::cases::{accounting, collector, hostile, lossless};
+use e2e::cases::{accounting, collector, deploy, hostile, lossless};
 
 fn main() -> std::process::ExitCode {
     e2e::runner::run(&[
+        ("deployment_sample_of_tapio_is_valid", deploy::tapio),
+        ("deployment_sample_of_a_collector_is_valid", deploy::collector),
         ("grpc_to_http_bytes_are_equal", lossless::grpc_to_http),
         ("http_to_grpc_bytes_are_equal", lossless::http_to_grpc),
         ("grpc_to_grpc_bytes_are_equal", lossless::grpc_to_grpc),

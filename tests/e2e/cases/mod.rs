@@ -2,5 +2,6 @@
 
 pub(crate) mod accounting;
 pub(crate) mod collector;
+pub(crate) mod deploy;
 pub(crate) mod hostile;
 pub(crate) mod lossless;
