@@ -1,1 +1,27 @@
-fn main(){}
+//! The program: configuration, the pipeline graph, extensions, the command line.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod commands;
+mod components;
+mod config;
+mod error;
+mod extensions;
+mod graph;
+mod service;
+mod telemetry;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match commands::Cli::parse().run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("Error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! The command line. A command is one file here, with a struct `Args` (clap) and `run(self, &Sources)`,
+//! and one line in the list below.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{config::Sources, error::Result};
+
+mod run;
+
+/// The OTLP hop that tells you why: without a command it runs, on its own default configuration or the one of --config
+#[derive(Parser)]
+#[command(name = "tapio", disable_version_flag = true, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    sources: Sources,
+    /// Print the version
+    #[arg(short = 'v', long, short_alias = 'V')]
+    version: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+macro_rules! commands {
+    ($($variant:ident => $module:ident,)*) => {
+        $(mod $module;)*
+
+        #[derive(Subcommand)]
+        enum Command {
+            $($variant($module::Args),)*
+        }
+
+        impl Command {
+            fn run(self, sources: &Sources) -> Result<ExitCode> {
+                match self {
+                    $(Command::$variant(args) => args.run(sources),)*
+                }
+            }
+        }
+    };
+}
+
+commands! {
+    Validate => validate,
+    Components => components,
+}
+
+impl Cli {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        if self.version {
+            println!("tapio version {}", env!("CARGO_PKG_VERSION"));
+            return Ok(ExitCode::SUCCESS);
+        }
+        match self.command {
+            Some(command) => command.run(&self.sources),
+            None => run::run(&self.sources),
+        }
+    }
+}

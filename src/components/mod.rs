@@ -1,0 +1,259 @@
+//! The table of components. A new one is a folder where its level is, an adapter here when it has a
+//! life of its own, and one line in its table.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use serde::de::DeserializeOwned;
+use tapio_processor::{Analysis, batch::BatchConfig, memory_limiter::MemoryLimiterConfig};
+use tapio_proto::{Next, Signal};
+
+use crate::{
+    config::{ComponentId, Node, Wrong, decode},
+    extensions::{HealthCheck, health_check},
+    telemetry::{Health, Registry},
+};
+
+mod local;
+mod observe;
+mod otlp;
+mod summary;
+mod tapio;
+
+/// Most components carry every signal.
+const ALL: &[Signal] = &Signal::ALL;
+
+pub(crate) static RECEIVERS: &[Component<MakeReceiver>] = &[Component::new("otlp", ALL, |body| {
+    receiver(body, otlp::check_receiver, otlp::start_receiver)
+})
+.module("tapio-receiver")
+.stability("Beta")];
+
+pub(crate) static PROCESSORS: &[Component<MakeProcessor>] = &[
+    Component::new("batch", ALL, |body| processor(body, BatchConfig::check, local::start_batch))
+        .module("tapio-processor")
+        .stability("Beta"),
+    Component::new("memory_limiter", ALL, |body| {
+        processor(body, MemoryLimiterConfig::check, local::start_memory_limiter)
+    })
+    .module("tapio-processor")
+    .stability("Beta"),
+    Component::new("tapio", ALL, |body| processor(body, tapio::check, tapio::start))
+        .module("tapio-processor"),
+];
+
+pub(crate) static EXPORTERS: &[Component<MakeExporter>] = &[
+    Component::new("debug", ALL, |body| exporter(body, anything, local::start_debug))
+        .module("tapio-exporter"),
+    Component::new("file", ALL, |body| exporter(body, local::check_file, local::start_file))
+        .module("tapio-exporter"),
+    Component::new("otlp_grpc", ALL, |body| exporter(body, otlp::check_grpc, otlp::start_grpc))
+        .aliases(&["otlp"])
+        .module("tapio-exporter")
+        .stability("Beta"),
+    Component::new("otlp_http", ALL, |body| exporter(body, otlp::check_http, otlp::start_http))
+        .aliases(&["otlphttp"])
+        .module("tapio-exporter")
+        .stability("Beta"),
+    Component::new("summary", ALL, |body| exporter(body, summary::check, summary::start)),
+];
+
+pub(crate) static EXTENSIONS: &[Component<MakeExtension>] =
+    &[Component::new("health_check", &[], |body| {
+        extension(body, HealthCheck::check, health_check)
+    })
+    .stability("Beta")];
+
+/// A kind of component: how it is named, what it can do, and how its configuration becomes one.
+pub(crate) struct Component<M: 'static> {
+    pub(crate) name: &'static str,
+    /// Old names that still work.
+    pub(crate) aliases: &'static [&'static str],
+    /// Where the code is.
+    pub(crate) module: &'static str,
+    /// What it can carry; none for extensions.
+    pub(crate) signals: &'static [Signal],
+    pub(crate) stability: &'static str,
+    pub(crate) decode: fn(&Node) -> Result<M, Fault>,
+}
+
+/// Why a body does not make a component.
+pub(crate) enum Fault {
+    /// Keys or types are wrong, each at its place.
+    Decode(Wrong),
+    /// It decodes and cannot work; in the component's words.
+    Invalid(String),
+}
+
+/// What a component is given when it starts.
+#[derive(Clone)]
+pub(crate) struct Context {
+    /// Its name in the configuration; labels and log lines carry it.
+    pub(crate) id: ComponentId,
+    pub(crate) host: Arc<Host>,
+}
+
+/// What all components of one running Tapio share.
+#[derive(Default)]
+pub(crate) struct Host {
+    pub(crate) metrics: Arc<Registry>,
+    pub(crate) health: Health,
+    analyses: Mutex<BTreeMap<ComponentId, Arc<Analysis>>>,
+}
+
+/// Where a receiver sends each signal; a signal that is absent has no pipeline.
+pub(crate) type Outputs = BTreeMap<Signal, Next>;
+
+/// A started processor or exporter.
+pub(crate) struct Stage {
+    pub(crate) next: Next,
+    pub(crate) stop: Stop,
+}
+
+pub(crate) type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+/// A component on its way up; an error is a text for the person at the terminal.
+pub(crate) type Starting<T> = Task<Result<T, String>>;
+/// Stops a component: it takes nothing new, drains what it holds within its own limit, and is gone.
+pub(crate) type Stop = Box<dyn FnOnce() -> Task<()> + Send>;
+
+pub(crate) type MakeReceiver = Box<dyn Fn(Context, Outputs) -> Starting<Stop> + Send + Sync>;
+/// Called once for each pipeline that names the processor.
+pub(crate) type MakeProcessor = Box<dyn Fn(Context, Signal, Next) -> Starting<Stage> + Send + Sync>;
+pub(crate) type MakeExporter = Box<dyn Fn(Context) -> Starting<Stage> + Send + Sync>;
+pub(crate) type MakeExtension = Box<dyn Fn(Context) -> Starting<Stop> + Send + Sync>;
+
+// === impl Host ===
+
+impl Host {
+    /// The analysis that the doors show: the one of the `tapio` processor, if there is one.
+    pub(crate) fn analysis(&self) -> Option<Arc<Analysis>> {
+        self.lock().values().next().cloned()
+    }
+
+    /// The analysis of one `tapio` processor, started when its first pipeline asks for it.
+    fn analysis_of(
+        &self,
+        id: &ComponentId,
+        start: impl FnOnce() -> Result<Arc<Analysis>, String>,
+    ) -> Result<Arc<Analysis>, String> {
+        let mut analyses = self.lock();
+        if let Some(analysis) = analyses.get(id) {
+            return Ok(Arc::clone(analysis));
+        }
+        let analysis = start()?;
+        analyses.insert(id.clone(), Arc::clone(&analysis));
+        Ok(analysis)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ComponentId, Arc<Analysis>>> {
+        self.analyses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Component ===
+
+impl<M> Component<M> {
+    const fn new(
+        name: &'static str,
+        signals: &'static [Signal],
+        decode: fn(&Node) -> Result<M, Fault>,
+    ) -> Self {
+        Component { name, aliases: &[], module: "tapio", signals, stability: "Development", decode }
+    }
+
+    const fn aliases(self, aliases: &'static [&'static str]) -> Self {
+        Component { aliases, ..self }
+    }
+
+    const fn module(self, module: &'static str) -> Self {
+        Component { module, ..self }
+    }
+
+    const fn stability(self, stability: &'static str) -> Self {
+        Component { stability, ..self }
+    }
+
+    pub(crate) fn answers_to(&self, kind: &str) -> bool {
+        self.name == kind || self.aliases.contains(&kind)
+    }
+}
+
+// === from a body to a component ===
+
+/// Decodes a body and checks what serde cannot.
+fn body<C: DeserializeOwned>(
+    node: &Node,
+    check: impl Fn(&C) -> Result<(), String>,
+) -> Result<C, Fault> {
+    let config: C = decode(node).map_err(Fault::Decode)?;
+    check(&config).map_err(Fault::Invalid)?;
+    Ok(config)
+}
+
+fn receiver<C, F>(
+    node: &Node,
+    check: fn(&C) -> Result<(), String>,
+    start: fn(C, Context, Outputs) -> F,
+) -> Result<MakeReceiver, Fault>
+where
+    C: DeserializeOwned + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Stop, String>> + Send + 'static,
+{
+    let config = body(node, check)?;
+    Ok(Box::new(move |context, outputs| Box::pin(start(config.clone(), context, outputs))))
+}
+
+fn processor<C, F>(
+    node: &Node,
+    check: fn(&C) -> Result<(), String>,
+    start: fn(C, Context, Signal, Next) -> F,
+) -> Result<MakeProcessor, Fault>
+where
+    C: DeserializeOwned + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Stage, String>> + Send + 'static,
+{
+    let config = body(node, check)?;
+    Ok(Box::new(move |context, signal, next| {
+        Box::pin(start(config.clone(), context, signal, next))
+    }))
+}
+
+fn exporter<C, F>(
+    node: &Node,
+    check: fn(&C) -> Result<(), String>,
+    start: fn(C, Context) -> F,
+) -> Result<MakeExporter, Fault>
+where
+    C: DeserializeOwned + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Stage, String>> + Send + 'static,
+{
+    let config = body(node, check)?;
+    Ok(Box::new(move |context| Box::pin(start(config.clone(), context))))
+}
+
+fn extension<C, F>(
+    node: &Node,
+    check: fn(&C) -> Result<(), String>,
+    start: fn(C, Context) -> F,
+) -> Result<MakeExtension, Fault>
+where
+    C: DeserializeOwned + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Stop, String>> + Send + 'static,
+{
+    let config = body(node, check)?;
+    Ok(Box::new(move |context| Box::pin(start(config.clone(), context))))
+}
+
+/// For components whose every value is good.
+fn anything<C>(_: &C) -> Result<(), String> {
+    Ok(())
+}
+
+/// For components that hold nothing.
+pub(crate) fn nothing_to_stop() -> Stop {
+    Box::new(|| Box::pin(async {}))
+}

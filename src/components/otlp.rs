@@ -1,0 +1,113 @@
+//! The `otlp` receiver and the two OTLP exporters, in this program's terms.
+
+use std::{sync::Arc, time::Duration};
+
+use tapio_exporter::{ConfigError, Exporter, OtlpGrpcConfig, OtlpHttpConfig, otlp_grpc, otlp_http};
+use tapio_proto::Signal;
+use tapio_receiver::{Consumers, OtlpConfig, OtlpReceiver};
+
+use super::{
+    Context, Outputs, Stage, Stop,
+    observe::{ExporterCounts, ReceiverCounts},
+};
+use crate::telemetry::Kind;
+
+/// For the requests under way when the receiver is told to stop.
+const RECEIVER_LIMIT: Duration = Duration::from_secs(5);
+/// For what is queued when an exporter is told to stop. With the receiver's, below the 30 s that
+/// Kubernetes grants before it kills.
+const EXPORTER_LIMIT: Duration = Duration::from_secs(20);
+
+pub(super) fn check_receiver(config: &OtlpConfig) -> Result<(), String> {
+    match (&config.protocols.grpc, &config.protocols.http) {
+        (None, None) => {
+            Err("must specify at least one protocol when using the OTLP receiver".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) async fn start_receiver(
+    config: OtlpConfig,
+    context: Context,
+    mut outputs: Outputs,
+) -> Result<Stop, String> {
+    let consumers = Consumers {
+        traces: outputs.remove(&Signal::Traces),
+        metrics: outputs.remove(&Signal::Metrics),
+        logs: outputs.remove(&Signal::Logs),
+        profiles: outputs.remove(&Signal::Profiles),
+    };
+    let counts = Arc::new(ReceiverCounts::new(&context));
+    let handle =
+        OtlpReceiver::start(&config, consumers, counts).await.map_err(|error| error.to_string())?;
+    let id = context.id;
+    if let Some(address) = handle.grpc_address() {
+        tracing::info!(receiver = %id, endpoint = %address, "Starting GRPC server");
+    }
+    if let Some(address) = handle.http_address() {
+        tracing::info!(receiver = %id, endpoint = %address, "Starting HTTP server");
+    }
+    Ok(Box::new(move || {
+        Box::pin(async move {
+            let cut = handle.shutdown(RECEIVER_LIMIT).await;
+            if cut > 0 {
+                tracing::warn!(receiver = %id, connections = cut, "Requests under way did not end in time. Their senders were not told that they are taken.");
+            }
+        })
+    }))
+}
+
+pub(super) fn check_grpc(config: &OtlpGrpcConfig) -> Result<(), String> {
+    config.check().map_err(|error| error.to_string())
+}
+
+pub(super) fn check_http(config: &OtlpHttpConfig) -> Result<(), String> {
+    config.check().map_err(|error| error.to_string())
+}
+
+pub(super) async fn start_grpc(config: OtlpGrpcConfig, context: Context) -> Result<Stage, String> {
+    let counts = Arc::new(ExporterCounts::new(&context));
+    queued(otlp_grpc(context.id.as_str(), &config, counts), &context)
+}
+
+pub(super) async fn start_http(config: OtlpHttpConfig, context: Context) -> Result<Stage, String> {
+    let counts = Arc::new(ExporterCounts::new(&context));
+    queued(otlp_http(context.id.as_str(), &config, counts), &context)
+}
+
+/// An exporter with a sending queue: its size is shown, and it is drained at the end.
+fn queued(exporter: Result<Exporter, ConfigError>, context: &Context) -> Result<Stage, String> {
+    let exporter = Arc::new(exporter.map_err(|error| error.to_string())?);
+    let metrics = &context.host.metrics;
+    for signal in Signal::ALL {
+        if exporter.queue_capacity(signal) == 0 {
+            continue;
+        }
+        let labels = [("exporter", context.id.as_str()), ("data_type", signal.name())];
+        let (size, capacity) = (Arc::clone(&exporter), Arc::clone(&exporter));
+        metrics.read(
+            Kind::Gauge,
+            "otelcol_exporter_queue_size",
+            "Current size of the sending queue",
+            &labels,
+            move || size.queue_size(signal) as f64,
+        );
+        metrics.read(
+            Kind::Gauge,
+            "otelcol_exporter_queue_capacity",
+            "Capacity of the sending queue",
+            &labels,
+            move || capacity.queue_capacity(signal) as f64,
+        );
+    }
+    let stop = Arc::clone(&exporter);
+    Ok(Stage {
+        next: exporter,
+        stop: Box::new(move || {
+            Box::pin(async move {
+                stop.shutdown(EXPORTER_LIMIT).await;
+            })
+        }),
+    })
+}

@@ -1,0 +1,136 @@
+//! The `tapio` processor: one analysis behind all pipelines that name it.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering::Relaxed},
+};
+
+use serde::Deserialize;
+use tapio_processor::{Analysis, AnalysisConfig, Patterns};
+use tapio_proto::{Next, Signal};
+
+use super::{Context, Stage, nothing_to_stop};
+use crate::telemetry::{Kind, Registry};
+
+/// `processors: tapio:`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Config {
+    /// Memory for the tables that can be queried, in MiB; over it the oldest rows go.
+    store_mib: usize,
+    /// Memory for telemetry that waits to be analysed, in MiB; what comes on top passes unanalysed, and is counted.
+    queue_mib: usize,
+    /// Folders with patterns (`*.yaml`) beside the built-in ones; one with a known id replaces it.
+    patterns: Vec<PathBuf>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let AnalysisConfig { store_bytes, tee_bytes, .. } = AnalysisConfig::default();
+        Config { store_mib: store_bytes >> 20, queue_mib: tee_bytes >> 20, patterns: Vec::new() }
+    }
+}
+
+impl Config {
+    fn load_patterns(&self) -> Result<Patterns, String> {
+        let mut patterns = Patterns::builtin().map_err(|error| error.to_string())?;
+        for folder in &self.patterns {
+            patterns.add_folder(folder).map_err(|error| error.to_string())?;
+        }
+        Ok(patterns)
+    }
+
+    fn analysis(&self) -> AnalysisConfig {
+        AnalysisConfig { store_bytes: self.store_mib << 20, tee_bytes: self.queue_mib << 20 }
+    }
+}
+
+pub(super) fn check(config: &Config) -> Result<(), String> {
+    for (key, mib) in [("store_mib", config.store_mib), ("queue_mib", config.queue_mib)] {
+        // A petabyte is a typo, and would overflow in bytes.
+        if mib == 0 || mib >= 1 << 30 {
+            return Err(format!("'{key}' must be greater than zero and less than {}", 1 << 30));
+        }
+    }
+    config.load_patterns().map(drop)
+}
+
+pub(super) async fn start(
+    config: Config,
+    context: Context,
+    signal: Signal,
+    next: Next,
+) -> Result<Stage, String> {
+    let Context { id, host } = context;
+    let analysis = host.analysis_of(&id, || {
+        let patterns = Arc::new(config.load_patterns()?);
+        let analysis =
+            Analysis::start(config.analysis(), patterns).map_err(|error| error.to_string())?;
+        show(&analysis, id.as_str(), &host.metrics);
+        Ok(analysis)
+    })?;
+    Ok(Stage { next: analysis.processor(signal, next), stop: nothing_to_stop() })
+}
+
+/// The analysis' own figures.
+fn show(analysis: &Arc<Analysis>, id: &str, metrics: &Registry) {
+    let labels = [("processor", id)];
+    let stat = |kind, name: &str, help, read: fn(&Analysis) -> f64| {
+        let analysis = Arc::clone(analysis);
+        metrics.read(kind, name, help, &labels, move || read(&analysis));
+    };
+    use Kind::{Counter, Gauge};
+    stat(Counter, "tapio_analysis_requests", "Requests that the analysis took in", |a| {
+        a.stats().analysed.load(Relaxed) as f64
+    });
+    stat(
+        Counter,
+        "tapio_analysis_dropped_items",
+        "Items that passed unanalysed because the analysis was behind",
+        |a| a.stats().dropped_items.load(Relaxed) as f64,
+    );
+    stat(
+        Gauge,
+        "tapio_analysis_queue_bytes",
+        "Bytes of requests that wait for the analysis",
+        |a| a.stats().waiting_bytes.load(Relaxed) as f64,
+    );
+    stat(
+        Counter,
+        "tapio_analysis_failed_passes",
+        "Passes of the correlation that failed or were cut",
+        |a| a.stats().failed_passes.load(Relaxed) as f64,
+    );
+    stat(
+        Counter,
+        "tapio_marked_items",
+        "Spans and log records that were marked with a story",
+        |a| a.stats().marked_items.load(Relaxed) as f64,
+    );
+    stat(Counter, "tapio_stories_opened", "Stories that were opened", |a| {
+        a.stats().stories_opened.load(Relaxed) as f64
+    });
+    stat(Gauge, "tapio_stories_open", "Stories that are open", |a| {
+        a.stats().stories_open.load(Relaxed) as f64
+    });
+    stat(Counter, "tapio_stories_lost", "Tellings of stories that no pipeline took", |a| {
+        a.stats().tellings_lost.load(Relaxed) as f64
+    });
+    for table in analysis.store().tables() {
+        let labels = [("processor", id), ("table", table.name())];
+        let (rows, bytes, evicted) = (Arc::clone(table), Arc::clone(table), Arc::clone(table));
+        metrics.read(Gauge, "tapio_store_rows", "Rows that a table holds", &labels, move || {
+            rows.stats().rows as f64
+        });
+        metrics.read(Gauge, "tapio_store_bytes", "Bytes that a table holds", &labels, move || {
+            bytes.stats().bytes as f64
+        });
+        metrics.read(
+            Counter,
+            "tapio_store_evicted_rows",
+            "Rows that went to make room for newer ones",
+            &labels,
+            move || evicted.stats().evicted_rows as f64,
+        );
+    }
+}

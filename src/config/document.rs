@@ -1,0 +1,350 @@
+//! The whole configuration, decoded and checked: a value of [`Config`] can be built, or fails for a
+//! reason outside of it (a port in use, a certificate that is not there).
+
+use std::collections::BTreeMap;
+
+use tapio_proto::Signal;
+
+use super::{
+    decode::decode,
+    expand::Warnings,
+    id::{ComponentId, PipelineId},
+    node::{Node, Place, Value},
+    problem::Problems,
+    source::Loaded,
+    suggest::did_you_mean,
+    telemetry::Telemetry,
+};
+use crate::components::{
+    self, Component, Fault, MakeExporter, MakeExtension, MakeProcessor, MakeReceiver,
+};
+
+/// A checked configuration.
+pub(crate) struct Config {
+    pub(crate) receivers: Section<MakeReceiver>,
+    pub(crate) processors: Section<MakeProcessor>,
+    pub(crate) exporters: Section<MakeExporter>,
+    pub(crate) extensions: Section<MakeExtension>,
+    pub(crate) service: Service,
+    /// Worth a line in the log, but no error.
+    pub(crate) warnings: Warnings,
+}
+
+/// The `service` section.
+#[derive(Default)]
+pub(crate) struct Service {
+    pub(crate) extensions: Vec<ComponentId>,
+    pub(crate) pipelines: Vec<Pipeline>,
+    pub(crate) telemetry: Telemetry,
+}
+
+/// One pipeline; the order of the processors is the order of the flow.
+pub(crate) struct Pipeline {
+    pub(crate) id: PipelineId,
+    pub(crate) receivers: Vec<ComponentId>,
+    pub(crate) processors: Vec<ComponentId>,
+    pub(crate) exporters: Vec<ComponentId>,
+}
+
+/// The components of one section.
+pub(crate) type Section<M> = BTreeMap<ComponentId, Entry<M>>;
+
+/// A component that is configured and not yet built.
+pub(crate) struct Entry<M: 'static> {
+    pub(crate) component: &'static Component<M>,
+    pub(crate) make: M,
+    pub(crate) place: Place,
+}
+
+const TOP: [&str; 6] =
+    ["receivers", "processors", "exporters", "connectors", "extensions", "service"];
+
+impl Config {
+    /// Decodes and checks; names everything that is wrong.
+    pub(crate) fn new(loaded: Loaded) -> Result<Self, Problems> {
+        let Loaded { root, mut warnings } = loaded;
+        let mut problems = Problems::default();
+        if root.entries().is_empty() {
+            problems.add(&root.place, "empty configuration file: service::pipelines: service must have at least one pipeline");
+            return Err(problems);
+        }
+        unknown_keys(&root, "otelcol.configSettings", &TOP, &mut problems);
+        let mut reader = Reader { root: &root, problems: &mut problems, warnings: &mut warnings };
+        let receivers = reader.section("receivers", components::RECEIVERS);
+        let processors = reader.section("processors", components::PROCESSORS);
+        let exporters = reader.section("exporters", components::EXPORTERS);
+        let extensions = reader.section("extensions", components::EXTENSIONS);
+        reader.section::<()>("connectors", &[]);
+        reader.require("receivers", "no receiver configuration specified in config");
+        reader.require("exporters", "no exporter configuration specified in config");
+        // What refers to a component that is wrong itself would only be noise.
+        let decoded = reader.problems.is_empty();
+        let service = reader.service();
+        let config =
+            Config { receivers, processors, exporters, extensions, service, warnings: Vec::new() };
+        if decoded {
+            check_references(&config, &root, &mut problems);
+        }
+        if problems.is_empty() { Ok(Config { warnings, ..config }) } else { Err(problems) }
+    }
+}
+
+struct Reader<'a> {
+    root: &'a Node,
+    problems: &'a mut Problems,
+    warnings: &'a mut Warnings,
+}
+
+impl Reader<'_> {
+    fn require(&mut self, name: &str, text: &str) {
+        if self.root.get(name).is_none_or(|node| node.entries().is_empty()) {
+            self.problems.add_anywhere(format!("{}: {text}", self.root.place.source));
+        }
+    }
+
+    /// Decodes every component of a section, used or not.
+    fn section<M>(&mut self, name: &'static str, known: &'static [Component<M>]) -> Section<M> {
+        let mut section = Section::new();
+        let Some(node) = self.root.get(name) else { return section };
+        if !is_map(node) {
+            self.problems.add(
+                &node.place,
+                format!("'{name}' expected a map or struct, got {:?}", node.value.type_name()),
+            );
+        }
+        for (key, body) in node.entries() {
+            let id = match ComponentId::parse(&key.text) {
+                Ok(id) => id,
+                Err(text) => {
+                    self.problems.add(&key.place, format!("'{name}' {text}"));
+                    continue;
+                }
+            };
+            let Some(component) = known.iter().find(|component| component.answers_to(id.kind()))
+            else {
+                let names: Vec<_> = known.iter().map(|component| component.name).collect();
+                let hint = did_you_mean(id.kind(), &names);
+                let names = names.join(" ");
+                let text = format!(
+                    "'{name}' unknown type: {:?} for id: \"{id}\" (valid values: [{names}]){hint}",
+                    id.kind()
+                );
+                self.problems.add(&key.place, text);
+                continue;
+            };
+            if component.name != id.kind() {
+                self.warnings.push(format!(
+                    "{:?} alias is deprecated; use {:?} instead ({})",
+                    id.kind(),
+                    component.name,
+                    key.place
+                ));
+            }
+            match (component.decode)(body) {
+                Ok(make) => {
+                    section.insert(id, Entry { component, make, place: key.place.clone() });
+                }
+                Err(Fault::Decode(wrong)) => {
+                    for (place, text) in wrong {
+                        self.problems.add(
+                            &place,
+                            format!("'{name}' error reading configuration for \"{id}\": {text}"),
+                        );
+                    }
+                }
+                Err(Fault::Invalid(text)) => {
+                    self.problems.add(&key.place, format!("{name}::{id}: {text}"))
+                }
+            }
+        }
+        section
+    }
+
+    fn service(&mut self) -> Service {
+        let mut service = Service::default();
+        let Some(node) = self.root.get("service") else {
+            self.problems.add_anywhere(format!(
+                "{}: service::pipelines: service must have at least one pipeline",
+                self.root.place.source
+            ));
+            return service;
+        };
+        unknown_keys(node, "service", &["extensions", "pipelines", "telemetry"], self.problems);
+        service.extensions = self.references("service::extensions", node.get("extensions"));
+        if let Some(telemetry) = node.get("telemetry") {
+            match decode::<Telemetry>(telemetry) {
+                Ok(decoded) => service.telemetry = decoded,
+                Err(wrong) => wrong.iter().for_each(|(place, text)| {
+                    self.problems.add(place, format!("'service.telemetry' {text}"))
+                }),
+            }
+            self.warnings.extend(service.telemetry.unused().map(|key| {
+                format!("service::telemetry::{key} has no effect in Tapio ({})", telemetry.place)
+            }));
+        }
+        let pipelines = node.get("pipelines").map(Node::entries).unwrap_or_default();
+        if pipelines.is_empty() {
+            let place = node.get("pipelines").unwrap_or(node).place.clone();
+            self.problems
+                .add(&place, "service::pipelines: service must have at least one pipeline");
+        }
+        for (key, body) in pipelines {
+            match PipelineId::parse(&key.text) {
+                Ok(id) => service.pipelines.extend(self.pipeline(id, body)),
+                Err(text) => self.problems.add(&key.place, format!("'service.pipelines' {text}")),
+            }
+        }
+        service
+    }
+
+    fn pipeline(&mut self, id: PipelineId, body: &Node) -> Option<Pipeline> {
+        let path = format!("service::pipelines::{id}");
+        unknown_keys(
+            body,
+            &format!("service.pipelines.{id}"),
+            &["receivers", "processors", "exporters"],
+            self.problems,
+        );
+        let mut list = |name: &str| self.references(&path, body.get(name));
+        let (receivers, processors, exporters) =
+            (list("receivers"), list("processors"), list("exporters"));
+        for (name, ids) in [("receiver", &receivers), ("exporter", &exporters)] {
+            if ids.is_empty() {
+                self.problems.add(&body.place, format!("{path}: must have at least one {name}"));
+            }
+        }
+        Some(Pipeline { id, receivers, processors, exporters })
+    }
+
+    /// A list of component names.
+    fn references(&mut self, path: &str, list: Option<&Node>) -> Vec<ComponentId> {
+        let Some(list) = list else { return Vec::new() };
+        let texts = match decode::<Vec<String>>(list) {
+            Ok(texts) => texts,
+            Err(_) if list.is_null() => return Vec::new(),
+            Err(wrong) => {
+                wrong
+                    .iter()
+                    .for_each(|(place, text)| self.problems.add(place, format!("{path}: {text}")));
+                return Vec::new();
+            }
+        };
+        let parsed = texts.iter().map(|text| ComponentId::parse(text));
+        parsed
+            .filter_map(|id| {
+                id.map_err(|text| self.problems.add(&list.place, format!("{path}: {text}"))).ok()
+            })
+            .collect()
+    }
+}
+
+/// Every name in the service section must be configured, once, and know the signal.
+fn check_references(config: &Config, root: &Node, problems: &mut Problems) {
+    let service = root.get("service");
+    let names = service.and_then(|service| service.get("extensions"));
+    check_list(
+        "service::extensions",
+        "extension",
+        &config.service.extensions,
+        names,
+        &config.extensions,
+        None,
+        problems,
+    );
+    for pipeline in &config.service.pipelines {
+        let path = format!("service::pipelines::{}", pipeline.id);
+        let body = service
+            .and_then(|service| service.get("pipelines"))
+            .and_then(|all| all.get(&pipeline.id.to_string()));
+        let list = |name| body.and_then(|body| body.get(name));
+        let signal = Some(pipeline.id.signal);
+        check_list(
+            &path,
+            "receiver",
+            &pipeline.receivers,
+            list("receivers"),
+            &config.receivers,
+            signal,
+            problems,
+        );
+        check_list(
+            &path,
+            "processor",
+            &pipeline.processors,
+            list("processors"),
+            &config.processors,
+            signal,
+            problems,
+        );
+        check_list(
+            &path,
+            "exporter",
+            &pipeline.exporters,
+            list("exporters"),
+            &config.exporters,
+            signal,
+            problems,
+        );
+    }
+}
+
+fn check_list<M>(
+    path: &str,
+    kind: &str,
+    ids: &[ComponentId],
+    list: Option<&Node>,
+    section: &Section<M>,
+    signal: Option<Signal>,
+    problems: &mut Problems,
+) {
+    for (i, id) in ids.iter().enumerate() {
+        let text = match section.get(id) {
+            None => format!("{path}: references {kind} \"{id}\" which is not configured"),
+            Some(_) if ids[..i].contains(id) => {
+                format!("{path}: references {kind} \"{id}\" multiple times")
+            }
+            Some(entry) => match signal {
+                Some(signal) if !entry.component.signals.contains(&signal) => {
+                    let signal = signal.name();
+                    format!(
+                        "{path}: failed to create \"{id}\" {kind} for data type {signal:?}: telemetry type is not supported"
+                    )
+                }
+                _ => continue,
+            },
+        };
+        let place = list.and_then(|list| match &list.value {
+            Value::List(nodes) => nodes.get(i).map(|node| &node.place),
+            _ => Some(&list.place),
+        });
+        match place {
+            Some(place) => problems.add(place, text),
+            None => problems.add_anywhere(text),
+        }
+    }
+}
+
+fn unknown_keys(node: &Node, path: &str, known: &[&str], problems: &mut Problems) {
+    if !is_map(node) {
+        problems.add(
+            &node.place,
+            format!("'{path}' expected a map or struct, got {:?}", node.value.type_name()),
+        );
+    }
+    for (key, _) in node.entries() {
+        if !known.contains(&key.text.as_str()) {
+            problems.add(
+                &key.place,
+                format!(
+                    "'{path}' has invalid keys: {}{}",
+                    key.text,
+                    did_you_mean(&key.text, known)
+                ),
+            );
+        }
+    }
+}
+
+fn is_map(node: &Node) -> bool {
+    matches!(node.value, Value::Map(_) | Value::Null)
+}

@@ -1,0 +1,82 @@
+//! The `health_check` extension: 200 while the hop runs, 503 while it starts or stops.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde::Deserialize;
+use tapio_proto::{model::Time, transport::GoDuration};
+
+use crate::{
+    components::{Context, Stop},
+    telemetry::{Health, Page, Reply, serve},
+};
+
+/// Its keys are the Collector's.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct HealthCheck {
+    /// `host:port`.
+    endpoint: String,
+    /// The page answers to this path and everything below it.
+    path: String,
+    response_body: Option<ResponseBody>,
+}
+
+/// Bodies in place of the standard ones.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct ResponseBody {
+    healthy: String,
+    unhealthy: String,
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        HealthCheck { endpoint: "127.0.0.1:13133".into(), path: "/".into(), response_body: None }
+    }
+}
+
+impl HealthCheck {
+    pub(crate) fn check(&self) -> Result<(), String> {
+        if self.endpoint.is_empty() {
+            return Err("requires a non-empty \"endpoint\"".into());
+        }
+        if !self.path.starts_with('/') {
+            return Err("path must start with /".into());
+        }
+        Ok(())
+    }
+
+    fn reply(&self, path: &str, health: &Health) -> Reply {
+        if !path.starts_with(&self.path) {
+            return Reply {
+                status: StatusCode::NOT_FOUND,
+                content_type: "text/plain; charset=utf-8",
+                body: "404 page not found\n".into(),
+            };
+        }
+        let since = health.ready_since();
+        let status = if since.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        if let Some(bodies) = &self.response_body {
+            let body = if since.is_some() { &bodies.healthy } else { &bodies.unhealthy };
+            return Reply { status, content_type: "text/plain; charset=utf-8", body: body.clone() };
+        }
+        let body = match since {
+            Some(since) => {
+                let up_since = since.wall.duration_since(std::time::UNIX_EPOCH).map_or(0, |age| age.as_nanos() as u64);
+                let (up_since, uptime) = (Time::from_unix_nano(up_since), GoDuration(since.monotonic.elapsed()));
+                format!("{{\"status\":\"Server available\",\"upSince\":\"{up_since}\",\"uptime\":\"{uptime}\"}}")
+            }
+            None => "{\"status\":\"Server not available\",\"upSince\":\"0001-01-01T00:00:00Z\",\"uptime\":\"\"}".into(),
+        };
+        Reply { status, content_type: "application/json", body }
+    }
+}
+
+pub(crate) async fn start(config: HealthCheck, context: Context) -> Result<Stop, String> {
+    let endpoint = config.endpoint.clone();
+    let page: Page = Arc::new(move |path| config.reply(path, &context.host.health));
+    let (address, stop) = serve(&endpoint, page).await?;
+    tracing::info!(endpoint = %address, "Starting health_check extension");
+    Ok(stop)
+}
