@@ -26,6 +26,9 @@ use crate::e2e::{
 const RETRY: &str =
     "retry_on_failure: {initial_interval: 100ms, max_interval: 500ms, max_elapsed_time: 0s}";
 
+/// MiB that may be resident at full load: the queue's bound of 256, the store's, and the program.
+const LOADED_RSS_BOUND: u64 = 768;
+
 /// Spans in a request.
 const SPANS: u64 = 100;
 
@@ -184,8 +187,29 @@ pub(crate) fn stopped_with_a_queue() -> Result<(), Skipped> {
     Ok(())
 }
 
-/// The shared load generator's own accounting, at full load.
-pub(crate) fn loadgen() -> Result<(), Skipped> {
+/// The backend is gone for a while at full load, everything else as it is by default.
+pub(crate) fn loadgen_killed() -> Result<(), Skipped> {
+    loadgen("loadgen_killed", "ok@3,closed@5,ok", "tapio", "sending_queue: {}")
+}
+
+/// As above, with a queue so short that it overflows behind the batch processor, which in the
+/// Collector has acknowledged by then.
+pub(crate) fn loadgen_overflow() -> Result<(), Skipped> {
+    loadgen(
+        "loadgen_overflow",
+        "ok@2,closed@3,ok",
+        "batch, tapio",
+        "sending_queue: {queue_size: 10}",
+    )
+}
+
+/// The backend refuses in ways that OTLP calls final, after the queue has acknowledged.
+pub(crate) fn loadgen_exhausted() -> Result<(), Skipped> {
+    loadgen("loadgen_exhausted", "ok@2,exhausted@3,unavailable@2,ok", "tapio", "sending_queue: {}")
+}
+
+/// The shared load generator sends as fast as it is answered and accounts for every item.
+fn loadgen(case: &str, plan: &str, processors: &str, queue: &str) -> Result<(), Skipped> {
     let loadgen = parts::loadgen()?;
     let run = |folder: &Path, name: &str, arguments: &[&str]| {
         let mut command = Command::new(&loadgen);
@@ -193,42 +217,27 @@ pub(crate) fn loadgen() -> Result<(), Skipped> {
         Program::start(name, command, folder)
     };
     block_on(async {
-        let (folder, port) = (folder("loadgen"), free_port());
-        let plan = [
-            "sink",
-            &port.to_string(),
-            "--mode",
-            "ok@4,closed@6,ok",
-            "--count-unique",
-            "delivered",
-        ];
-        let mut sink = run(&folder, "sink", &plan);
+        let (folder, port) = (folder(case), free_port());
+        let sink = ["sink", &port.to_string(), "--mode", plan, "--count-unique", "delivered"];
+        let mut sink = run(&folder, "sink", &sink);
         sink.listens(port).await;
         let exporter = format!(
-            "{{endpoint: \"127.0.0.1:{port}\", tls: {{insecure: true}}, compression: none, {RETRY}}}"
+            "{{endpoint: \"127.0.0.1:{port}\", tls: {{insecure: true}}, compression: none, {RETRY}, {queue}}}"
         );
-        let mut tapio = Tapio::start(&folder, "tapio", ("otlp_grpc", &exporter)).await;
+        let mut tapio = Tapio::start(&folder, processors, ("otlp_grpc", &exporter)).await;
         let url = format!("http://127.0.0.1:{}", tapio.grpc);
-        let mut send = run(
-            &folder,
-            "send",
-            &["send", &url, "trace", "512", "8", "0", "14", "none", "--count-unique", "sent"],
-        );
+        let send = ["send", &url, "trace", "512", "8", "0", "12", "none", "--count-unique", "sent"];
+        let mut send = run(&folder, "send", &send);
         assert!(send.ends(Duration::from_secs(60)).await.success(), "{}", send.tail());
-        tapio.program.assert_peak_rss_below(768);
+        tapio.program.assert_peak_rss_below(LOADED_RSS_BOUND);
         tapio.program.stop_well().await;
         // SIGTERM makes it write what it counted; its exit code says nothing.
         sink.stop(Duration::from_secs(10)).await;
         let mut check = run(&folder, "check", &["check", "sent", "delivered"]);
         let status = check.ends(Duration::from_secs(60)).await;
-        for line in check.output().lines() {
-            println!("    {line}");
-        }
+        check.output().lines().for_each(|line| println!("    {line}"));
         assert!(status.success(), "the load generator found losses");
-        assert!(
-            check.output().contains("acked but LOST 0"),
-            "unexpected words of the load generator"
-        );
+        assert!(check.output().contains("acked but LOST 0"), "not the words that were expected");
     });
     Ok(())
 }

@@ -40,6 +40,8 @@ struct Way {
     /// Tapio's exporter to the second Collector.
     hop: (&'static str, &'static str),
     from_http: bool,
+    /// Tapio's processors.
+    processors: &'static str,
 }
 
 impl Way {
@@ -48,14 +50,21 @@ impl Way {
         to_http: false,
         hop: ("otlp_grpc", "tls: {insecure: true}, "),
         from_http: false,
+        processors: "tapio",
     };
-    const HTTP: Way =
-        Way { front: "otlp_http: {", to_http: true, hop: ("otlp_http", ""), from_http: true };
+    const HTTP: Way = Way {
+        front: "otlp_http: {",
+        to_http: true,
+        hop: ("otlp_http", ""),
+        from_http: true,
+        processors: "batch, tapio",
+    };
     const JSON: Way = Way {
         front: "otlp_http: {encoding: json, ",
         to_http: true,
         hop: ("otlp_http", "encoding: json, "),
         from_http: true,
+        processors: "tapio",
     };
 }
 
@@ -84,7 +93,7 @@ impl Chain {
         back.listens(grpc).await;
         let exporter =
             format!("{{{}endpoint: {}}}", way.hop.1, endpoint(way.from_http, grpc, http));
-        let tapio = Tapio::start(&folder, "tapio", (way.hop.0, &exporter)).await;
+        let tapio = Tapio::start(&folder, way.processors, (way.hop.0, &exporter)).await;
         let hop =
             format!("{}endpoint: {}}}", way.front, endpoint(way.to_http, tapio.grpc, tapio.http));
         let port = free_port();
