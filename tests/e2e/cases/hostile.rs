@@ -108,8 +108,7 @@ pub(crate) fn malformed() -> Result<(), Skipped> {
                 sent += 1;
             }
             let name = signal.items_name();
-            let counted =
-                rig.tapio.counter(&format!("tapio_receiver_malformed_requests_{name}")).await;
+            let counted = rig.tapio.counter(&format!("otelcol_receiver_failed_{name}")).await;
             assert_eq!(counted, sent, "malformed requests of {name} counted");
             assert_eq!(rig.tapio.counter(&format!("otelcol_receiver_accepted_{name}")).await, 0);
         }
