@@ -3,12 +3,24 @@
 //!
 //! Level 0 of the house: knows neither tokio nor sockets nor SQL.
 
+pub mod attr;
+pub mod check;
+pub mod columns;
 pub mod hop;
+pub mod json;
 pub mod model;
+pub mod response;
+mod schema;
 pub mod signal;
+pub mod splice;
 pub mod status;
 pub mod transport;
+pub mod view;
+pub mod wire;
 
+pub use check::check;
 pub use hop::{Accepted, Consumer, Next, Outcome, PartialSuccess, Pending, Request};
+pub use response::{decode_response, encode_response, response_from_json, response_to_json};
 pub use signal::Signal;
 pub use status::{Code, Status};
+pub use wire::WireError;

@@ -13,4 +13,5 @@ mod words;
 
 pub use assemble::View;
 pub use facts::Facts;
+pub use group::groups;
 pub use track::{Stories, Telling};

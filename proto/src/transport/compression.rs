@@ -73,29 +73,20 @@ impl Compression {
 
     /// Decompresses at most `limit` bytes; more is an error, and is not read.
     pub fn decompress(self, body: Bytes, limit: usize) -> Result<Bytes, DecompressError> {
-        let corrupt = |source| DecompressError::Corrupt {
-            name: self.name(),
-            source,
-        };
+        let corrupt = |source| DecompressError::Corrupt { name: self.name(), source };
         match self {
             Compression::None if body.len() > limit => Err(DecompressError::TooLarge { limit }),
             Compression::None => Ok(body),
-            Compression::Gzip => self.read(
-                flate2::bufread::MultiGzDecoder::new(&body[..]),
-                body.len(),
-                limit,
-            ),
-            Compression::Zlib => self.read(
-                flate2::bufread::ZlibDecoder::new(&body[..]),
-                body.len(),
-                limit,
-            ),
+            Compression::Gzip => {
+                self.read(flate2::bufread::MultiGzDecoder::new(&body[..]), body.len(), limit)
+            }
+            Compression::Zlib => {
+                self.read(flate2::bufread::ZlibDecoder::new(&body[..]), body.len(), limit)
+            }
             Compression::Zstd => {
                 let mut decoder =
                     zstd::stream::read::Decoder::with_buffer(&body[..]).map_err(corrupt)?;
-                decoder
-                    .window_log_max(ZSTD_WINDOW_LOG_MAX)
-                    .map_err(corrupt)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(corrupt)?;
                 self.read(decoder, body.len(), limit)
             }
         }
@@ -105,9 +96,7 @@ impl Compression {
     pub fn compress(self, body: &Bytes, level: Option<i32>) -> io::Result<Bytes> {
         let gzip = || {
             flate2::Compression::new(
-                level
-                    .and_then(|l| u32::try_from(l).ok())
-                    .map_or(GZIP_LEVEL, |l| l.min(9)),
+                level.and_then(|l| u32::try_from(l).ok()).map_or(GZIP_LEVEL, |l| l.min(9)),
             )
         };
         let room = || Vec::with_capacity(body.len() / 4 + 64);
@@ -137,10 +126,7 @@ impl Compression {
         reader
             .take((limit as u64).saturating_add(1))
             .read_to_end(&mut out)
-            .map_err(|source| DecompressError::Corrupt {
-                name: self.name(),
-                source,
-            })?;
+            .map_err(|source| DecompressError::Corrupt { name: self.name(), source })?;
         if out.len() > limit {
             return Err(DecompressError::TooLarge { limit });
         }
@@ -153,12 +139,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const ALL: [Compression; 4] = [
-        Compression::None,
-        Compression::Gzip,
-        Compression::Zstd,
-        Compression::Zlib,
-    ];
+    const ALL: [Compression; 4] =
+        [Compression::None, Compression::Gzip, Compression::Zstd, Compression::Zlib];
 
     #[test]
     fn what_goes_in_comes_out() {
@@ -170,10 +152,7 @@ mod tests {
                 body,
                 "{compression:?}"
             );
-            assert_eq!(
-                Compression::from_name(compression.name()),
-                Some(compression)
-            );
+            assert_eq!(Compression::from_name(compression.name()), Some(compression));
         }
         assert_eq!(Compression::from_name("snappy"), None);
     }
@@ -198,9 +177,7 @@ mod tests {
             let packed = compression.compress(&body, None).unwrap();
             for cut in [1, packed.len() / 2, packed.len() - 1] {
                 assert!(
-                    compression
-                        .decompress(packed.slice(..cut), 1 << 20)
-                        .is_err(),
+                    compression.decompress(packed.slice(..cut), 1 << 20).is_err(),
                     "{compression:?} cut at {cut}"
                 );
             }

@@ -57,11 +57,7 @@ impl fmt::Display for GoDuration {
         if hours > 0 || minutes > 0 {
             write!(f, "{minutes}m")?;
         }
-        write!(
-            f,
-            "{}s",
-            (secs % 60) as f64 + f64::from(self.0.subsec_nanos()) / 1e9
-        )
+        write!(f, "{}s", (secs % 60) as f64 + f64::from(self.0.subsec_nanos()) / 1e9)
     }
 }
 
@@ -69,10 +65,7 @@ impl FromStr for GoDuration {
     type Err = DurationError;
 
     fn from_str(text: &str) -> Result<Self, DurationError> {
-        let fail = |what| DurationError {
-            what,
-            text: text.to_owned(),
-        };
+        let fail = |what| DurationError { what, text: text.to_owned() };
         let mut rest = text.trim();
         if rest.starts_with('-') {
             return Err(fail("negative value"));
@@ -86,14 +79,11 @@ impl FromStr for GoDuration {
         }
         let mut total = Duration::ZERO;
         while !rest.is_empty() {
-            let digits = rest
-                .find(|c: char| !c.is_ascii_digit() && c != '.')
-                .unwrap_or(rest.len());
+            let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
             let number: f64 = rest[..digits].parse().map_err(|_| fail("invalid number"))?;
             rest = &rest[digits..];
-            let unit_len = rest
-                .find(|c: char| c.is_ascii_digit() || c == '.')
-                .unwrap_or(rest.len());
+            let unit_len =
+                rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
             let unit = match &rest[..unit_len] {
                 "ns" => 1e-9,
                 "us" | "µs" | "μs" => 1e-6,
@@ -107,9 +97,7 @@ impl FromStr for GoDuration {
             rest = &rest[unit_len..];
             let part =
                 Duration::try_from_secs_f64(number * unit).map_err(|_| fail("value too large"))?;
-            total = total
-                .checked_add(part)
-                .ok_or_else(|| fail("value too large"))?;
+            total = total.checked_add(part).ok_or_else(|| fail("value too large"))?;
         }
         Ok(GoDuration(total))
     }
@@ -187,13 +175,9 @@ mod tests {
 
     #[test]
     fn prints_like_go() {
-        for (millis, text) in [
-            (200, "200ms"),
-            (5000, "5s"),
-            (90_000, "1m30s"),
-            (3_600_500, "1h0m0.5s"),
-            (0, "0s"),
-        ] {
+        for (millis, text) in
+            [(200, "200ms"), (5000, "5s"), (90_000, "1m30s"), (3_600_500, "1h0m0.5s"), (0, "0s")]
+        {
             assert_eq!(GoDuration::from_millis(millis).to_string(), text);
         }
     }
@@ -204,10 +188,7 @@ mod tests {
             serde_json::from_str::<GoDuration>("1000000").unwrap(),
             GoDuration::from_millis(1)
         );
-        assert_eq!(
-            serde_json::from_str::<GoDuration>("\"1s\"").unwrap(),
-            GoDuration::from_secs(1)
-        );
+        assert_eq!(serde_json::from_str::<GoDuration>("\"1s\"").unwrap(), GoDuration::from_secs(1));
         assert!(serde_json::from_str::<GoDuration>("-1").is_err());
     }
 }

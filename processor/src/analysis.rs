@@ -1,0 +1,238 @@
+//! The live side: a tee that never blocks the hop, the engine on a thread of its own, and what it
+//! tells, back onto the passing telemetry and out beside it.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use tapio_proto::{Next, Request, Signal, model::Time};
+use tokio::sync::{broadcast, mpsc as tokio_mpsc};
+
+use crate::{
+    Engine, Patterns, Telling,
+    correlation::CorrelationError,
+    enrich::{Enricher, Marks},
+    store::Store,
+    story::otlp,
+};
+
+/// Requests that may wait for the engine, whatever their size.
+const QUEUE: usize = 4096;
+/// Tellings that may wait to be sent.
+const TELLINGS: usize = 256;
+/// Silence after which the engine's clock goes on by itself.
+const SILENCE: Duration = Duration::from_secs(2);
+/// Tries to hand a story to the pipeline, one second apart.
+const TRIES: u32 = 5;
+
+/// What the analysis may use.
+#[derive(Clone, Copy, Debug)]
+pub struct AnalysisConfig {
+    /// Bytes of the store's ring tables together.
+    pub store_bytes: usize,
+    /// Bytes of requests that wait for the engine; what comes on top is not analysed, only counted.
+    pub tee_bytes: usize,
+}
+
+impl Default for AnalysisConfig {
+    fn default() -> Self {
+        AnalysisConfig { store_bytes: 256 << 20, tee_bytes: 64 << 20 }
+    }
+}
+
+/// Figures of the analysis, since the start.
+#[derive(Debug, Default)]
+pub struct AnalysisStats {
+    /// Requests that the engine took in.
+    pub analysed: AtomicU64,
+    /// Items of requests that were not analysed because the engine was behind.
+    pub dropped_items: AtomicU64,
+    /// Bytes that wait for the engine now.
+    pub waiting_bytes: AtomicUsize,
+    /// Passes of the queries that failed or were cut.
+    pub failed_passes: AtomicU64,
+    /// Spans and log records that were marked with a story.
+    pub marked_items: AtomicU64,
+    /// Stories opened.
+    pub stories_opened: AtomicU64,
+    /// Stories that are open now.
+    pub stories_open: AtomicUsize,
+    /// Tellings that could not be handed to a pipeline.
+    pub tellings_lost: AtomicU64,
+}
+
+/// One analysis for the whole program; every pipeline's `tapio` processor feeds it.
+pub struct Analysis {
+    tee: mpsc::SyncSender<Request>,
+    tee_bytes: usize,
+    store: Arc<Store>,
+    marks: Arc<RwLock<Arc<Marks>>>,
+    stats: Arc<AnalysisStats>,
+    told: broadcast::Sender<Arc<Telling>>,
+    outlets: Arc<Mutex<Vec<(Signal, Next)>>>,
+}
+
+impl Analysis {
+    /// Starts the engine's thread, and the task that sends its stories on the current runtime.
+    pub fn start(config: AnalysisConfig, patterns: Arc<Patterns>) -> Result<Arc<Self>, CorrelationError> {
+        let store = Engine::store(config.store_bytes)?;
+        let engine = Engine::new(store.clone(), patterns)?;
+        let (tee, inbox) = mpsc::sync_channel(QUEUE);
+        let (out, tellings) = tokio_mpsc::channel(TELLINGS);
+        let analysis = Arc::new(Analysis {
+            tee,
+            tee_bytes: config.tee_bytes,
+            store,
+            marks: Arc::default(),
+            stats: Arc::default(),
+            told: broadcast::channel(TELLINGS).0,
+            outlets: Arc::default(),
+        });
+        let worker = Worker {
+            engine,
+            inbox,
+            out,
+            marks: analysis.marks.clone(),
+            stats: analysis.stats.clone(),
+            told: analysis.told.clone(),
+        };
+        thread::Builder::new().name("tapio-engine".to_owned()).spawn(move || worker.run()).map_err(|e| {
+            CorrelationError::Query(crate::store::QueryError { query: "engine".to_owned(), message: format!("no thread: {e}") })
+        })?;
+        tokio::spawn(send(tellings, analysis.outlets.clone(), analysis.stats.clone()));
+        Ok(analysis)
+    }
+
+    /// The `tapio` processor of one pipeline: passes everything on to `next`, marked where a story is
+    /// open, and sends stories out by it.
+    pub fn processor(self: &Arc<Self>, signal: Signal, next: Next) -> Next {
+        self.outlets.lock().unwrap_or_else(PoisonError::into_inner).push((signal, next.clone()));
+        Arc::new(Enricher::new(self.clone(), next))
+    }
+
+    /// Gives the engine a look at a request. Never waits: what it has no room for is counted.
+    pub fn tee(&self, request: &Request) {
+        let size = request.bytes.len();
+        let waiting = self.stats.waiting_bytes.fetch_add(size, Ordering::Relaxed);
+        if waiting + size > self.tee_bytes || self.tee.try_send(request.clone()).is_err() {
+            self.stats.waiting_bytes.fetch_sub(size, Ordering::Relaxed);
+            self.stats.dropped_items.fetch_add(request.items as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// What passing telemetry is to be marked with now.
+    pub fn marks(&self) -> Arc<Marks> {
+        self.marks.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The tables.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.store
+    }
+
+    /// Figures for the program's own metrics.
+    pub fn stats(&self) -> &AnalysisStats {
+        &self.stats
+    }
+
+    /// Stories as they are told; a reader that falls far behind misses some.
+    pub fn watch(&self) -> broadcast::Receiver<Arc<Telling>> {
+        self.told.subscribe()
+    }
+}
+
+struct Worker {
+    engine: Engine,
+    inbox: mpsc::Receiver<Request>,
+    out: tokio_mpsc::Sender<Arc<Telling>>,
+    marks: Arc<RwLock<Arc<Marks>>>,
+    stats: Arc<AnalysisStats>,
+    told: broadcast::Sender<Arc<Telling>>,
+}
+
+impl Worker {
+    fn run(mut self) {
+        let mut heard = Instant::now();
+        let mut clock = Time::default();
+        loop {
+            let tellings = match self.inbox.recv_timeout(SILENCE) {
+                Ok(request) => {
+                    self.stats.waiting_bytes.fetch_sub(request.bytes.len(), Ordering::Relaxed);
+                    let tellings = self.engine.ingest(&request);
+                    self.stats.analysed.fetch_add(1, Ordering::Relaxed);
+                    (heard, clock) = (Instant::now(), self.engine.clock());
+                    tellings
+                }
+                // Nothing comes: event time goes on as fast as the wall's, from where it stood.
+                Err(RecvTimeoutError::Timeout) if clock != Time::default() => self.engine.advance(clock + heard.elapsed()),
+                Err(RecvTimeoutError::Timeout) => Vec::new(),
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            self.stats.failed_passes.store(self.engine.failures.0, Ordering::Relaxed);
+            if let Some(error) = self.engine.failures.1.take() {
+                tracing::warn!(error, "a correlation pass failed; telemetry flows on");
+            }
+            self.tell(tellings);
+        }
+    }
+
+    fn tell(&self, tellings: Vec<Telling>) {
+        if tellings.is_empty() {
+            return;
+        }
+        let marks = Arc::new(Marks::of(self.engine.stories().open()));
+        self.stats.stories_open.store(self.engine.stories().open().count(), Ordering::Relaxed);
+        *self.marks.write().unwrap_or_else(PoisonError::into_inner) = marks;
+        for telling in tellings {
+            if matches!(telling, Telling::Opened(..)) {
+                self.stats.stories_opened.fetch_add(1, Ordering::Relaxed);
+            }
+            let telling = Arc::new(telling);
+            // Nobody may be watching; that is no failure.
+            let _ = self.told.send(telling.clone());
+            if self.out.try_send(telling).is_err() {
+                self.stats.tellings_lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+/// Sends each story down the pipelines that have a `tapio` processor: traces and logs each their own.
+async fn send(
+    mut tellings: tokio_mpsc::Receiver<Arc<Telling>>,
+    outlets: Arc<Mutex<Vec<(Signal, Next)>>>,
+    stats: Arc<AnalysisStats>,
+) {
+    let mut sent = otlp::Sent::default();
+    while let Some(telling) = tellings.recv().await {
+        let requests = sent.requests(&telling);
+        let outlets = outlets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for request in requests {
+            for (_, next) in outlets.iter().filter(|(signal, _)| *signal == request.signal) {
+                if !hand_over(next, &request).await {
+                    stats.tellings_lost.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
+async fn hand_over(next: &Next, request: &Request) -> bool {
+    for attempt in 1..=TRIES {
+        match next.consume(request.clone()).await {
+            Ok(_) => return true,
+            Err(status) if attempt == TRIES || !status.is_retryable() => {
+                tracing::warn!(error = %status, signal = request.signal.name(), "a story could not be sent");
+                return false;
+            }
+            Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+        }
+    }
+    false
+}

@@ -1,0 +1,351 @@
+//! The engine: telemetry in, stories out, on the telemetry's own time.
+//!
+//! One engine serves the live stream and the replay. It is single-threaded and reads no clock: what
+//! it tells depends on what it was given, in which order, and on nothing else.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use tapio_proto::{
+    Request, Signal,
+    model::{Change, Edge, Entity, Event, Evidence, Relation, Row as _, Symptom, Time},
+};
+
+use crate::{
+    correlation::{
+        CorrelationError, Plans, hypotheses,
+        rows::{Level, NeedRow, Params, PatternRow, Reach, Window},
+        suspects::{self, Graph},
+        symptoms::Symptoms,
+    },
+    ingest::Columns,
+    kubernetes::{Cluster, Fact},
+    patterns::Patterns,
+    store::{Keep, Store, StoreError, TableSpec},
+    story::{Facts, Stories, Telling, View, text},
+    streaming::{Levels, Resource, Templates, WINDOW, Windows},
+    tables::StoryRow,
+};
+
+/// Time from one pass of the queries to the next.
+const STEP: Duration = Duration::from_secs(1);
+/// Records may come this much later than the newest seen before a pass no longer waits for them.
+const GRACE: Duration = Duration::from_secs(2);
+/// Windows that are judged; earlier ones are their past.
+const RECENT: Duration = Duration::from_secs(15);
+/// How far back causes are looked for.
+const LOOKBACK: Duration = Duration::from_secs(2 * 3600);
+/// Calls older than this say nothing of who calls whom now.
+const CALLS: Duration = Duration::from_secs(900);
+/// Standard errors above chance from which on a ratio is sick.
+const Z: f64 = 4.0;
+/// Requests that a past must hold before it can be a baseline.
+const LEAST: i64 = 30;
+/// A record that is ahead of all others by more does not set the clock.
+const AHEAD: Duration = Duration::from_secs(3600);
+/// After silence this long passes are not made up for; nothing could have changed in between.
+const HOLE: Duration = Duration::from_secs(120);
+/// Edges kept in the topology table, those that have ended included.
+const MOST_EDGES: usize = 100_000;
+
+/// Where stories come from.
+pub struct Engine {
+    store: Arc<Store>,
+    plans: Plans,
+    patterns: Arc<Patterns>,
+    pub(crate) cluster: Cluster,
+    pub(crate) windows: Windows,
+    pub(crate) levels: Levels,
+    pub(crate) templates: Templates,
+    pub(crate) columns: Columns,
+    facts: Facts,
+    edges: BTreeMap<(Relation, Entity, Entity), Edge>,
+    ended: Vec<Edge>,
+    edges_changed: bool,
+    /// Service to the workload that its telemetry names.
+    pub(crate) owners: BTreeMap<Entity, Entity>,
+    pub(crate) sighted: BTreeSet<&'static str>,
+    symptoms: Symptoms,
+    stories: Stories,
+    clock: Time,
+    next: Time,
+    ahead: Option<Time>,
+    dirty: bool,
+    /// Ids of facts found outside Kubernetes; negative, so that they never meet the cluster's own.
+    fact_ids: i64,
+    /// Passes that failed or were cut, and why the last one did.
+    pub failures: (u64, Option<String>),
+}
+
+/// Every table of the store, with its weight in the ring's bytes.
+fn specs() -> Vec<TableSpec> {
+    let mut specs: Vec<TableSpec> = Columns::tables()
+        .into_iter()
+        .map(|(name, schema, weight)| TableSpec { name, schema, keep: Keep::Ring { weight } })
+        .collect();
+    macro_rules! row {
+        ($type:ty, $keep:expr) => {
+            specs.push(TableSpec { name: <$type>::TABLE, schema: <$type>::schema(), keep: $keep })
+        };
+    }
+    row!(Event, Keep::Ring { weight: 10 });
+    row!(Change, Keep::Ring { weight: 5 });
+    row!(Edge, Keep::Replace);
+    row!(Window, Keep::Replace);
+    row!(Level, Keep::Replace);
+    row!(Symptom, Keep::Replace);
+    row!(Reach, Keep::Replace);
+    row!(PatternRow, Keep::Replace);
+    row!(NeedRow, Keep::Replace);
+    row!(Params, Keep::Replace);
+    row!(StoryRow, Keep::Replace);
+    row!(Evidence, Keep::Replace);
+    specs
+}
+
+impl Engine {
+    /// A store as the engine fills it: ring tables hold at most `limit` bytes together.
+    pub fn store(limit: usize) -> Result<Arc<Store>, StoreError> {
+        Ok(Arc::new(Store::new(limit, specs())?))
+    }
+
+    /// An engine over a store made by [`Engine::store`].
+    pub fn new(store: Arc<Store>, patterns: Arc<Patterns>) -> Result<Self, CorrelationError> {
+        let (rows, needs) = patterns.rows();
+        store.table(PatternRow::TABLE)?.replace(vec![PatternRow::batch(&rows)?])?;
+        store.table(NeedRow::TABLE)?.replace(vec![NeedRow::batch(&needs)?])?;
+        Ok(Engine {
+            plans: Plans::new(&store)?,
+            store,
+            patterns,
+            cluster: Cluster::default(),
+            windows: Windows::default(),
+            levels: Levels::default(),
+            templates: Templates::default(),
+            columns: Columns::default(),
+            facts: Facts::default(),
+            edges: BTreeMap::new(),
+            ended: Vec::new(),
+            edges_changed: false,
+            owners: BTreeMap::new(),
+            sighted: BTreeSet::new(),
+            symptoms: Symptoms::default(),
+            stories: Stories::default(),
+            clock: Time::default(),
+            next: Time::default(),
+            ahead: None,
+            dirty: false,
+            fact_ids: 0,
+            failures: (0, None),
+        })
+    }
+
+    /// Takes one request in: rows, accumulators, facts. Then makes every pass that is due.
+    ///
+    /// The request has passed [`tapio_proto::check`]; one that has not is left out as far as it is
+    /// malformed.
+    pub fn ingest(&mut self, request: &Request) -> Vec<Telling> {
+        let newest = match request.signal {
+            Signal::Traces => self.spans(&request.bytes),
+            Signal::Logs => self.logs(&request.bytes),
+            Signal::Metrics => self.points(&request.bytes),
+            Signal::Profiles => None,
+        };
+        self.dirty = true;
+        newest.map(|newest| self.advance(newest)).unwrap_or_default()
+    }
+
+    /// Moves the clock to `to` if that is later, and makes the passes that are due by then. Called
+    /// with the wall clock when a live stream is silent.
+    pub fn advance(&mut self, to: Time) -> Vec<Telling> {
+        let mut tellings = Vec::new();
+        if self.clock == Time::default() {
+            self.clock = to;
+            self.next = to.bucket(STEP.as_nanos() as i64) + STEP;
+            return tellings;
+        }
+        if to <= self.clock {
+            return tellings;
+        }
+        // One record far in the future is a wrong clock; a second one that agrees with it is the time.
+        if to > self.clock + AHEAD && self.ahead.is_none_or(|ahead| to < ahead) {
+            self.ahead = Some(to);
+            return tellings;
+        }
+        self.ahead = None;
+        self.clock = to;
+        if self.next + HOLE < self.clock {
+            tellings.extend(self.pass(self.next));
+            self.next = (self.clock - GRACE).bucket(STEP.as_nanos() as i64);
+        }
+        while self.next + GRACE <= self.clock {
+            let at = self.next;
+            tellings.extend(self.pass(at));
+            self.next = at + STEP;
+        }
+        tellings
+    }
+
+    /// The passes that are still due when no more telemetry comes.
+    pub fn finish(&mut self) -> Vec<Telling> {
+        let end = self.clock + GRACE + STEP;
+        self.advance(end)
+    }
+
+    /// All stories so far, by the time they opened.
+    pub fn stories(&self) -> &Stories {
+        &self.stories
+    }
+
+    /// The event time reached.
+    pub fn clock(&self) -> Time {
+        self.clock
+    }
+
+    /// One run of the DataFusion gear at event time `now`.
+    fn pass(&mut self, now: Time) -> Vec<Telling> {
+        if !std::mem::take(&mut self.dirty) && self.symptoms.is_empty() && !self.stories.any_open() {
+            return Vec::new();
+        }
+        match self.try_pass(now) {
+            Ok(tellings) => tellings,
+            Err(error) => {
+                self.failures = (self.failures.0 + 1, Some(error.to_string()));
+                Vec::new()
+            }
+        }
+    }
+
+    fn try_pass(&mut self, now: Time) -> Result<Vec<Telling>, CorrelationError> {
+        self.publish(now)?;
+        self.symptoms.judge(&mut self.plans, &mut self.windows, now)?;
+        self.store.table(Symptom::TABLE)?.replace(vec![Symptom::batch(&self.symptoms.rows())?])?;
+        if self.symptoms.is_empty() && !self.stories.any_open() {
+            return Ok(Vec::new());
+        }
+        let graph = Graph::new(&self.windows, &self.owners, &self.cluster, now - CALLS);
+        let failing = suspects::failing(&self.symptoms);
+        let sick = suspects::sick(&self.symptoms, &graph);
+        let reach = suspects::reach(failing.keys(), sick.keys(), &graph, &self.cluster);
+        let judged = if reach.is_empty() {
+            Vec::new()
+        } else {
+            self.store.table(Reach::TABLE)?.replace(vec![Reach::batch(&reach)?])?;
+            hypotheses::judge(&mut self.plans)?
+        };
+        let groups = crate::story::groups(&judged, &self.symptoms, &graph, now);
+        let view = View {
+            now,
+            cluster: &self.cluster,
+            windows: &self.windows,
+            symptoms: &self.symptoms,
+            graph: &graph,
+            patterns: &self.patterns,
+            facts: &self.facts,
+            sighted: &self.sighted,
+        };
+        let tellings = self.stories.update(groups, &view);
+        if !tellings.is_empty() || self.stories.any_open() {
+            self.publish_stories(now)?;
+        }
+        Ok(tellings)
+    }
+
+    fn publish(&mut self, now: Time) -> Result<(), CorrelationError> {
+        self.columns.flush(&self.store)?;
+        self.store.table(Window::TABLE)?.replace(self.windows.publish()?)?;
+        let cluster = &self.cluster;
+        let levels = self.levels.rows(
+            now - Duration::from_secs(600),
+            |namespace, pod| cluster.workload_of(namespace, pod),
+            |namespace, pod, container, resource| match resource {
+                Resource::Memory => cluster.memory_limit(namespace, pod, container),
+                Resource::Cpu => cluster.cpu_limit(namespace, pod, container),
+            },
+        );
+        self.store.table(Level::TABLE)?.replace(vec![Level::batch(&levels)?])?;
+        let params = Params { now, lookback: now - LOOKBACK, recent: (now - RECENT).bucket(WINDOW), z: Z, least: LEAST };
+        self.store.table(Params::TABLE)?.replace(vec![Params::batch(&[params])?])?;
+        if std::mem::take(&mut self.edges_changed) {
+            let edges: Vec<Edge> = self.ended.iter().chain(self.edges.values()).cloned().collect();
+            self.store.table(Edge::TABLE)?.replace(vec![Edge::batch(&edges)?])?;
+        }
+        Ok(())
+    }
+
+    fn publish_stories(&self, now: Time) -> Result<(), CorrelationError> {
+        let all = self.stories.all();
+        let rows: Vec<StoryRow> = all.iter().map(|(s, e)| StoryRow::new(s, text::render(s, e, now))).collect();
+        let evidence: Vec<Evidence> = all.iter().flat_map(|(_, e)| e.iter().cloned()).collect();
+        self.store.table(StoryRow::TABLE)?.replace(vec![StoryRow::batch(&rows)?])?;
+        self.store.table(Evidence::TABLE)?.replace(vec![Evidence::batch(&evidence)?])?;
+        Ok(())
+    }
+
+    /// Takes the cluster's facts in.
+    pub(crate) fn take(&mut self, facts: Vec<Fact>) {
+        for fact in facts {
+            match fact {
+                Fact::Change(rows) => {
+                    self.columns.changes(&rows);
+                    rows.into_iter().for_each(|row| self.facts.change(row));
+                }
+                Fact::Event(event) => self.event(event),
+                Fact::EdgeBegin(relation, from, to, time) => self.edge_begins(relation, from, to, time),
+                Fact::EdgeEnd(relation, from, to, time) => self.edge_ends(relation, from, to, time),
+                Fact::Gone(entity, time) => self.gone(&entity, time),
+            }
+        }
+    }
+
+    /// Keeps a fact found in logs, spans or metrics.
+    pub(crate) fn found(&mut self, mut event: Event) {
+        self.fact_ids -= 1;
+        event.id = self.fact_ids;
+        self.event(event);
+    }
+
+    fn event(&mut self, event: Event) {
+        self.columns.event(&event);
+        self.facts.event(event);
+    }
+
+    fn edge_begins(&mut self, relation: Relation, from: Entity, to: Entity, time: Time) {
+        let edge = Edge {
+            relation: relation.name().to_owned(),
+            from_kind: from.kind.to_string(),
+            from_namespace: from.namespace.to_string(),
+            from_name: from.name.to_string(),
+            to_kind: to.kind.to_string(),
+            to_namespace: to.namespace.to_string(),
+            to_name: to.name.to_string(),
+            valid_from: time,
+            valid_to: None,
+        };
+        if self.edges.len() < MOST_EDGES {
+            self.edges.entry((relation, from, to)).or_insert(edge);
+            self.edges_changed = true;
+        }
+    }
+
+    fn edge_ends(&mut self, relation: Relation, from: Entity, to: Entity, time: Time) {
+        if let Some(mut edge) = self.edges.remove(&(relation, from, to)) {
+            edge.valid_to = Some(time);
+            if self.ended.len() >= MOST_EDGES {
+                self.ended.drain(..MOST_EDGES / 10);
+            }
+            self.ended.push(edge);
+            self.edges_changed = true;
+        }
+    }
+
+    fn gone(&mut self, entity: &Entity, time: Time) {
+        let of_it: Vec<_> = self.edges.keys().filter(|(_, from, to)| from == entity || to == entity).cloned().collect();
+        for (relation, from, to) in of_it {
+            self.edge_ends(relation, from, to, time);
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Requests into the engine: rows for the store, accumulators, facts. One walk over the bytes.
+
+use arrow::datatypes::SchemaRef;
+use tapio_proto::{
+    Request, Signal, attr,
+    columns::{LogColumns, MetricColumns, SpanColumns},
+    model::{Change, Entity, Event, Row as _, Severity, Time},
+    view::{AnyValue, LogView, PointView, Record, RequestView, ResourceView, SpanView},
+};
+
+use crate::{
+    engine::Engine,
+    store::{Store, StoreError},
+    streaming::{Resource, SpanFact, SpanKind},
+};
+
+/// Characters of a log line that are kept as a fact.
+const LINE: usize = 300;
+
+/// Rows on their way into the store, joined to batches until the next pass.
+#[derive(Default)]
+pub(crate) struct Columns {
+    spans: SpanColumns,
+    logs: LogColumns,
+    metrics: MetricColumns,
+    events: Vec<Event>,
+    changes: Vec<Change>,
+}
+
+impl Columns {
+    /// Name, schema and weight of the tables of what passed through.
+    pub(crate) fn tables() -> Vec<(&'static str, SchemaRef, u16)> {
+        vec![
+            ("spans", SpanColumns::schema(), 40),
+            ("logs", LogColumns::schema(), 25),
+            ("metrics", MetricColumns::schema(), 20),
+        ]
+    }
+
+    pub(crate) fn event(&mut self, event: &Event) {
+        self.events.push(event.clone());
+    }
+
+    pub(crate) fn changes(&mut self, rows: &[Change]) {
+        self.changes.extend_from_slice(rows);
+    }
+
+    /// Moves what has gathered into the store.
+    pub(crate) fn flush(&mut self, store: &Store) -> Result<(), StoreError> {
+        if !self.spans.is_empty() {
+            store.table("spans")?.append(self.spans.finish())?;
+        }
+        if !self.logs.is_empty() {
+            store.table("logs")?.append(self.logs.finish())?;
+        }
+        if !self.metrics.is_empty() {
+            store.table("metrics")?.append(self.metrics.finish())?;
+        }
+        if !self.events.is_empty() {
+            store.table(Event::TABLE)?.append_rows(&std::mem::take(&mut self.events))?;
+        }
+        if !self.changes.is_empty() {
+            store.table(Change::TABLE)?.append_rows(&std::mem::take(&mut self.changes))?;
+        }
+        Ok(())
+    }
+}
+
+/// What a resource says of where its telemetry comes from.
+#[derive(Default)]
+struct Origin<'a> {
+    service: &'a str,
+    namespace: &'a str,
+    pod: &'a str,
+    container: &'a str,
+    node: &'a str,
+    workload: Option<(&'static str, &'a str)>,
+}
+
+impl<'a> Origin<'a> {
+    fn of(resource: &ResourceView<'a>) -> Self {
+        let mut origin = Origin::default();
+        let mut service_namespace = "";
+        for attribute in resource.attributes().flatten() {
+            let text = attribute.value.as_str().unwrap_or_default();
+            match attribute.key {
+                attr::SERVICE_NAME => origin.service = text,
+                attr::SERVICE_NAMESPACE => service_namespace = text,
+                attr::K8S_NAMESPACE_NAME => origin.namespace = text,
+                attr::K8S_POD_NAME => origin.pod = text,
+                attr::K8S_CONTAINER_NAME => origin.container = text,
+                attr::K8S_NODE_NAME => origin.node = text,
+                attr::K8S_DEPLOYMENT_NAME => origin.workload = Some(("Deployment", text)),
+                attr::K8S_STATEFULSET_NAME => origin.workload = Some(("StatefulSet", text)),
+                attr::K8S_DAEMONSET_NAME => origin.workload = Some(("DaemonSet", text)),
+                _ => {}
+            }
+        }
+        if origin.namespace.is_empty() {
+            origin.namespace = service_namespace;
+        }
+        origin
+    }
+}
+
+impl Engine {
+    /// Takes spans in; the newest time in them.
+    pub(crate) fn spans(&mut self, bytes: &[u8]) -> Option<Time> {
+        let mut newest = None;
+        for resource in RequestView::new(Signal::Traces, bytes).resources().flatten() {
+            let origin = Origin::of(&resource.resource());
+            let service = self.windows.service(origin.namespace, origin.service);
+            self.own(&origin);
+            for scope in resource.scopes().flatten() {
+                for record in scope.records().flatten() {
+                    let Record::Span(span) = record else { continue };
+                    self.columns.spans.push(&resource.resource(), &span);
+                    let end = Time::from_unix_nano(span.end_time_unix_nano);
+                    newest = newest.max(Some(end));
+                    self.span(service, &span, end);
+                }
+            }
+        }
+        if newest.is_some() {
+            self.sighted.insert("traces");
+        }
+        newest
+    }
+
+    fn span(&mut self, service: crate::streaming::ServiceId, span: &SpanView<'_>, end: Time) {
+        let kind = SpanKind::from_wire(i64::from(span.kind));
+        let mut failed = span.status_code == 2;
+        let (mut peer, mut error_type, mut http_status) = ("", "", None);
+        for attribute in span.attributes().flatten() {
+            match attribute.key {
+                "server.address" | "peer.service" | "net.peer.name" if kind == SpanKind::Client || kind == SpanKind::Producer => {
+                    if peer.is_empty() || attribute.key == "peer.service" {
+                        peer = attribute.value.as_str().unwrap_or_default();
+                    }
+                }
+                "error.type" => error_type = attribute.value.as_str().unwrap_or_default(),
+                "http.response.status_code" | "http.status_code" => http_status = attribute.value.as_int(),
+                _ => {}
+            }
+        }
+        failed |= kind == SpanKind::Server && http_status.is_some_and(|status| status >= 500);
+        let error = if span.status_message.is_empty() { error_type } else { span.status_message };
+        self.windows.add(&SpanFact {
+            service,
+            operation: span.name,
+            kind,
+            peer,
+            start: Time::from_unix_nano(span.start_time_unix_nano),
+            end,
+            failed,
+            error,
+            trace_id: span.trace_id,
+            span_id: span.span_id,
+            parent_span_id: span.parent_span_id,
+        });
+    }
+
+    /// Learns which workload a service's telemetry comes from.
+    fn own(&mut self, origin: &Origin<'_>) {
+        if origin.service.is_empty() {
+            return;
+        }
+        let service = Entity::new("Service", origin.namespace, origin.service);
+        let workload = match origin.workload {
+            Some((kind, name)) => Some(Entity::new(kind, origin.namespace, name)),
+            None if !origin.pod.is_empty() => self.cluster.workload_of(origin.namespace, origin.pod),
+            None => None,
+        };
+        if let Some(workload) = workload {
+            self.owners.insert(service, workload);
+        }
+    }
+
+    /// Takes log records in; the newest time in them.
+    pub(crate) fn logs(&mut self, bytes: &[u8]) -> Option<Time> {
+        let mut newest = None;
+        let mut facts = Vec::new();
+        for resource in RequestView::new(Signal::Logs, bytes).resources().flatten() {
+            let view = resource.resource();
+            let origin = Origin::of(&view);
+            for scope in resource.scopes().flatten() {
+                for record in scope.records().flatten() {
+                    let Record::Log(log) = record else { continue };
+                    let time = log_time(&log);
+                    newest = newest.max(Some(time));
+                    if self.cluster.log_record(&view, scope.name(), &log, &mut facts) {
+                        self.sighted.insert("kubernetes");
+                        continue;
+                    }
+                    self.sighted.insert("logs");
+                    self.columns.logs.push(&view, &log);
+                    self.line(&origin, &log, time);
+                }
+            }
+        }
+        self.take(facts);
+        newest
+    }
+
+    /// A line that its service has not said before is a fact.
+    fn line(&mut self, origin: &Origin<'_>, log: &LogView<'_>, time: Time) {
+        let Some(AnyValue::String(body)) = log.body else { return };
+        let workload = match origin.workload {
+            Some((kind, name)) => Some(Entity::new(kind, origin.namespace, name)),
+            None => self.cluster.workload_of(origin.namespace, origin.pod),
+        };
+        let who = match &workload {
+            Some(workload) => workload.to_string(),
+            None => format!("{}/{}", origin.namespace, origin.service),
+        };
+        if !self.templates.is_new(&who, body, time) {
+            return;
+        }
+        let severity = severity(log, body);
+        let on = match (&workload, origin.pod) {
+            (_, pod) if !pod.is_empty() => Entity::new("Pod", origin.namespace, pod),
+            (Some(workload), _) => workload.clone(),
+            (None, _) => Entity::new("Service", origin.namespace, origin.service),
+        };
+        self.found(Event {
+            id: 0,
+            time,
+            observed: time,
+            r#type: if severity == Severity::Info { "log.new" } else { "log.error" }.to_owned(),
+            source: "logs".to_owned(),
+            severity: severity.name().to_owned(),
+            reason: String::new(),
+            message: body.chars().take(LINE).collect(),
+            entity_kind: on.kind.to_string(),
+            entity_namespace: on.namespace.to_string(),
+            entity_name: on.name.to_string(),
+            workload_kind: workload.as_ref().map(|w| w.kind.to_string()).unwrap_or_default(),
+            workload_name: workload.as_ref().map(|w| w.name.to_string()).unwrap_or_default(),
+            container: origin.container.to_owned(),
+            node: origin.node.to_owned(),
+            value: None,
+            count: 1,
+        });
+    }
+
+    /// Takes data points in; the newest time in them.
+    pub(crate) fn points(&mut self, bytes: &[u8]) -> Option<Time> {
+        let mut newest = None;
+        let mut facts = Vec::new();
+        for resource in RequestView::new(Signal::Metrics, bytes).resources().flatten() {
+            let view = resource.resource();
+            let origin = Origin::of(&view);
+            for scope in resource.scopes().flatten() {
+                for record in scope.records().flatten() {
+                    let Record::Metric(metric) = record else { continue };
+                    let resource_kind = Resource::of_metric(metric.name);
+                    for point in metric.points().flatten() {
+                        self.columns.metrics.push(&view, &metric, &point);
+                        let time = Time::from_unix_nano(point.time_unix_nano);
+                        newest = newest.max(Some(time));
+                        if let (Some(kind), Some(value)) = (resource_kind, number(&point)) {
+                            self.levels.add(origin.namespace, origin.pod, origin.container, kind, time, value);
+                        }
+                        self.cluster.metric_point(&view, &metric, &point, &mut facts);
+                    }
+                }
+            }
+        }
+        if newest.is_some() {
+            self.sighted.insert("metrics");
+        }
+        self.take(facts);
+        newest
+    }
+}
+
+/// The newest time in a request: end of a span, observation of a log record, time of a data point.
+pub fn newest(request: &Request) -> Option<Time> {
+    let mut newest = None;
+    for resource in RequestView::new(request.signal, &request.bytes).resources().flatten() {
+        for scope in resource.scopes().flatten() {
+            for record in scope.records().flatten() {
+                let time = match record {
+                    Record::Span(span) => Some(Time::from_unix_nano(span.end_time_unix_nano)),
+                    Record::Log(log) => Some(log_time(&log)),
+                    Record::Metric(metric) => {
+                        metric.points().flatten().map(|p| Time::from_unix_nano(p.time_unix_nano)).max()
+                    }
+                };
+                newest = newest.max(time);
+            }
+        }
+    }
+    newest
+}
+
+fn log_time(log: &LogView<'_>) -> Time {
+    let time = if log.time_unix_nano == 0 { log.observed_time_unix_nano } else { log.time_unix_nano };
+    Time::from_unix_nano(time)
+}
+
+fn number(point: &PointView<'_>) -> Option<f64> {
+    point.value.as_f64()
+}
+
+/// Severity of a record; of a line without one, as a shell reader would take it.
+fn severity(log: &LogView<'_>, body: &str) -> Severity {
+    match log.severity_number {
+        17.. => Severity::Error,
+        13..=16 => Severity::Warning,
+        1..=12 => Severity::Info,
+        _ => {
+            let start: String = body.chars().take(200).collect::<String>().to_ascii_lowercase();
+            let bad = ["fatal", "panic", "error", "exception", "traceback", "segfault"];
+            if bad.iter().any(|word| start.contains(word)) { Severity::Error } else { Severity::Info }
+        }
+    }
+}
+

@@ -1,0 +1,102 @@
+//! The story as an SRE reads it at 3 a.m.: at most 30 lines of 110 columns, no colour of its own.
+
+use tapio_proto::model::{Evidence, Story, StoryState, Time};
+
+use super::words;
+
+/// Columns of a terminal that a story may use.
+const WIDTH: usize = 110;
+/// Lines of what happened, before the rest is counted.
+const MOST_FACTS: usize = 12;
+/// Below this a story is a hypothesis and says so.
+const THRESHOLD: f64 = 0.7;
+
+/// The text of a story as it stands at `now`.
+pub fn render(story: &Story, evidence: &[Evidence], now: Time) -> String {
+    let mut out = Vec::new();
+    let since = story.root_cause.as_ref().map(|r| r.time).or_else(|| evidence.first().map(|e| e.time)).unwrap_or(story.opened);
+    let until = story.resolved.unwrap_or(now);
+    let state = match story.state {
+        StoryState::Open => "OPEN",
+        StoryState::Resolved => "RESOLVED after",
+    };
+    out.push(format!(
+        "{state} {}   confidence {:.2}   story {}",
+        words::lasting(until.seconds_since(since)),
+        story.confidence,
+        story.id
+    ));
+    let perhaps = if story.confidence < THRESHOLD && story.root_cause.is_some() { "Perhaps: " } else { "" };
+    out.extend(wrap(&format!("{perhaps}{}", story.title), "", ""));
+    out.push(String::new());
+    out.push(header("What happened", if story.root_cause.is_some() { "since cause" } else { "" }));
+    for fact in evidence.iter().take(MOST_FACTS) {
+        let offset = fact.time.seconds_since(since).round();
+        let offset = if offset > 0.0 && story.root_cause.is_some() { format!("+{}", words::lasting(offset)) } else { String::new() };
+        out.extend(timed(&fact.time.clock(), &fact.what, &offset));
+    }
+    if evidence.len() > MOST_FACTS {
+        out.push(format!("  and {} more facts", evidence.len() - MOST_FACTS));
+    }
+    if !(story.reasons.is_empty() && story.doubts.is_empty() && story.ruled_out.is_empty()) {
+        out.push(String::new());
+        out.push("Why".to_owned());
+        story.reasons.iter().for_each(|line| out.extend(wrap(line, "  + ", "    ")));
+        story.doubts.iter().for_each(|line| out.extend(wrap(line, "  - ", "    ")));
+        story.ruled_out.iter().for_each(|line| out.extend(wrap(&format!("ruled out: {line}"), "  ", "    ")));
+    }
+    let (prevent, actions): (Vec<&String>, Vec<&String>) = story.recommendations.iter().partition(|r| r.starts_with("prevent: "));
+    if !actions.is_empty() {
+        out.push(String::new());
+        out.push("Do".to_owned());
+        // Commands are not broken over lines: they are there to be pasted.
+        out.extend(actions.iter().enumerate().map(|(i, action)| format!("  {}. {action}", i + 1)));
+    }
+    for line in prevent {
+        out.extend(wrap(line.trim_start_matches("prevent: "), "Prevent  ", "         "));
+    }
+    out.push(String::new());
+    let trace = evidence.iter().rev().find_map(|e| e.trace_id.as_deref());
+    let trace = trace.map(|id| format!("trace {id} (one that fails)   ")).unwrap_or_default();
+    out.push(format!("See  {trace}tapio story {} --evidence", story.id));
+    out.join("\n") + "\n"
+}
+
+fn header(left: &str, right: &str) -> String {
+    let gap = WIDTH.saturating_sub(left.chars().count() + right.chars().count());
+    if right.is_empty() { left.to_owned() } else { format!("{left}{}{right}", " ".repeat(gap)) }
+}
+
+fn timed(clock: &str, what: &str, offset: &str) -> Vec<String> {
+    let indent = "            ";
+    let mut lines = fold(what, WIDTH - indent.len() - 12);
+    if let Some(first) = lines.first_mut() {
+        let line = format!("  {clock}  {first}");
+        *first = header(&line, offset);
+    }
+    lines.iter_mut().skip(1).for_each(|line| *line = format!("{indent}  {line}"));
+    lines
+}
+
+fn wrap(text: &str, first: &str, rest: &str) -> Vec<String> {
+    let lines = fold(text, WIDTH - first.chars().count().max(rest.chars().count()));
+    lines.into_iter().enumerate().map(|(i, line)| format!("{}{line}", if i == 0 { first } else { rest })).collect()
+}
+
+/// Breaks at spaces; a word longer than a line stays whole.
+fn fold(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let full = lines.last().is_some_and(|line| !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width);
+        if full {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.extend(word.chars().filter(|c| !c.is_control()));
+        }
+    }
+    lines
+}

@@ -1,0 +1,73 @@
+//! The `stories` table.
+
+use tapio_proto::model::{Story, StoryState, Time, table};
+
+table! { "stories" =>
+    /// A story as a row; `text` is what `tapio story` prints, `json` what `tapio replay` prints.
+    #[derive(Clone, Debug)]
+    pub struct StoryRow {
+        /// Six hex digits.
+        pub id: String,
+        /// `open` or `resolved`.
+        pub state: String,
+        /// One sentence.
+        pub title: String,
+        /// 0 to 1.
+        pub confidence: f64,
+        /// When it first could be told.
+        pub opened: Time,
+        /// When what failed worked again.
+        pub resolved: Option<Time>,
+        /// Kind of the guilty object; null when there is none.
+        pub root_kind: Option<String>,
+        /// Its namespace.
+        pub root_namespace: Option<String>,
+        /// Its name.
+        pub root_name: Option<String>,
+        /// The service where it shows first.
+        pub root_service: Option<String>,
+        /// The pattern.
+        pub pattern: Option<String>,
+        /// What was changed.
+        pub change: Option<String>,
+        /// When the cause happened.
+        pub root_time: Option<Time>,
+        /// Services that are touched.
+        pub services: Vec<String>,
+        /// The story in plain words.
+        pub narrative: String,
+        /// The story as an SRE reads it.
+        pub text: String,
+        /// The story as JSON.
+        pub json: String,
+    }
+}
+
+impl StoryRow {
+    /// A row from a story and its rendered text.
+    pub fn new(story: &Story, text: String) -> Self {
+        let root = story.root_cause.as_ref();
+        StoryRow {
+            id: story.id.clone(),
+            state: match story.state {
+                StoryState::Open => "open".to_owned(),
+                StoryState::Resolved => "resolved".to_owned(),
+            },
+            title: story.title.clone(),
+            confidence: story.confidence,
+            opened: story.opened,
+            resolved: story.resolved,
+            root_kind: root.map(|r| r.kind.clone()),
+            root_namespace: root.map(|r| r.namespace.clone()),
+            root_name: root.map(|r| r.name.clone()),
+            root_service: root.map(|r| r.service.clone()),
+            pattern: root.map(|r| r.pattern.clone()),
+            change: root.and_then(|r| r.change.clone()),
+            root_time: root.map(|r| r.time),
+            services: story.affected.services.clone(),
+            narrative: story.narrative.clone(),
+            text,
+            json: serde_json::to_string(story).unwrap_or_default(),
+        }
+    }
+}
