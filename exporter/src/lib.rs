@@ -1,1 +1,18 @@
-//! x
+//! Getting results out.
+//!
+//! Level 3 of the house: knows how to deliver a request and how to keep it until it is delivered,
+//! not what a story means.
+
+mod debug;
+mod fanout;
+mod file;
+mod net;
+mod otlp;
+mod send;
+
+pub use debug::{Debug, DebugConfig, Verbosity};
+pub use fanout::Fanout;
+pub use file::{File, FileConfig};
+pub use net::{ClientTls, ConfigError, Opaque};
+pub use otlp::{JsonOrProto, OtlpGrpcConfig, OtlpHttpConfig, otlp_grpc, otlp_http};
+pub use send::{Exporter, Leftover, Observer, QueueConfig, RetryConfig, SendConfig, Sizer};

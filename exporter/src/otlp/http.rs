@@ -1,0 +1,315 @@
+//! OTLP/HTTP client on HTTP/1.1: a stack of idle connections for each signal.
+
+use std::{
+    sync::Mutex,
+    time::{Duration, SystemTime},
+};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{Builder, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use tapio_proto::{
+    Accepted, Code, Consumer, Outcome, Pending, Request, Signal, Status, decode_response, json,
+    response_from_json, transport::Compression,
+};
+use tokio::time::timeout;
+
+use super::{JsonOrProto, OtlpHttpConfig, grpc::describe};
+use crate::net::{ConfigError, Connector, Endpoint, USER_AGENT, header_map};
+
+/// Largest body of a refusal that is read, as in the Collector.
+const MAX_ERROR: usize = 64 << 10;
+/// Largest body of an answer that is read (OTLP specification: 4 MiB recommended).
+const MAX_RESPONSE: usize = 4 << 20;
+/// Longest wait that a backend may ask for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+/// What 429 without Retry-After means: "later", which in gRPC only RetryInfo can say.
+const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+type Sender = SendRequest<Full<Bytes>>;
+
+/// Sends requests to the URLs of one backend.
+pub(super) struct HttpClient {
+    targets: [Option<Target>; Signal::ALL.len()],
+    encoding: JsonOrProto,
+    compression: Compression,
+    level: Option<i32>,
+    timeout: Duration,
+    headers: HeaderMap,
+    max_idle: usize,
+}
+
+struct Target {
+    connector: Connector,
+    url: String,
+    path: Uri,
+    host: HeaderValue,
+    idle: Mutex<Vec<Sender>>,
+}
+
+impl HttpClient {
+    pub(super) fn new(config: &OtlpHttpConfig) -> Result<Self, ConfigError> {
+        let own = [
+            ("traces_endpoint", &config.traces_endpoint),
+            ("metrics_endpoint", &config.metrics_endpoint),
+            ("logs_endpoint", &config.logs_endpoint),
+            ("profiles_endpoint", &config.profiles_endpoint),
+        ];
+        if config.endpoint.is_empty() && own.iter().all(|(_, url)| url.is_empty()) {
+            let why = "at least one endpoint must be specified";
+            return Err(ConfigError::new("endpoint", why));
+        }
+        let mut targets = [const { None }; Signal::ALL.len()];
+        for ((signal, (key, own)), target) in Signal::ALL.into_iter().zip(own).zip(&mut targets) {
+            let (key, url) = match (own.is_empty(), config.endpoint.is_empty()) {
+                (false, _) => (key, own.clone()),
+                (true, false) => {
+                    let base = config.endpoint.trim_end_matches('/');
+                    ("endpoint", format!("{base}{}", signal.http_path()))
+                }
+                (true, true) => continue,
+            };
+            *target = Some(Target::new(key, url, config)?);
+        }
+        let mut headers = header_map(&config.headers)?;
+        headers.entry(header::USER_AGENT).or_insert(HeaderValue::from_static(USER_AGENT));
+        let content_type = HeaderValue::from_static(match config.encoding {
+            JsonOrProto::Proto => "application/x-protobuf",
+            JsonOrProto::Json => "application/json",
+        });
+        headers.insert(header::CONTENT_TYPE, content_type);
+        if config.compression != Compression::None {
+            let name = HeaderValue::from_static(config.compression.name());
+            headers.insert(header::CONTENT_ENCODING, name);
+        }
+        Ok(HttpClient {
+            targets,
+            encoding: config.encoding,
+            compression: config.compression,
+            level: config.compression_params.level,
+            timeout: *config.timeout,
+            headers,
+            max_idle: config.max_idle_conns,
+        })
+    }
+
+    async fn export(&self, target: &Target, request: &Request) -> Outcome {
+        let body = match self.encoding {
+            JsonOrProto::Proto => request.bytes.clone(),
+            JsonOrProto::Json => json::from_proto(request.signal, &request.bytes)
+                .map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?
+                .into(),
+        };
+        let body = self.compression.compress(&body, self.level).map_err(|error| {
+            Status::new(Code::Internal, format!("compressing the request failed: {error}"))
+        })?;
+        let message = || {
+            let mut message = http::Request::new(Full::new(body.clone()));
+            *message.method_mut() = Method::POST;
+            *message.uri_mut() = target.path.clone();
+            *message.headers_mut() = self.headers.clone();
+            message.headers_mut().insert(header::HOST, target.host.clone());
+            message
+        };
+        // A kept connection may have been closed by the backend meanwhile, even while the request
+        // is on its way; that is no answer, so the request goes out once more on a new one.
+        if let Some(mut sender) = target.idle().await {
+            match sender.send_request(message()).await {
+                Ok(response) => return self.answer(target, sender, response).await,
+                Err(error) => tracing::debug!(%error, "a kept connection was closed"),
+            }
+        }
+        let mut sender = target.connect().await.map_err(|error| unavailable(target, &error))?;
+        match sender.send_request(message()).await {
+            Ok(response) => self.answer(target, sender, response).await,
+            Err(error) => Err(unavailable(target, &error)),
+        }
+    }
+
+    async fn answer(
+        &self,
+        target: &Target,
+        sender: Sender,
+        response: http::Response<Incoming>,
+    ) -> Outcome {
+        let (parts, body) = response.into_parts();
+        let limit = if parts.status.is_success() { MAX_RESPONSE } else { MAX_ERROR };
+        let (body, whole) = read(body, limit).await.map_err(|error| unavailable(target, &error))?;
+        if whole {
+            target.keep(sender, self.max_idle);
+        }
+        if parts.status.is_success() {
+            return Ok(accepted(&parts.headers, &body));
+        }
+        Err(refusal(&target.url, parts.status, &parts.headers, &body))
+    }
+}
+
+impl Consumer for HttpClient {
+    fn consume(&self, request: Request) -> Pending<'_> {
+        Box::pin(async move {
+            let Some(target) = &self.targets[request.signal as usize] else {
+                let message = format!("no endpoint is configured for {}", request.signal.name());
+                return Err(Status::new(Code::Unimplemented, message));
+            };
+            match timeout(self.timeout, self.export(target, &request)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(Status::new(
+                    Code::DeadlineExceeded,
+                    format!("{} did not answer within {:?}", target.url, self.timeout),
+                )),
+            }
+        })
+    }
+}
+
+// === impl Target ===
+
+impl Target {
+    fn new(key: &'static str, url: String, config: &OtlpHttpConfig) -> Result<Self, ConfigError> {
+        let endpoint = Endpoint::http(key, &url)?;
+        let wrong = |_| ConfigError::new(key, format!("{url:?} is no URL"));
+        let path = endpoint.path.parse().map_err(|_| wrong(()))?;
+        let host = HeaderValue::try_from(endpoint.authority()).map_err(|_| wrong(()))?;
+        let connector = Connector::new(endpoint, &config.tls, b"http/1.1")?;
+        Ok(Target { connector, url, path, host, idle: Mutex::new(Vec::new()) })
+    }
+
+    /// A kept connection that is still open, the one used last.
+    async fn idle(&self) -> Option<Sender> {
+        loop {
+            let mut sender = self.idle.lock().ok()?.pop()?;
+            if sender.ready().await.is_ok() {
+                return Some(sender);
+            }
+        }
+    }
+
+    fn keep(&self, sender: Sender, max: usize) {
+        if let Ok(mut idle) = self.idle.lock()
+            && idle.len() < max
+            && !sender.is_closed()
+        {
+            idle.push(sender);
+        }
+    }
+
+    async fn connect(&self) -> std::io::Result<Sender> {
+        let stream = self.connector.connect().await?;
+        let (sender, connection) =
+            Builder::new().handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "connection to the backend ended");
+            }
+        });
+        Ok(sender)
+    }
+}
+
+// === answers ===
+
+/// Reads at most `limit` bytes; tells whether that was all.
+async fn read(mut body: Incoming, limit: usize) -> Result<(Bytes, bool), hyper::Error> {
+    let mut data = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(piece) = frame?.into_data() {
+            if data.len() + piece.len() > limit {
+                data.extend_from_slice(&piece[..limit - data.len()]);
+                return Ok((data.freeze(), false));
+            }
+            data.extend_from_slice(&piece);
+        }
+    }
+    Ok((data.freeze(), true))
+}
+
+/// The backend has taken the request; an answer that cannot be read does not change that.
+fn accepted(headers: &HeaderMap, body: &[u8]) -> Accepted {
+    let accepted = match media_type(headers) {
+        "application/x-protobuf" => decode_response(body).ok(),
+        "application/json" => response_from_json(body),
+        _ => None,
+    };
+    accepted.unwrap_or_default()
+}
+
+fn refusal(url: &str, http: StatusCode, headers: &HeaderMap, body: &[u8]) -> Status {
+    let told = match media_type(headers) {
+        "application/json" => Status::from_json(body),
+        // The Collector reads every other body as protobuf, whatever it claims to be.
+        _ => Status::decode(body).ok(),
+    };
+    // The body's code is finer than HTTP's (503 is six codes), as long as the two agree.
+    let told = told.filter(|status| status.http() == http.as_u16() && status.code != Code::Ok);
+    let mut status = told.unwrap_or_else(|| {
+        let text = std::str::from_utf8(body).unwrap_or_default().trim();
+        let text = &text[..text.floor_char_boundary(1024)];
+        let mut message =
+            format!("request to {url} responded with HTTP Status Code {}", http.as_u16());
+        if !text.is_empty() && text.chars().all(|c| !c.is_control() || c.is_whitespace()) {
+            message.push_str(", Message=");
+            message.push_str(text);
+        }
+        Status::new(Code::from_http(http.as_u16()), message)
+    });
+    let asked = headers.get(header::RETRY_AFTER).and_then(retry_after);
+    let wait = match asked {
+        Some(wait) => Some(wait.min(MAX_RETRY_AFTER)),
+        None if http == StatusCode::TOO_MANY_REQUESTS => Some(DEFAULT_RETRY_AFTER),
+        None => None,
+    };
+    if let Some(wait) = wait.filter(|_| asked.is_some() || status.retry_after.is_none()) {
+        status.retry_after = Some(wait);
+        if !status.raw.is_empty() {
+            // The backend's own bytes do not say so yet. Protobuf's merge is concatenation: ours
+            // behind theirs adds RetryInfo to the details and repeats the rest.
+            let ours = Status { raw: Bytes::new(), ..status.clone() }.encode();
+            status.raw = [&status.raw[..], &ours].concat().into();
+        }
+    }
+    status
+}
+
+/// Seconds, or an HTTP date.
+fn retry_after(value: &HeaderValue) -> Option<Duration> {
+    let text = value.to_str().ok()?.trim();
+    if let Ok(secs) = text.parse() {
+        return Some(Duration::from_secs(secs));
+    }
+    let at = httpdate::parse_http_date(text).ok()?;
+    Some(at.duration_since(SystemTime::now()).unwrap_or_default())
+}
+
+fn media_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    value.unwrap_or_default().split(';').next().unwrap_or_default().trim()
+}
+
+fn unavailable(target: &Target, error: &dyn std::error::Error) -> Status {
+    Status::new(
+        Code::Unavailable,
+        format!("failed to make an HTTP request to {}: {}", target.url, describe(error)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_in_both_forms() {
+        let value = |text: &str| HeaderValue::from_str(text).unwrap();
+        assert_eq!(retry_after(&value("17")), Some(Duration::from_secs(17)));
+        let soon = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(60));
+        let wait = retry_after(&value(&soon)).unwrap();
+        assert!((55..=60).contains(&wait.as_secs()), "{wait:?}");
+        assert_eq!(retry_after(&value("Wed, 21 Oct 2015 07:28:00 GMT")), Some(Duration::ZERO));
+        assert_eq!(retry_after(&value("soon")), None);
+    }
+}

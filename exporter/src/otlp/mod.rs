@@ -1,0 +1,36 @@
+//! The exporters `otlp_grpc` and `otlp_http` (old names `otlp`, `otlphttp`).
+
+mod config;
+mod grpc;
+mod http;
+
+use std::sync::Arc;
+
+pub use config::{JsonOrProto, OtlpGrpcConfig, OtlpHttpConfig};
+
+use crate::{
+    net::ConfigError,
+    send::{Exporter, Observer},
+};
+
+/// Starts an `otlp_grpc` exporter. Must be called within a tokio runtime; does not connect yet.
+pub fn otlp_grpc(
+    name: &str,
+    config: &OtlpGrpcConfig,
+    observer: Arc<dyn Observer>,
+) -> Result<Exporter, ConfigError> {
+    let send = config.send()?;
+    let client = Arc::new(grpc::GrpcClient::new(config)?);
+    Ok(Exporter::start(name, send, client, observer))
+}
+
+/// Starts an `otlp_http` exporter. Must be called within a tokio runtime; does not connect yet.
+pub fn otlp_http(
+    name: &str,
+    config: &OtlpHttpConfig,
+    observer: Arc<dyn Observer>,
+) -> Result<Exporter, ConfigError> {
+    let send = config.send()?;
+    let client = Arc::new(http::HttpClient::new(config)?);
+    Ok(Exporter::start(name, send, client, observer))
+}

@@ -1,0 +1,341 @@
+//! The `batch` processor: merges requests by concatenation.
+//!
+//! Unlike the Collector's it acknowledges a request only when the merged one was acknowledged:
+//! what a sender was told is taken is taken by the next hop. The price is the sender's patience,
+//! at most `timeout` more.
+
+use std::{
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::{Bytes, BytesMut};
+use serde::Deserialize;
+use tapio_proto::{
+    Accepted, Consumer, Next, Outcome, PartialSuccess, Pending, Request, Signal, Status,
+    transport::GoDuration,
+};
+use tokio::{sync::oneshot, time::sleep};
+
+/// `processors: batch:`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BatchConfig {
+    /// For the first request of a batch; 0 turns batching off.
+    pub timeout: GoDuration,
+    /// Items at which a batch leaves; 0 turns batching off.
+    pub send_batch_size: usize,
+    /// Items that a batch does not exceed; 0 is no limit. A request that is larger by itself
+    /// travels alone and whole.
+    pub send_batch_max_size: usize,
+}
+
+/// Merges requests on their way to the next consumer.
+pub struct Batch {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: BatchConfig,
+    next: Next,
+    lanes: [Mutex<Lane>; Signal::ALL.len()],
+}
+
+/// The batch of one signal that is being collected.
+#[derive(Default)]
+struct Lane {
+    parts: Vec<Part>,
+    items: usize,
+    bytes: usize,
+    /// Counts batches, so that a timer knows whether its own has left.
+    generation: u64,
+}
+
+struct Part {
+    bytes: Bytes,
+    items: usize,
+    done: oneshot::Sender<Outcome>,
+}
+
+/// Merged requests stay below what gRPC servers accept by default, 4 MiB; requests that were
+/// small enough by themselves must not fail because Tapio merged them.
+const MAX_BYTES: usize = 4_000_000;
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        BatchConfig {
+            timeout: GoDuration::from_millis(200),
+            send_batch_size: 8192,
+            send_batch_max_size: 0,
+        }
+    }
+}
+
+impl BatchConfig {
+    /// Refuses what cannot work, in the Collector's words.
+    pub fn check(&self) -> Result<(), String> {
+        if self.send_batch_max_size > 0 && self.send_batch_max_size < self.send_batch_size {
+            return Err(
+                "send_batch_max_size must be greater or equal to send_batch_size".to_owned()
+            );
+        }
+        Ok(())
+    }
+
+    fn is_off(&self) -> bool {
+        self.timeout.is_zero() || self.send_batch_size == 0
+    }
+}
+
+impl Batch {
+    /// Batches before `next`. Requests must be consumed within a tokio runtime.
+    pub fn new(config: BatchConfig, next: Next) -> Self {
+        Batch { shared: Arc::new(Shared { config, next, lanes: Default::default() }) }
+    }
+}
+
+impl Consumer for Batch {
+    fn consume(&self, request: Request) -> Pending<'_> {
+        // Profiles share one dictionary per request: concatenation would mix the dictionaries up.
+        if self.shared.config.is_off() || request.signal == Signal::Profiles {
+            return self.shared.next.consume(request);
+        }
+        let outcome = self.shared.add(request);
+        Box::pin(async move {
+            outcome.await.unwrap_or_else(|_| Err(Status::unavailable("the batch was interrupted")))
+        })
+    }
+}
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batch").field("config", &self.shared.config).finish_non_exhaustive()
+    }
+}
+
+// === impl Shared ===
+
+impl Shared {
+    fn add(self: &Arc<Self>, request: Request) -> oneshot::Receiver<Outcome> {
+        let Request { signal, bytes, items } = request;
+        let (done, outcome) = oneshot::channel();
+        let config = &self.config;
+        let mut lane = self.lane(signal);
+        let max_items = match config.send_batch_max_size {
+            0 => usize::MAX,
+            max => max,
+        };
+        if lane.items + items > max_items || lane.bytes + bytes.len() > MAX_BYTES {
+            self.leave(signal, lane.take());
+        }
+        lane.items += items;
+        lane.bytes += bytes.len();
+        lane.parts.push(Part { bytes, items, done });
+        if lane.items >= config.send_batch_size {
+            self.leave(signal, lane.take());
+        } else if lane.parts.len() == 1 {
+            let (shared, generation) = (Arc::clone(self), lane.generation);
+            tokio::spawn(async move {
+                sleep(*shared.config.timeout).await;
+                let mut lane = shared.lane(signal);
+                if lane.generation == generation {
+                    shared.leave(signal, lane.take());
+                }
+            });
+        }
+        outcome
+    }
+
+    /// Sends a batch on, on a task of its own: it belongs to several senders, and one that goes
+    /// away must not take the others' requests with it.
+    fn leave(self: &Arc<Self>, signal: Signal, parts: Vec<Part>) {
+        if !parts.is_empty() {
+            let shared = Arc::clone(self);
+            tokio::spawn(async move { shared.send(signal, parts).await });
+        }
+    }
+
+    async fn send(&self, signal: Signal, mut parts: Vec<Part>) {
+        // Who has gone away was told nothing, still has the request, and will send it again.
+        parts.retain(|part| !part.done.is_closed());
+        let items = parts.iter().map(|part| part.items).sum();
+        let bytes = match parts.as_slice() {
+            [] => return,
+            [one] => one.bytes.clone(),
+            several => {
+                let len = several.iter().map(|part| part.bytes.len()).sum();
+                let mut merged = BytesMut::with_capacity(len);
+                several.iter().for_each(|part| merged.extend_from_slice(&part.bytes));
+                merged.freeze()
+            }
+        };
+        match self.next.consume(Request { signal, bytes, items }).await {
+            Ok(Accepted { partial: Some(partial) }) => share(parts, partial),
+            // One request that the next hop will never take must not condemn its neighbours.
+            Err(status) if parts.len() > 1 && !status.is_retryable() => {
+                for Part { bytes, items, done } in parts {
+                    let outcome = self.next.consume(Request { signal, bytes, items }).await;
+                    let _ = done.send(outcome);
+                }
+            }
+            outcome => {
+                for part in parts {
+                    let _ = part.done.send(outcome.clone());
+                }
+            }
+        }
+    }
+
+    fn lane(&self, signal: Signal) -> MutexGuard<'_, Lane> {
+        // A lane is consistent between any two statements below the lock.
+        self.lanes[signal as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lane {
+    fn take(&mut self) -> Vec<Part> {
+        self.generation += 1;
+        (self.items, self.bytes) = (0, 0);
+        mem::take(&mut self.parts)
+    }
+}
+
+/// Which items of a merged request were rejected is not said, only how many: the count is shared
+/// out so that its sum stays true, and everyone gets the message.
+fn share(parts: Vec<Part>, partial: PartialSuccess) {
+    let mut left = partial.rejected;
+    for part in parts {
+        let rejected = left.min(i64::try_from(part.items).unwrap_or(i64::MAX));
+        left -= rejected;
+        let partial = PartialSuccess { rejected, message: partial.message.clone() };
+        let _ = part.done.send(Ok(Accepted { partial: Some(partial) }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Duration;
+
+    use tapio_proto::Code;
+
+    use super::*;
+
+    /// Answers by script, the last answer for ever; keeps what came.
+    struct Next_ {
+        seen: Mutex<Vec<Request>>,
+        answer: fn(&Request) -> Outcome,
+    }
+
+    impl Consumer for Next_ {
+        fn consume(&self, request: Request) -> Pending<'_> {
+            let outcome = (self.answer)(&request);
+            self.seen.lock().unwrap().push(request);
+            Box::pin(async move { outcome })
+        }
+    }
+
+    fn batch(config: BatchConfig, answer: fn(&Request) -> Outcome) -> (Arc<Batch>, Arc<Next_>) {
+        let next = Arc::new(Next_ { seen: Mutex::default(), answer });
+        (Arc::new(Batch::new(config, Arc::clone(&next) as Next)), next)
+    }
+
+    fn request(bytes: &'static [u8], items: usize) -> Request {
+        Request { signal: Signal::Logs, bytes: Bytes::from_static(bytes), items }
+    }
+
+    fn taken(_: &Request) -> Outcome {
+        Ok(Accepted::default())
+    }
+
+    async fn send_all(batch: &Arc<Batch>, requests: Vec<Request>) -> Vec<Outcome> {
+        let tasks: Vec<_> = requests
+            .into_iter()
+            .map(|request| {
+                let batch = Arc::clone(batch);
+                tokio::spawn(async move { batch.consume(request).await })
+            })
+            .collect();
+        let mut outcomes = Vec::new();
+        for task in tasks {
+            outcomes.push(task.await.unwrap());
+        }
+        outcomes
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn merged_is_concatenated_and_everyone_is_answered() {
+        let (batch, next) = batch(BatchConfig::default(), taken);
+        let outcomes = send_all(&batch, vec![request(b"one", 1), request(b"two", 2)]).await;
+        assert!(outcomes.iter().all(Result::is_ok));
+        let seen = next.seen.lock().unwrap();
+        assert_eq!((seen.len(), &seen[0].bytes[..], seen[0].items), (1, &b"onetwo"[..], 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_acknowledged_before_the_next_hop_did() {
+        let refuse = |_: &Request| Err(Status::new(Code::Unavailable, "gone"));
+        let (batch, _) = batch(BatchConfig::default(), refuse);
+        for outcome in send_all(&batch, vec![request(b"one", 1), request(b"two", 2)]).await {
+            assert_eq!(outcome.unwrap_err().message, "gone");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_batch_does_not_wait() {
+        let config = BatchConfig {
+            send_batch_size: 2,
+            timeout: GoDuration::from_secs(60),
+            ..BatchConfig::default()
+        };
+        let (batch, next) = batch(config, taken);
+        let started = tokio::time::Instant::now();
+        send_all(&batch, vec![request(b"one", 1), request(b"two", 1)]).await;
+        assert_eq!(started.elapsed(), Duration::ZERO);
+        assert_eq!(next.seen.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn max_size_is_not_exceeded() {
+        let config =
+            BatchConfig { send_batch_size: 10, send_batch_max_size: 10, ..BatchConfig::default() };
+        let (batch, next) = batch(config, taken);
+        send_all(&batch, vec![request(b"a", 6), request(b"b", 6), request(b"c", 99)]).await;
+        let mut items: Vec<_> = next.seen.lock().unwrap().iter().map(|r| r.items).collect();
+        items.sort_unstable();
+        assert_eq!(items, [6, 6, 99]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_bad_request_does_not_condemn_its_neighbours() {
+        let (batch, _) = batch(BatchConfig::default(), |request| {
+            let bad = request.bytes.windows(3).any(|bytes| bytes == b"bad");
+            if bad { Err(Status::new(Code::InvalidArgument, "bad")) } else { taken(request) }
+        });
+        let outcomes =
+            send_all(&batch, vec![request(b"one", 1), request(b"bad", 1), request(b"two", 1)])
+                .await;
+        assert_eq!(outcomes.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rejected_counts_stay_true_in_sum() {
+        let (batch, _) = batch(BatchConfig::default(), |_| {
+            let partial = PartialSuccess { rejected: 5, message: "some".to_owned() };
+            Ok(Accepted { partial: Some(partial) })
+        });
+        let outcomes = send_all(&batch, vec![request(b"a", 3), request(b"b", 3)]).await;
+        let rejected: Vec<_> =
+            outcomes.into_iter().map(|o| o.unwrap().partial.unwrap().rejected).collect();
+        assert_eq!(rejected.iter().sum::<i64>(), 5);
+        assert!(rejected.iter().all(|n| *n <= 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_went_away_is_left_out() {
+        let (batch, next) = batch(BatchConfig::default(), taken);
+        drop(batch.consume(request(b"gone", 1)));
+        send_all(&batch, vec![request(b"here", 1)]).await;
+        assert_eq!(&next.seen.lock().unwrap()[0].bytes[..], b"here");
+    }
+}

@@ -1,0 +1,77 @@
+//! Reading a body whole, within a size and a time, with no copy when it comes in one piece.
+
+use std::{pin::pin, time::Duration};
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::time::{Instant, sleep_until};
+
+/// Why a body could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BodyError {
+    #[error("request body too large: more than {limit} bytes")]
+    TooLarge { limit: usize },
+    #[error("unexpected EOF: the request broke off: {0}")]
+    Broken(#[from] hyper::Error),
+    #[error("the request body took longer than {0:?} to arrive")]
+    Slow(Duration),
+}
+
+/// A body that is being read.
+pub(super) struct Reader {
+    body: Incoming,
+    limit: usize,
+    time: Duration,
+    deadline: Instant,
+}
+
+impl Reader {
+    /// Will read at most `limit` bytes and wait at most `time` for all of them.
+    pub(super) fn new(body: Incoming, limit: usize, time: Duration) -> Self {
+        Reader { body, limit, time, deadline: Instant::now() + time }
+    }
+
+    /// The next piece of data; `None` at the end. Trailers of requests mean nothing to OTLP.
+    pub(super) async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
+        let mut late = pin!(sleep_until(self.deadline));
+        loop {
+            let frame = tokio::select! {
+                biased;
+                frame = self.body.frame() => frame,
+                () = late.as_mut() => return Err(BodyError::Slow(self.time)),
+            };
+            match frame {
+                None => return Ok(None),
+                Some(frame) => match frame?.into_data() {
+                    Ok(data) if data.is_empty() => {}
+                    Ok(data) => return Ok(Some(data)),
+                    Err(_) => return Ok(None),
+                },
+            }
+        }
+    }
+
+    /// Everything that follows `first`, which was read before; `capacity` is the length that the
+    /// sender announced, if it did.
+    pub(super) async fn rest(mut self, first: Bytes, capacity: usize) -> Result<Bytes, BodyError> {
+        if first.len() > self.limit {
+            return Err(BodyError::TooLarge { limit: self.limit });
+        }
+        let Some(second) = self.next().await? else {
+            return Ok(first);
+        };
+        let mut whole =
+            BytesMut::with_capacity(capacity.min(self.limit).max(first.len() + second.len()));
+        whole.extend_from_slice(&first);
+        let mut piece = Some(second);
+        while let Some(data) = piece {
+            if whole.len() + data.len() > self.limit {
+                return Err(BodyError::TooLarge { limit: self.limit });
+            }
+            whole.extend_from_slice(&data);
+            piece = self.next().await?;
+        }
+        Ok(whole.freeze())
+    }
+}

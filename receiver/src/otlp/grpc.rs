@@ -1,0 +1,254 @@
+//! OTLP/gRPC on HTTP/2 with raw bytes: one unary method per signal.
+//!
+//! Source: grpc/doc/PROTOCOL-HTTP2.md; texts and codes as grpc-go answers.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tapio_proto::{
+    Accepted, Code, Outcome, Signal, Status, encode_response,
+    transport::{Compression, DecompressError, grpc},
+};
+use tokio::time::timeout;
+
+use super::{
+    Transport,
+    body::{BodyError, Reader},
+    intake::{Intake, Room},
+};
+use crate::net::Reply;
+
+/// For a whole message to arrive.
+const BODY_LIMIT: Duration = Duration::from_secs(30);
+const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
+const ACCEPT_ENCODING: HeaderValue = HeaderValue::from_static("identity,gzip,zstd");
+/// Longest `grpc-message` and `grpc-status-details-bin`, in bytes before encoding: headers have to
+/// fit the 8 KiB that peers commonly accept.
+const MAX_MESSAGE: usize = 2048;
+const MAX_DETAILS: usize = 4096;
+
+/// The gRPC door.
+pub(super) struct Grpc {
+    pub(super) intake: Arc<Intake>,
+    /// Largest message, in bytes, compressed or not.
+    pub(super) max_message: usize,
+}
+
+impl Grpc {
+    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Reply> {
+        if request.method() != Method::POST {
+            return plain(StatusCode::METHOD_NOT_ALLOWED);
+        }
+        if !is_grpc(request.headers()) {
+            return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        }
+        let path = request.uri().path();
+        let Some(signal) = Signal::ALL.into_iter().find(|signal| signal.grpc_path() == path) else {
+            return respond(None, Err(unknown(path)));
+        };
+        if !self.intake.serves(signal) {
+            return respond(None, Err(unknown(path)));
+        }
+        let outcome = match deadline(request.headers()) {
+            Ok(None) => self.export(signal, request).await,
+            Ok(Some(limit)) => match timeout(limit, self.export(signal, request)).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(Status::new(Code::DeadlineExceeded, "context deadline exceeded")),
+            },
+            Err(status) => Err(status),
+        };
+        respond(Some(signal), outcome)
+    }
+
+    async fn export(&self, signal: Signal, request: Request<Incoming>) -> Outcome {
+        let encoding = request.headers().get("grpc-encoding").cloned();
+        match self.message(request.into_body(), encoding).await {
+            Ok((message, _room)) => self.intake.consume(signal, Transport::Grpc, message).await,
+            Err(status) => {
+                self.intake.malformed(signal, Transport::Grpc);
+                Err(status)
+            }
+        }
+    }
+
+    /// Reads the one message of a unary request, decompressed.
+    async fn message(
+        &self,
+        body: Incoming,
+        encoding: Option<HeaderValue>,
+    ) -> Result<(Bytes, Room), Status> {
+        let mut reader = Reader::new(body, grpc::PREFIX_LEN + self.max_message, BODY_LIMIT);
+        let first = first_bytes(&mut reader).await?;
+        let (flag, len) = match first.first_chunk() {
+            Some(prefix) => grpc::parse_prefix(*prefix),
+            None if first.is_empty() => return Err(invalid("the request carries no message")),
+            None => return Err(invalid("unexpected EOF in the message prefix")),
+        };
+        let compression = compression(flag, encoding.as_ref())?;
+        if len > self.max_message {
+            return Err(self.too_large(len));
+        }
+        let unpacked = if compression == Compression::None { 0 } else { self.max_message };
+        let mut room = self.intake.room(len + unpacked).await?;
+        let mut whole = reader.rest(first, grpc::PREFIX_LEN + len).await.map_err(|error| {
+            match error {
+                // The sender announced less than it sent.
+                BodyError::TooLarge { .. } => invalid("more than one message in a unary request"),
+                error => broken(error),
+            }
+        })?;
+        whole.advance(grpc::PREFIX_LEN);
+        if whole.len() < len {
+            return Err(invalid(format!("unexpected EOF: {} of {len} bytes arrived", whole.len())));
+        }
+        if whole.len() > len {
+            return Err(invalid("more than one message in a unary request"));
+        }
+        let message =
+            compression.decompress(whole, self.max_message).map_err(|error| match error {
+                DecompressError::TooLarge { limit } => Status::new(
+                    Code::ResourceExhausted,
+                    format!("grpc: received message after decompression larger than max {limit}"),
+                ),
+                error => invalid(format!("grpc: failed to decompress the message: {error}")),
+            })?;
+        room.shrink(message.len());
+        Ok((message, room))
+    }
+
+    fn too_large(&self, len: usize) -> Status {
+        let max = self.max_message;
+        let message = format!("grpc: received message larger than max ({len} vs. {max})");
+        Status::new(Code::ResourceExhausted, message)
+    }
+}
+
+/// The first bytes of the body, at least a whole prefix if there is one.
+async fn first_bytes(reader: &mut Reader) -> Result<Bytes, Status> {
+    let Some(first) = reader.next().await.map_err(broken)? else {
+        return Ok(Bytes::new());
+    };
+    if first.len() >= grpc::PREFIX_LEN {
+        return Ok(first);
+    }
+    let mut bytes = BytesMut::from(&first[..]);
+    while bytes.len() < grpc::PREFIX_LEN {
+        match reader.next().await.map_err(broken)? {
+            Some(more) => bytes.put(more),
+            None => break,
+        }
+    }
+    Ok(bytes.freeze())
+}
+
+fn compression(flag: u8, encoding: Option<&HeaderValue>) -> Result<Compression, Status> {
+    let name = encoding.map_or("", |value| value.to_str().unwrap_or("?"));
+    match (flag, Compression::from_name(name)) {
+        (0, _) => Ok(Compression::None),
+        (1, Some(Compression::None)) => Err(Status::new(
+            Code::Internal,
+            "grpc: compressed flag set with identity or empty encoding",
+        )),
+        (1, Some(compression)) => Ok(compression),
+        (1, None) => Err(Status::new(
+            Code::Unimplemented,
+            format!("grpc: Decompressor is not installed for grpc-encoding {name:?}"),
+        )),
+        _ => Err(Status::new(
+            Code::Internal,
+            format!("grpc: received unexpected payload format {flag}"),
+        )),
+    }
+}
+
+fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
+    let Some(value) = headers.get("grpc-timeout") else {
+        return Ok(None);
+    };
+    let parsed = value.to_str().ok().and_then(grpc::parse_timeout);
+    parsed
+        .map(Some)
+        .ok_or_else(|| Status::new(Code::Internal, format!("malformed grpc-timeout: {value:?}")))
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let rest = value.and_then(|value| value.strip_prefix("application/grpc"));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
+}
+
+fn unknown(path: &str) -> Status {
+    let service = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    Status::new(Code::Unimplemented, format!("unknown service {service}"))
+}
+
+fn invalid(message: impl Into<String>) -> Status {
+    Status::new(Code::InvalidArgument, message)
+}
+
+fn broken(error: BodyError) -> Status {
+    match error {
+        BodyError::Slow(_) => Status::new(Code::DeadlineExceeded, error.to_string()),
+        error => invalid(error.to_string()),
+    }
+}
+
+// === responses ===
+
+fn plain(status: StatusCode) -> Response<Reply> {
+    let mut response = Response::new(Reply::default());
+    *response.status_mut() = status;
+    response
+}
+
+/// A success carries a message and trailers; a failure is "trailers only", in the headers.
+fn respond(signal: Option<Signal>, outcome: Result<Accepted, Status>) -> Response<Reply> {
+    let mut reply = Reply::default();
+    let mut headers = HeaderMap::with_capacity(5);
+    headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
+    headers.insert("grpc-accept-encoding", ACCEPT_ENCODING);
+    match (signal, outcome) {
+        (Some(signal), Ok(accepted)) => {
+            let message = encode_response(signal, &accepted);
+            let mut data = BytesMut::with_capacity(grpc::PREFIX_LEN + message.len());
+            data.put_slice(&grpc::prefix(false, u32::try_from(message.len()).unwrap_or(u32::MAX)));
+            data.put(message);
+            let mut trailers = HeaderMap::with_capacity(1);
+            trailers.insert("grpc-status", HeaderValue::from_static("0"));
+            reply = Reply { data: Some(data.freeze()), trailers: Some(trailers) };
+        }
+        (None, Ok(_)) => {
+            headers.insert("grpc-status", HeaderValue::from_static("0"));
+        }
+        (_, Err(status)) => status_headers(&status, &mut headers),
+    }
+    let mut response = Response::new(reply);
+    *response.headers_mut() = headers;
+    response
+}
+
+fn status_headers(status: &Status, headers: &mut HeaderMap) {
+    headers.insert("grpc-status", HeaderValue::from(status.code as i32));
+    let message = truncated(&status.message, MAX_MESSAGE);
+    if let Ok(value) = HeaderValue::try_from(grpc::encode_message(message)) {
+        headers.insert("grpc-message", value);
+    }
+    if status.retry_after.is_none() && status.raw.is_empty() {
+        return;
+    }
+    let mut details = status.encode();
+    if details.len() > MAX_DETAILS {
+        // Details that do not fit are left out but for the wait, which the sender acts upon.
+        let short = Status { raw: Bytes::new(), message: message.to_owned(), ..status.clone() };
+        details = short.encode();
+    }
+    if let Ok(value) = HeaderValue::try_from(grpc::encode_bin(&details)) {
+        headers.insert("grpc-status-details-bin", value);
+    }
+}
+
+fn truncated(text: &str, max: usize) -> &str {
+    &text[..text.floor_char_boundary(max)]
+}

@@ -1,0 +1,7 @@
+//! The `otlp` receiver over real sockets.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bounds;
+mod grpc;
+mod http;
+mod support;
