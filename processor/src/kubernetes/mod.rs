@@ -1,1 +1,44 @@
 //! Kubernetes facts out of OTLP.
+//!
+//! A Collector sends the objects of a cluster as log records and counts of them as metrics. A
+//! [`Cluster`] keeps the latest state of each object and tells of each observation what it means:
+//! somebody changed a field, a container died, a Service lost its last endpoint, an edge of the
+//! topology began or ended. It has no clock and no order but that of its input: the same records
+//! give the same facts.
+//!
+//! * What comes in: [`views`] from the wire, [`record`] (log records), [`metrics`] (points), [`events`] (Event objects).
+//! * What is kept: [`cluster`], [`objects`], bounded; [`bounded`], [`latch`] remember what was told.
+//! * What comes out: [`fact`], from [`changes`] with [`diff`], [`text`], [`manager`], [`undo`] and [`redact`];
+//!   from [`pod`], [`conditions`] and [`endpoints`]; from [`links`] and [`owners`]. [`lookup`] is what can be asked.
+
+mod bounded;
+mod changes;
+mod cluster;
+mod conditions;
+mod diff;
+mod endpoints;
+mod events;
+mod fact;
+mod latch;
+mod links;
+mod lookup;
+mod manager;
+mod metrics;
+mod objects;
+mod owners;
+mod pod;
+mod record;
+mod redact;
+mod text;
+mod undo;
+mod value;
+mod views;
+
+#[cfg(test)]
+mod tests;
+
+pub use cluster::{Cluster, Losses, Verb};
+pub use fact::Fact;
+pub use metrics::Lookup;
+pub use objects::Limits;
+pub use record::Record;

@@ -1,0 +1,389 @@
+//! The cluster as it was last seen, and what each observation of it tells that was not known.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use tapio_proto::model::{Change, ChangeVerb, Entity, Relation, Severity, Time};
+
+use super::{
+    bounded::Bounded,
+    changes, conditions, endpoints,
+    events::Report,
+    fact::{Fact, Happened, Numbers, change},
+    latch::Latch,
+    links, metrics,
+    objects::{Limits, Link, Object, Objects, is_workload},
+    pod::Pod,
+    value::text,
+};
+
+/// Most Services, Kubernetes Events, metric series and releases that are remembered, each.
+const MAX_MEMORIES: usize = 50_000;
+
+/// How an object was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// In a list of what is there.
+    Listed,
+    /// `ADDED` of a watch: new, or there when the watch began.
+    Added,
+    /// `MODIFIED` of a watch.
+    Modified,
+    /// `DELETED` of a watch.
+    Deleted,
+}
+
+/// What is remembered of a Service beside its object.
+#[derive(Debug, Default)]
+struct Service {
+    endpoints: Latch,
+    /// The workload that it selects, or selected when it last selected any.
+    workload: Option<Entity>,
+}
+
+/// The latest state of each object of a cluster, and the memory of what was told.
+#[derive(Debug)]
+pub struct Cluster {
+    pub(super) objects: Objects,
+    pub(super) numbers: Numbers,
+    pub(super) metrics: metrics::Memory,
+    /// Deployments of the `tapio.change` scope that were told.
+    pub(super) releases: Bounded<String, bool>,
+    /// Records that were too large or too deep to be an object.
+    pub(super) refused: u64,
+    services: Bounded<Entity, Service>,
+    /// Kubernetes Events: how often and when last.
+    events: Bounded<String, Option<(i64, Time)>>,
+    /// When the first object was seen.
+    started: Option<Time>,
+}
+
+impl Default for Cluster {
+    fn default() -> Self {
+        Cluster::new(Limits::default())
+    }
+}
+
+impl Cluster {
+    /// An empty cluster that keeps so much at most.
+    pub fn new(limits: Limits) -> Self {
+        Cluster {
+            objects: Objects::new(limits),
+            numbers: Numbers::default(),
+            metrics: metrics::Memory::new(MAX_MEMORIES),
+            releases: Bounded::new(MAX_MEMORIES),
+            refused: 0,
+            services: Bounded::new(MAX_MEMORIES),
+            events: Bounded::new(MAX_MEMORIES),
+            started: None,
+        }
+    }
+
+    /// One observation of an object, and the facts that follow. `value` is the object as the API
+    /// server gives it; numbers may be text. What has no kind and name is ignored.
+    pub fn observe(&mut self, verb: Verb, value: Value, seen: Time, out: &mut Vec<Fact>) {
+        let entity = Entity::new(
+            text(&value, &["kind"]),
+            text(&value, &["metadata", "namespace"]),
+            text(&value, &["metadata", "name"]),
+        );
+        if entity.kind.is_empty() || entity.name.is_empty() {
+            return;
+        }
+        if &*entity.kind == "Event" {
+            if verb != Verb::Deleted {
+                self.report(&Report::from_object(&value, seen), seen, out);
+            }
+            return;
+        }
+        let started = *self.started.get_or_insert(seen);
+        let before = self.objects.take(&entity);
+        if before.as_ref().is_some_and(|before| is_stale(before, &value, verb)) {
+            if let Some(before) = before {
+                self.objects.put(entity, before);
+            }
+            return;
+        }
+        let seen_again = changes::Seen {
+            entity: &entity,
+            verb,
+            value: &value,
+            before: before.as_ref(),
+            started,
+            seen,
+        };
+        if let Some(rows) = seen_again.changes(&mut self.numbers) {
+            out.push(Fact::Change(rows));
+        }
+        match verb {
+            Verb::Deleted => self.deleted(entity, value, before, seen, out),
+            Verb::Listed | Verb::Added | Verb::Modified => {
+                self.present(entity, verb, value, before, seen, out)
+            }
+        }
+    }
+
+    /// A Kubernetes Event, unless it was told with this count and time.
+    pub(super) fn report(&mut self, report: &Report, seen: Time, out: &mut Vec<Fact>) {
+        let told = self.events.entry(&report.id);
+        if told.is_some_and(|(count, time)| report.count <= count && report.time <= time) {
+            return;
+        }
+        *told = Some((report.count, report.time));
+        if let Some(happened) = report.happened(seen) {
+            let fact = self.event(happened);
+            out.push(fact);
+        }
+    }
+
+    /// Numbers an event and finds the workload that it belongs to.
+    pub(super) fn event(&mut self, happened: Happened<'_>) -> Fact {
+        let workload = match &*happened.entity.kind {
+            "Service" => {
+                let selected = self.workloads_of(happened.entity).into_iter().next();
+                selected.or_else(|| self.services.get(happened.entity)?.workload.clone())
+            }
+            _ => self.workload_above(happened.entity),
+        };
+        self.numbers.event(happened, workload)
+    }
+
+    fn present(
+        &mut self,
+        entity: Entity,
+        verb: Verb,
+        mut value: Value,
+        before: Option<Object>,
+        seen: Time,
+        out: &mut Vec<Fact>,
+    ) {
+        // An object of the same name that was made anew has its own history.
+        let same = before
+            .as_ref()
+            .is_some_and(|before| before.deleted.is_none() && uid(&before.value) == uid(&value));
+        let seen_before = before.as_ref().filter(|_| same).map(|before| before.seen);
+        let (before_value, mut object) = match before {
+            Some(mut before) => (std::mem::take(&mut before.value), before),
+            None => (Value::Null, Object::default()),
+        };
+        if !same {
+            (object.latches, object.containers) = Default::default();
+        }
+        let (mut latches, mut containers) =
+            (std::mem::take(&mut object.latches), std::mem::take(&mut object.containers));
+        let write_time = super::manager::written(&value, seen_before, seen);
+        changes::slim(&entity.kind, &mut value);
+        object.seen = seen;
+        object.deleted = None;
+        object.value = value.clone();
+        self.objects.put(entity.clone(), object);
+
+        let mut told = Vec::new();
+        let mut tell = |happened: Happened<'_>| told.push(self.event(happened));
+        if &*entity.kind == "Pod" {
+            let pod = Pod {
+                entity: &entity,
+                value: &value,
+                listed: verb == Verb::Listed,
+                before: seen_before,
+                written: write_time,
+                seen,
+            };
+            pod.tell(&mut containers, &mut latches, &mut tell);
+        }
+        let state = conditions::State { entity: &entity, value: &value, written: write_time, seen };
+        state.tell(&mut latches, &mut tell);
+        out.append(&mut told);
+        if let Some(object) = self.objects.get_mut(&entity) {
+            (object.latches, object.containers) = (latches, containers);
+        }
+        self.slice(&entity, &value, write_time, seen, out);
+        self.relink(&entity, &before_value, &value, write_time, out);
+    }
+
+    fn deleted(
+        &mut self,
+        entity: Entity,
+        mut value: Value,
+        before: Option<Object>,
+        seen: Time,
+        out: &mut Vec<Fact>,
+    ) {
+        changes::slim(&entity.kind, &mut value);
+        let mut object = before.unwrap_or_default();
+        let ended = std::mem::take(&mut object.links);
+        (object.latches, object.containers) = Default::default();
+        (object.value, object.seen, object.deleted) = (value.clone(), seen, Some(seen));
+        self.objects.put(entity.clone(), object);
+        if &*entity.kind == "Pod" {
+            let node = text(&value, &["spec", "nodeName"]);
+            let fact = self.event(Happened {
+                node,
+                ..Happened::new("pod.deleted", Severity::Info, &entity, seen)
+            });
+            out.push(fact);
+        }
+        self.slice(&entity, &value, seen, seen, out);
+        out.extend(
+            ended.into_iter().map(|(relation, from, to)| Fact::EdgeEnd(relation, from, to, seen)),
+        );
+        self.bear_on_workloads(&entity, None, seen, out);
+        out.push(Fact::Gone(entity, seen));
+    }
+
+    /// An EndpointSlice changed: does its Service still have a ready endpoint?
+    fn slice(
+        &mut self,
+        entity: &Entity,
+        value: &Value,
+        time: Time,
+        seen: Time,
+        out: &mut Vec<Fact>,
+    ) {
+        if &*entity.kind != "EndpointSlice" {
+            return;
+        }
+        let Some(service) = endpoints::service_of(&entity.namespace, value) else { return };
+        let count = endpoints::count(&self.objects, &service);
+        let selected = self.workloads_of(&service).into_iter().next();
+        let known = self.services.entry(&service);
+        known.workload = selected.or(known.workload.take());
+        let turn = known.endpoints.observe(count.ready == 0, time, seen);
+        let message = count.sentence();
+        if let Some((what, severity)) = endpoints::Count::fact(turn) {
+            let value = Some(count.not_ready as f64);
+            let fact = self.event(Happened {
+                time,
+                message: &message,
+                value,
+                ..Happened::new(what, severity, &service, seen)
+            });
+            out.push(fact);
+        }
+    }
+
+    /// Brings the edges up to date with the object.
+    fn relink(
+        &mut self,
+        entity: &Entity,
+        before: &Value,
+        value: &Value,
+        time: Time,
+        out: &mut Vec<Fact>,
+    ) {
+        let links = links::of(&self.objects, entity, value);
+        let Some(object) = self.objects.get_mut(entity) else { return };
+        let old = std::mem::replace(&mut object.links, links.clone());
+        tell_links(old.difference(&links), links.difference(&old), time, out);
+        let bears = ["selector", "hard", "limits"].iter().any(|part| {
+            before.pointer(&format!("/spec/{part}")) != value.pointer(&format!("/spec/{part}"))
+        });
+        if bears || before.is_null() {
+            self.bear_on_workloads(entity, Some(value), time, out);
+        }
+    }
+
+    /// A Service or a limit came, changed or went (`None`): on which workloads does it bear now?
+    fn bear_on_workloads(
+        &mut self,
+        entity: &Entity,
+        value: Option<&Value>,
+        time: Time,
+        out: &mut Vec<Fact>,
+    ) {
+        if &*entity.kind != "Service" && !links::LIMITS.contains(&&*entity.kind) {
+            return;
+        }
+        let bears =
+            |link: &Link| link.1 == *entity || (link.0 == Relation::Selects && link.2 == *entity);
+        let mut updates = Vec::new();
+        for (workload, object) in self.objects.all_in(&entity.namespace) {
+            if !is_workload(&workload.kind, &object.value) {
+                continue;
+            }
+            let old: BTreeSet<Link> =
+                object.links.iter().filter(|link| bears(link)).cloned().collect();
+            let new: BTreeSet<Link> = value
+                .and_then(|value| links::between(entity, value, workload, &object.value))
+                .into_iter()
+                .collect();
+            if old != new {
+                updates.push((workload.clone(), old, new));
+            }
+        }
+        for (workload, old, new) in updates {
+            tell_links(old.difference(&new), new.difference(&old), time, out);
+            if let Some(object) = self.objects.get_mut(&workload) {
+                object.links.retain(|link| !old.contains(link));
+                object.links.extend(new);
+            }
+        }
+    }
+
+    /// How many objects were forgotten because there was no room, and records refused because they
+    /// were too large or too deep.
+    pub fn losses(&self) -> Losses {
+        Losses { forgotten: self.objects.dropped, refused: self.refused }
+    }
+
+    /// How many objects are kept.
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Was no object seen yet?
+    pub fn is_empty(&self) -> bool {
+        self.objects.len() == 0
+    }
+}
+
+/// What a [`Cluster`] could not keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Objects forgotten because there was no room.
+    pub forgotten: u64,
+    /// Records refused because they were too large or too deep to be an object.
+    pub refused: u64,
+}
+
+fn tell_links<'a>(
+    ended: impl Iterator<Item = &'a Link>,
+    begun: impl Iterator<Item = &'a Link>,
+    time: Time,
+    out: &mut Vec<Fact>,
+) {
+    out.extend(ended.cloned().map(|(relation, from, to)| Fact::EdgeEnd(relation, from, to, time)));
+    out.extend(
+        begun.cloned().map(|(relation, from, to)| Fact::EdgeBegin(relation, from, to, time)),
+    );
+}
+
+fn uid(value: &Value) -> &str {
+    text(value, &["metadata", "uid"])
+}
+
+/// Was this very state, or a later one, seen before? Lists and watches reach us by different ways
+/// and may overtake each other. Resource versions of one object grow (KEP-5504).
+fn is_stale(before: &Object, value: &Value, verb: Verb) -> bool {
+    let version = |value: &Value| super::value::number(value, &["metadata", "resourceVersion"]);
+    if uid(&before.value) != uid(value) || uid(value).is_empty() {
+        return false;
+    }
+    match (version(&before.value), version(value)) {
+        (Some(known), Some(now)) => {
+            now < known || (now == known && verb != Verb::Deleted) || before.deleted.is_some()
+        }
+        _ => before.deleted.is_some(),
+    }
+}
+
+/// The row of a change from outside Kubernetes, see [`change`].
+pub(super) fn outside(
+    numbers: &mut Numbers,
+    entity: &Entity,
+    time: Time,
+    seen: Time,
+    actor: &str,
+) -> Change {
+    change(numbers.change(), ChangeVerb::Modified, entity, time, seen, actor)
+}

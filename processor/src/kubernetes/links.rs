@@ -1,0 +1,166 @@
+//! How objects hang together: what a pod template refers to, whom a Service selects, who owns whom.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+use tapio_proto::model::{Entity, Relation};
+
+use super::{
+    objects::{Link, Objects, controller, is_workload, pod_template},
+    value::{at, list, text},
+};
+
+/// The edges that hold because of this object.
+pub(super) fn of(objects: &Objects, entity: &Entity, value: &Value) -> BTreeSet<Link> {
+    let mut links = BTreeSet::new();
+    let mut link = |relation, from: Entity, to: &Entity| {
+        if !from.name.is_empty() && !to.name.is_empty() {
+            links.insert((relation, from, to.clone()));
+        }
+    };
+    if let Some(owner) = controller(value).filter(|_| &*entity.kind != "EndpointSlice") {
+        link(Relation::Owns, owner, entity);
+    }
+    match &*entity.kind {
+        "Pod" => {
+            link(
+                Relation::RunsOn,
+                Entity::new("Node", "", text(value, &["spec", "nodeName"])),
+                entity,
+            );
+            // What the template does not say: the claims that a StatefulSet made for this pod.
+            claims(value, &["spec"], &entity.namespace)
+                .for_each(|claim| link(Relation::Mounts, claim, entity));
+        }
+        "HorizontalPodAutoscaler" => {
+            let target = |field| text(value, &["spec", "scaleTargetRef", field]);
+            link(
+                Relation::Scales,
+                entity.clone(),
+                &Entity::new(target("kind"), &entity.namespace, target("name")),
+            );
+        }
+        "Ingress" | "HTTPRoute" | "GRPCRoute" | "TCPRoute" => {
+            backends(value, &entity.namespace)
+                .for_each(|service| link(Relation::Routes, service, entity));
+        }
+        _ => {}
+    }
+    if is_workload(&entity.kind, value) {
+        for (relation, object) in references(&entity.kind, value, &entity.namespace) {
+            link(relation, object, entity);
+        }
+        for (service, object) in objects.of("Service", &entity.namespace) {
+            if selects(&object.value, &entity.kind, value) {
+                links.insert((Relation::Selects, entity.clone(), service.clone()));
+            }
+        }
+        for kind in LIMITS {
+            for (limit, _) in objects.of(kind, &entity.namespace) {
+                links.insert((Relation::Limits, limit.clone(), entity.clone()));
+            }
+        }
+    }
+    links
+}
+
+/// Kinds that limit every workload of their namespace.
+pub(super) const LIMITS: [&str; 2] = ["ResourceQuota", "LimitRange"];
+
+/// The edge by which a Service or a limit bears on a workload, if it does.
+pub(super) fn between(
+    entity: &Entity,
+    value: &Value,
+    workload: &Entity,
+    workload_value: &Value,
+) -> Option<Link> {
+    if &*entity.kind != "Service" {
+        return Some((Relation::Limits, entity.clone(), workload.clone()));
+    }
+    selects(value, &workload.kind, workload_value)
+        .then(|| (Relation::Selects, workload.clone(), entity.clone()))
+}
+
+/// Does the Service's selector match the labels that the workload gives its pods?
+pub(super) fn selects(service: &Value, kind: &str, workload: &Value) -> bool {
+    let Some(selector) = at(service, &["spec", "selector"]).and_then(Value::as_object) else {
+        return false;
+    };
+    let labels = pod_template(kind, workload).and_then(|(labels, _)| labels);
+    !selector.is_empty()
+        && selector
+            .iter()
+            .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
+}
+
+/// ConfigMaps, Secrets and claims that a workload's pods need, and their ServiceAccount, whether
+/// these objects exist or not.
+pub(super) fn references(
+    kind: &str,
+    workload: &Value,
+    namespace: &str,
+) -> BTreeSet<(Relation, Entity)> {
+    let mut found = BTreeSet::new();
+    let Some((_, spec)) = pod_template(kind, workload) else { return found };
+    let mut refer = |relation, kind: &str, name: &str| {
+        if !name.is_empty() {
+            found.insert((relation, Entity::new(kind, namespace, name)));
+        }
+    };
+    let mut config = |name: &str| refer(Relation::UsesConfig, "ConfigMap", name);
+    let volumes = || list(spec, &["volumes"]).iter();
+    let projected = || volumes().flat_map(|volume| list(volume, &["projected", "sources"]));
+    let containers = || {
+        let lists = ["containers", "initContainers", "ephemeralContainers"].into_iter();
+        lists.flat_map(|part| list(spec, &[part]))
+    };
+    let env_from = || containers().flat_map(|container| list(container, &["envFrom"]));
+    let env = || containers().flat_map(|container| list(container, &["env"]));
+
+    volumes().for_each(|volume| config(text(volume, &["configMap", "name"])));
+    projected().for_each(|source| config(text(source, &["configMap", "name"])));
+    env_from().for_each(|source| config(text(source, &["configMapRef", "name"])));
+    env().for_each(|variable| config(text(variable, &["valueFrom", "configMapKeyRef", "name"])));
+
+    let mut secret = |name: &str| refer(Relation::UsesSecret, "Secret", name);
+    volumes().for_each(|volume| secret(text(volume, &["secret", "secretName"])));
+    projected().for_each(|source| secret(text(source, &["secret", "name"])));
+    env_from().for_each(|source| secret(text(source, &["secretRef", "name"])));
+    env().for_each(|variable| secret(text(variable, &["valueFrom", "secretKeyRef", "name"])));
+    list(spec, &["imagePullSecrets"]).iter().for_each(|pull| secret(text(pull, &["name"])));
+
+    refer(Relation::UsesSecret, "ServiceAccount", text(spec, &["serviceAccountName"]));
+    found.extend(claims(spec, &[], namespace).map(|claim| (Relation::Mounts, claim)));
+    found
+}
+
+/// The claims that a pod spec mounts.
+fn claims<'a>(
+    value: &'a Value,
+    spec: &[&str],
+    namespace: &'a str,
+) -> impl Iterator<Item = Entity> + 'a {
+    let path: Vec<&str> = spec.iter().copied().chain(["volumes"]).collect();
+    list(value, &path)
+        .iter()
+        .map(|volume| text(volume, &["persistentVolumeClaim", "claimName"]))
+        .filter(|claim| !claim.is_empty())
+        .map(move |claim| Entity::new("PersistentVolumeClaim", namespace, claim))
+}
+
+/// The Services behind an Ingress or a route of the Gateway API.
+fn backends<'a>(value: &'a Value, namespace: &'a str) -> impl Iterator<Item = Entity> + 'a {
+    let rules = || list(value, &["spec", "rules"]).iter();
+    let paths = rules()
+        .flat_map(|rule| list(rule, &["http", "paths"]))
+        .map(|path| text(path, &["backend", "service", "name"]));
+    let routes = rules()
+        .flat_map(|rule| list(rule, &["backendRefs"]))
+        .map(|backend| text(backend, &["name"]));
+    [text(value, &["spec", "defaultBackend", "service", "name"])]
+        .into_iter()
+        .chain(paths)
+        .chain(routes)
+        .filter(|name| !name.is_empty())
+        .map(move |name| Entity::new("Service", namespace, name))
+}

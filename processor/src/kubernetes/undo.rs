@@ -1,0 +1,151 @@
+//! The command that puts a change back: only one that can be pasted, that shows no credential and that
+//! destroys nothing.
+
+use serde_json::{Map, Value};
+use tapio_proto::model::Entity;
+
+use super::{
+    diff::{Field, is_noise},
+    redact::{self, REDACTED},
+};
+
+/// Longest patch that anybody would paste, in bytes.
+const MAX_PATCH: usize = 2000;
+
+/// The command that turns `new` back into `old`; empty when there is none.
+pub(super) fn command(entity: &Entity, old: &Value, new: &Value, fields: &[Field]) -> String {
+    let hidden = |side: &Option<String>| side.as_ref().is_some_and(|text| text.contains(REDACTED));
+    if &*entity.kind == "Secret"
+        || fields.iter().any(|field| hidden(&field.old))
+        || !can_be_pasted(entity)
+    {
+        return String::new();
+    }
+    let kind = entity.kind.to_ascii_lowercase();
+    let namespace = if entity.namespace.is_empty() {
+        String::new()
+    } else {
+        format!(" -n {}", entity.namespace)
+    };
+    let template =
+        !fields.is_empty() && fields.iter().all(|field| field.path.starts_with("spec.template."));
+    if template && matches!(&*kind, "deployment" | "statefulset" | "daemonset") {
+        return format!("kubectl{namespace} rollout undo {kind}/{}", entity.name);
+    }
+    let patch = merge_patch(&entity.kind, old, new, &mut Vec::new()).to_string();
+    if patch.len() > MAX_PATCH || patch == "{}" || redact::text(&patch) != patch {
+        return String::new();
+    }
+    format!(
+        "kubectl{namespace} patch {kind} {} --type merge -p '{}'",
+        entity.name,
+        patch.replace('\'', r"'\''")
+    )
+}
+
+/// Names reach a shell here: those that Kubernetes allows need no quotes (RFC 1123, and `:` in RBAC).
+fn can_be_pasted(entity: &Entity) -> bool {
+    let plain = |name: &str| {
+        name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.:".contains(&byte))
+    };
+    let starts = |name: &str| name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    [&*entity.kind, &*entity.name].into_iter().all(|name| plain(name) && starts(name))
+        && plain(&entity.namespace)
+        && (entity.namespace.is_empty() || starts(&entity.namespace))
+}
+
+/// The JSON merge patch (RFC 7386) from `new` to `old`, of the fields of intent.
+fn merge_patch<'a>(kind: &str, old: &'a Value, new: &'a Value, path: &mut Vec<&'a str>) -> Value {
+    let mut patch = Map::new();
+    let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else {
+        return Value::Object(patch);
+    };
+    for key in old.keys().chain(new.keys().filter(|key| !old.contains_key(*key))) {
+        path.push(key);
+        let intent = match path.as_slice() {
+            ["apiVersion" | "kind" | "status", ..] => false,
+            ["metadata"] => true,
+            ["metadata", part] => matches!(*part, "labels" | "annotations"),
+            path => !is_noise(kind, path),
+        };
+        match (old.get(key), new.get(key)) {
+            _ if !intent => {}
+            (was, is) if was == is => {}
+            (Some(was @ Value::Object(_)), Some(is @ Value::Object(_))) => {
+                let inner = merge_patch(kind, was, is, path);
+                if inner.as_object().is_some_and(|inner| !inner.is_empty()) {
+                    patch.insert(key.clone(), inner);
+                }
+            }
+            (was, _) => {
+                patch.insert(key.clone(), was.cloned().unwrap_or(Value::Null));
+            }
+        }
+        path.pop();
+    }
+    Value::Object(patch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes::diff::diff;
+    use serde_json::json;
+
+    fn undo(kind: &str, old: Value, new: Value) -> String {
+        command(&Entity::new(kind, "shop", "x"), &old, &new, &diff(kind, &old, &new))
+    }
+
+    #[test]
+    fn a_changed_field_is_patched_back() {
+        let (old, new) = (
+            json!({"data": {"pool.json": "{\"max\": 8}\n"}}),
+            json!({"data": {"pool.json": "{\"max\": 200}\n", "it's": "new"}}),
+        );
+        assert_eq!(
+            undo("ConfigMap", old, new),
+            r#"kubectl -n shop patch configmap x --type merge -p '{"data":{"pool.json":"{\"max\": 8}\n","it'\''s":null}}'"#
+        );
+        assert_eq!(
+            undo(
+                "Service",
+                json!({"spec": {"selector": {"a": "b"}}}),
+                json!({"spec": {"selector": {"a": "b", "track": "stable"}}})
+            ),
+            r#"kubectl -n shop patch service x --type merge -p '{"spec":{"selector":{"track":null}}}'"#
+        );
+    }
+
+    #[test]
+    fn a_rollout_is_undone_as_one() {
+        let spec = |image: &str| json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": image}]}}}});
+        assert_eq!(
+            undo("Deployment", spec("a:1"), spec("a:2")),
+            "kubectl -n shop rollout undo deployment/x"
+        );
+    }
+
+    #[test]
+    fn no_command_shows_a_credential_or_smuggles_one_in() {
+        assert_eq!(undo("Secret", json!({"data": {"a": 1}}), json!({"data": {"a": 2}})), "");
+        assert_eq!(
+            undo(
+                "ConfigMap",
+                json!({"data": {"password": "hunter2"}}),
+                json!({"data": {"password": "x"}})
+            ),
+            ""
+        );
+        let (old, new) = (
+            json!({"data": {"f": "url=a://u:hunter2@h\nn=1\n"}}),
+            json!({"data": {"f": "url=a://u:hunter2@h\nn=2\n"}}),
+        );
+        assert_eq!(undo("ConfigMap", old.clone(), new.clone()), "");
+        let fields = diff("ConfigMap", &json!({"data": {"n": "1"}}), &json!({"data": {"n": "2"}}));
+        let entity = Entity::new("ConfigMap", "shop", "x; rm -rf ~");
+        assert_eq!(
+            command(&entity, &json!({"data": {"n": "1"}}), &json!({"data": {"n": "2"}}), &fields),
+            ""
+        );
+    }
+}
