@@ -12,7 +12,7 @@ use super::{
     fact::{Fact, Happened, Numbers, change},
     latch::Latch,
     links, metrics,
-    objects::{Limits, Link, Object, Objects, is_workload},
+    objects::{Limits, Link, Object, Objects},
     pod::Pod,
     value::text,
 };
@@ -297,10 +297,7 @@ impl Cluster {
         let bears =
             |link: &Link| link.1 == *entity || (link.0 == Relation::Selects && link.2 == *entity);
         let mut updates = Vec::new();
-        for (workload, object) in self.objects.all_in(&entity.namespace) {
-            if !is_workload(&workload.kind, &object.value) {
-                continue;
-            }
+        for (workload, object) in self.objects.workloads(&entity.namespace) {
             let old: BTreeSet<Link> =
                 object.links.iter().filter(|link| bears(link)).cloned().collect();
             let new: BTreeSet<Link> = value

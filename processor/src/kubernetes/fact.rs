@@ -9,6 +9,7 @@ const MAX_MESSAGE: usize = 1000;
 
 /// Something that the cluster told.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "most facts are events, and they live for one call")]
 pub enum Fact {
     /// Somebody changed an object: the rows of one change.
     Change(Vec<Change>),

@@ -8,7 +8,7 @@ use tapio_proto::model::{Entity, Relation};
 use super::{
     cluster::Cluster,
     links,
-    objects::{is_workload, pod_template},
+    objects::pod_template,
     owners,
     value::{at, list, quantity, text},
 };
@@ -61,23 +61,22 @@ impl Cluster {
 
     /// The workloads whose pods the Service selects.
     pub fn workloads_of(&self, service: &Entity) -> Vec<Entity> {
-        let Some(object) = self.objects.get(service) else { return Vec::new() };
-        let workloads = self.objects.all_in(&service.namespace);
+        let workloads = self.objects.workloads(&service.namespace);
         workloads
-            .filter(|(workload, value)| is_workload(&workload.kind, &value.value))
-            .filter(|(workload, value)| links::selects(&object.value, &workload.kind, &value.value))
+            .filter(|(workload, object)| {
+                object.links.contains(&(
+                    Relation::Selects,
+                    Entity::clone(workload),
+                    service.clone(),
+                ))
+            })
             .map(|(workload, _)| workload.clone())
             .collect()
     }
 
     /// All Services that are there.
     pub fn services(&self) -> Vec<Entity> {
-        self.objects
-            .all()
-            .map(|(entity, _)| entity)
-            .filter(|entity| &*entity.kind == "Service")
-            .cloned()
-            .collect()
+        self.objects.of_kind("Service").cloned().collect()
     }
 
     /// The workload that resolves names for the cluster: the one behind the Service `kube-dns`, as

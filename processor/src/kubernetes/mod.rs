@@ -6,10 +6,11 @@
 //! topology began or ended. It has no clock and no order but that of its input: the same records
 //! give the same facts.
 //!
-//! * What comes in: [`views`] from the wire, [`record`] (log records), [`metrics`] (points), [`events`] (Event objects).
-//! * What is kept: [`cluster`], [`objects`], bounded; [`bounded`], [`latch`] remember what was told.
-//! * What comes out: [`fact`], from [`changes`] with [`diff`], [`text`], [`manager`], [`undo`] and [`redact`];
-//!   from [`pod`], [`conditions`] and [`endpoints`]; from [`links`] and [`owners`]. [`lookup`] is what can be asked.
+//! * What comes in: `views` from the wire, `record` (log records), `metrics` (points), `events`.
+//! * What is kept: `cluster`, `objects`, bounded; `bounded` and `latch` remember what was told.
+//! * What comes out: `fact`; from `changes` with `diff`, `text`, `manager`, `undo` and `redact`; from
+//!   `pod`, `conditions` and `endpoints`; from `links` and `owners`.
+//! * What can be asked: `lookup`.
 
 mod bounded;
 mod changes;

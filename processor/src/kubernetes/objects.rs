@@ -1,6 +1,9 @@
 //! The latest state of each object, bounded in number and bytes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde_json::Value;
 use tapio_proto::model::{Entity, Relation, Time};
@@ -53,6 +56,8 @@ pub(super) struct Objects {
     map: BTreeMap<Entity, (Object, Place)>,
     /// Deleted ones first, then the one seen longest ago.
     order: BTreeSet<(bool, u64, Entity)>,
+    /// The workloads that are there, by namespace.
+    workloads: BTreeSet<(Arc<str>, Entity)>,
     limits: Limits,
     bytes: usize,
     turn: u64,
@@ -72,6 +77,7 @@ impl Objects {
         Objects {
             map: BTreeMap::new(),
             order: BTreeSet::new(),
+            workloads: BTreeSet::new(),
             limits,
             bytes: 0,
             turn: 0,
@@ -97,6 +103,7 @@ impl Objects {
         let (object, place) = self.map.remove(entity)?;
         self.bytes = self.bytes.saturating_sub(place.bytes);
         self.order.remove(&(place.alive, place.turn, entity.clone()));
+        self.workloads.remove(&(entity.namespace.clone(), entity.clone()));
         Some(object)
     }
 
@@ -111,6 +118,9 @@ impl Objects {
         };
         self.bytes += place.bytes;
         self.order.insert((place.alive, place.turn, entity.clone()));
+        if place.alive && is_workload(&entity.kind, &object.value) {
+            self.workloads.insert((entity.namespace.clone(), entity.clone()));
+        }
         self.map.insert(entity, (object, place));
         while self.map.len() > self.limits.objects.max(1)
             || (self.bytes > self.limits.bytes && self.map.len() > 1)
@@ -138,18 +148,24 @@ impl Objects {
             .filter(|(_, object)| object.deleted.is_none())
     }
 
-    /// All objects that were not deleted, by kind, namespace and name.
-    pub(super) fn all(&self) -> impl Iterator<Item = (&Entity, &Object)> {
-        let objects = self.map.iter().map(|(entity, (object, _))| (entity, object));
-        objects.filter(|(_, object)| object.deleted.is_none())
+    /// The objects of a kind in all namespaces that were not deleted, by namespace and name.
+    pub(super) fn of_kind<'a>(&'a self, kind: &'a str) -> impl Iterator<Item = &'a Entity> {
+        self.map
+            .range(Entity::new(kind, "", "")..)
+            .take_while(move |(entity, _)| *entity.kind == *kind)
+            .filter(|(_, (object, _))| object.deleted.is_none())
+            .map(|(entity, _)| entity)
     }
 
-    /// All objects of a namespace that were not deleted, by kind and name.
-    pub(super) fn all_in<'a>(
+    /// The workloads of a namespace that were not deleted, by kind and name.
+    pub(super) fn workloads<'a>(
         &'a self,
         namespace: &'a str,
     ) -> impl Iterator<Item = (&'a Entity, &'a Object)> {
-        self.all().filter(move |(entity, _)| *entity.namespace == *namespace)
+        self.workloads
+            .range((Arc::from(namespace), Entity::new("", "", ""))..)
+            .take_while(move |(of, _)| **of == *namespace)
+            .filter_map(|(_, entity)| Some((entity, self.get(entity)?)))
     }
 }
 
@@ -216,7 +232,10 @@ mod tests {
         put(&mut objects, "c", Some(Time(1)));
         put(&mut objects, "d", None);
         let names = |objects: &Objects| {
-            objects.all_in("shop").map(|(entity, _)| entity.name.to_string()).collect::<Vec<_>>()
+            objects
+                .of("ConfigMap", "shop")
+                .map(|(entity, _)| entity.name.to_string())
+                .collect::<Vec<_>>()
         };
         assert_eq!(names(&objects), ["a", "b", "d"]);
         put(&mut objects, "e", None);

@@ -90,7 +90,7 @@ pub(super) fn text(text: &str) -> String {
 /// One long word of mixed characters: nothing that people write by hand. Digests, UUIDs and object
 /// names have one case only and stay.
 fn random(word: &str) -> bool {
-    let has = |class: fn(&u8) -> bool| word.as_bytes().iter().any(|byte| class(byte));
+    let has = |class: fn(&u8) -> bool| word.as_bytes().iter().any(class);
     if word.len() < 24
         || !word.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/_=-".contains(&byte))
         || !(has(u8::is_ascii_digit) && has(u8::is_ascii_lowercase) && has(u8::is_ascii_uppercase))
