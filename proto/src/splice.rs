@@ -1,215 +1,230 @@
-//! Attributes into a request without decoding it: the new bytes go behind the record's own, the
-//! lengths of what encloses it are rewritten, everything else is copied as it was, once.
+//! Adding attributes to a request without decoding it.
+//!
+//! The new attributes are put behind the last field of a record (or of a resource); the lengths of the
+//! messages around it are rewritten; every other byte is copied as it came, in one pass, into one
+//! buffer of exactly the right size. A request that nothing touches is returned as it is.
 
 use bytes::Bytes;
+use memchr::memmem;
 
 use crate::{
-    attr,
+    attr::{self, STORY_PREFIX},
     signal::Signal,
-    view::ResourceView,
-    wire::{Field, Fields, Value, WireError, put_fixed64, put_len, put_tag, put_varint, varint_len},
+    view::{Record, ResourceGroup, ResourceView},
+    wire::{
+        Field, Fields, Value, WireError, put_fixed64_field, put_len_field, put_message, put_varint,
+        put_varint_field, varint_len,
+    },
 };
 
-/// What is to be added to the records of one resource.
-#[derive(Clone, Copy, Debug)]
-pub enum Decision<'a> {
-    /// Nothing; its bytes are copied, or the whole request is left as it is.
+/// What to add to the records of one resource. The bytes are `repeated KeyValue` fields, made with
+/// [`encode_attributes`].
+pub enum Decision<'e> {
+    /// Nothing.
     Nothing,
-    /// These bytes to each of its records: fields as [`encode_attributes`] makes them.
-    All(&'a [u8]),
+    /// The same to each record. A record that carries a `tapio.story.*` attribute already keeps its
+    /// own: another Tapio was here before.
+    All(&'e [u8]),
+    /// What the function says of each record.
+    #[expect(clippy::type_complexity, reason = "it is what it is, and named only here")]
+    Each(Box<dyn FnMut(&Record<'_>) -> Option<&'e [u8]> + 'e>),
+    /// To the resource itself: attributes in field 1.
+    Resource(&'e [u8]),
 }
 
-/// A spliced request.
-#[derive(Clone, Debug)]
-pub struct Spliced {
-    /// The request; the same buffer that came in when nothing was added.
-    pub bytes: Bytes,
-    /// Records that were added to.
-    pub touched: usize,
-}
-
-/// Adds attributes to spans or log records. A record that carries `tapio.story.id` already is left as
-/// it is, so that two Tapios in a row do not add twice.
+/// Adds to the records what `decide` says of their resource.
 ///
-/// Signals whose records have no attributes of their own (metrics, profiles) are returned as they came.
-pub fn splice<'d>(
+/// Errors where the bytes are not well-formed; bytes that passed [`check`](crate::check()) are.
+/// Metrics have no attributes on their records: for them only [`Decision::Resource`] adds anything.
+pub fn splice<'e>(
     signal: Signal,
     bytes: &Bytes,
-    mut decide: impl FnMut(&ResourceView<'_>) -> Decision<'d>,
-) -> Result<Spliced, WireError> {
-    let Some(attributes) = signal.record_attributes_field() else {
-        return Ok(Spliced { bytes: bytes.clone(), touched: 0 });
-    };
-    // The resources to be touched, where they lie, and by how much they and their scopes grow.
-    let mut plan: Vec<Touched<'d>> = Vec::new();
-    for field in Fields::new(bytes) {
-        let field = field?;
-        let (1, Value::Len(group)) = (field.number, field.value) else { continue };
-        let resource = last(group, field.content, 1)?.unwrap_or_default();
-        if let Decision::All(extra) = decide(&ResourceView::new(resource)) {
-            let touched = Touched::measure(&field, group, extra, attributes)?;
-            plan.extend((touched.records > 0).then_some(touched));
+    mut decide: impl FnMut(&ResourceView<'_>) -> Decision<'e>,
+) -> Result<Bytes, WireError> {
+    let mut plan = Plan { bytes, edits: Vec::new(), grown: 0 };
+    let mut fields = Fields::new(bytes);
+    while let Some(field) = fields.next_field()? {
+        if field.number != 1 || !matches!(field.value, Value::Len(_)) {
+            continue;
         }
+        let inner = fields.nested(&field);
+        let decision = decide(&ResourceGroup::new(signal, inner)?.resource());
+        plan.message(&field, |plan| plan.group(signal, inner, decision))?;
     }
-    if plan.is_empty() {
-        return Ok(Spliced { bytes: bytes.clone(), touched: 0 });
-    }
-    // Tag and length of a resource group take at most 11 bytes.
-    let room: usize = plan.iter().map(|t| usize::try_from(t.growth).unwrap_or(0) + 11).sum();
-    let mut out = Vec::with_capacity(bytes.len() + room);
-    let mut copied = 0;
-    for touched in &plan {
-        out.extend_from_slice(&bytes[copied..touched.start]);
-        touched.write(bytes, attributes, &mut out)?;
-        copied = touched.end;
-    }
-    out.extend_from_slice(&bytes[copied..]);
-    Ok(Spliced { bytes: out.into(), touched: plan.iter().map(|t| t.records).sum() })
+    Ok(if plan.edits.is_empty() { bytes.clone() } else { plan.carry_out().into() })
 }
 
-/// A resource group that grows.
-struct Touched<'d> {
-    start: usize,
-    content: usize,
-    end: usize,
-    extra: &'d [u8],
-    scopes: Vec<Scope>,
-    records: usize,
-    /// Bytes that the content of the group grows by. A length that was not written as short as it could
-    /// be is written so now, so that this may even be less than what is added.
-    growth: isize,
+/// Does the record's serialized message carry an attribute `tapio.story.*` in the field `attributes`?
+pub fn carries_story(record: &[u8], attributes: u32) -> bool {
+    marked(Fields::new(record), attributes)
 }
 
-/// A scope group within it.
-struct Scope {
-    start: usize,
-    content: usize,
-    end: usize,
-    growth: isize,
-}
-
-impl<'d> Touched<'d> {
-    fn measure(at: &Field<'_>, group: &[u8], extra: &'d [u8], attributes: u32) -> Result<Self, WireError> {
-        let Field { start, content, end, .. } = *at;
-        let mut touched = Touched { start, content, end, extra, scopes: Vec::new(), records: 0, growth: 0 };
-        for field in Fields::at(group, content) {
-            let field = field?;
-            let (2, Value::Len(scope)) = (field.number, field.value) else { continue };
-            let mut growth = 0_isize;
-            let before = touched.records;
-            for record in Fields::at(scope, field.content) {
-                let record = record?;
-                let (2, Value::Len(bytes)) = (record.number, record.value) else { continue };
-                if carries_story(bytes, attributes)? {
-                    continue;
-                }
-                growth += extra.len() as isize + header_grows(&record, bytes.len() + extra.len());
-                touched.records += 1;
-            }
-            if touched.records > before {
-                touched.growth += growth + header_grows(&field, scope.len().saturating_add_signed(growth));
-                touched.scopes.push(Scope { start: field.start, content: field.content, end: field.end, growth });
-            }
-        }
-        Ok(touched)
-    }
-
-    /// Length of the content once it has grown.
-    fn length(&self) -> usize {
-        (self.end - self.content).saturating_add_signed(self.growth)
-    }
-
-    fn write(&self, bytes: &[u8], attributes: u32, out: &mut Vec<u8>) -> Result<(), WireError> {
-        put_tag(out, 1, 2);
-        put_varint(out, self.length() as u64);
-        let mut copied = self.content;
-        for scope in &self.scopes {
-            out.extend_from_slice(&bytes[copied..scope.start]);
-            put_tag(out, 2, 2);
-            put_varint(out, (scope.end - scope.content).saturating_add_signed(scope.growth) as u64);
-            self.write_scope(bytes, scope, attributes, out)?;
-            copied = scope.end;
-        }
-        out.extend_from_slice(&bytes[copied..self.end]);
-        Ok(())
-    }
-
-    fn write_scope(&self, bytes: &[u8], scope: &Scope, attributes: u32, out: &mut Vec<u8>) -> Result<(), WireError> {
-        let mut copied = scope.content;
-        for record in Fields::at(&bytes[scope.content..scope.end], scope.content) {
-            let record = record?;
-            let (2, Value::Len(content)) = (record.number, record.value) else { continue };
-            if carries_story(content, attributes)? {
-                continue;
-            }
-            out.extend_from_slice(&bytes[copied..record.start]);
-            put_tag(out, 2, 2);
-            put_varint(out, (content.len() + self.extra.len()) as u64);
-            out.extend_from_slice(content);
-            out.extend_from_slice(self.extra);
-            copied = record.end;
-        }
-        out.extend_from_slice(&bytes[copied..scope.end]);
-        Ok(())
-    }
-}
-
-/// Bytes that tag and length of a field grow by when its content gets a new length.
-fn header_grows(field: &Field<'_>, length: usize) -> isize {
-    (1 + varint_len(length as u64)) as isize - (field.content - field.start) as isize
-}
-
-/// Content of the last field of that number.
-fn last(bytes: &[u8], base: usize, number: u32) -> Result<Option<&[u8]>, WireError> {
-    let mut found = None;
-    for field in Fields::at(bytes, base) {
-        let field = field?;
-        if let (true, Value::Len(content)) = (field.number == number, field.value) {
-            found = Some(content);
-        }
-    }
-    Ok(found)
-}
-
-/// Has a Tapio before this one marked the record?
-fn carries_story(record: &[u8], attributes: u32) -> Result<bool, WireError> {
-    for field in Fields::new(record) {
-        let field = field?;
-        if let (true, Value::Len(pair)) = (field.number == attributes, field.value)
-            && last(pair, 0, 1)? == Some(attr::STORY_ID.as_bytes())
-        {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// `repeated KeyValue` fields of that number, ready to be spliced.
-pub fn encode_attributes(field: u32, attributes: &[(&str, attr::Value<'_>)]) -> Vec<u8> {
+/// Encodes attributes as `repeated KeyValue` in the field `number`.
+pub fn encode_attributes(number: u32, attributes: &[(&str, attr::Value<'_>)]) -> Vec<u8> {
     let mut out = Vec::new();
     for (key, value) in attributes {
-        put_len(&mut out, field, &encode_key_value(key, *value));
+        put_message(&mut out, number, |out| {
+            put_len_field(out, 1, key.as_bytes());
+            put_message(out, 2, |out| match *value {
+                attr::Value::Text(text) => put_len_field(out, 1, text.as_bytes()),
+                attr::Value::Bool(value) => put_varint_field(out, 2, u64::from(value)),
+                attr::Value::Int(value) => put_varint_field(out, 3, value as u64),
+                attr::Value::Double(value) => put_fixed64_field(out, 4, value.to_bits()),
+            });
+        });
     }
     out
 }
 
-/// A serialized `KeyValue`.
-pub fn encode_key_value(key: &str, value: attr::Value<'_>) -> Vec<u8> {
-    let mut any = Vec::new();
-    match value {
-        attr::Value::Text(text) => put_len(&mut any, 1, text.as_bytes()),
-        attr::Value::Bool(value) => {
-            put_tag(&mut any, 2, 0);
-            put_varint(&mut any, u64::from(value));
+/// A change at a position of the request.
+struct Edit<'e> {
+    at: usize,
+    what: What<'e>,
+}
+
+enum What<'e> {
+    /// Another length instead of the one that takes `old` bytes here.
+    Length { old: usize, new: usize },
+    /// These bytes before what is here.
+    Insert(&'e [u8]),
+    /// A field 1 with these bytes before what is here.
+    InsertField(&'e [u8]),
+}
+
+/// The changes to a request in the order of their positions, and how much longer it gets by them.
+struct Plan<'b, 'e> {
+    bytes: &'b [u8],
+    edits: Vec<Edit<'e>>,
+    grown: usize,
+}
+
+impl<'e> Plan<'_, 'e> {
+    /// A resource and its scopes.
+    fn group(
+        &mut self,
+        signal: Signal,
+        mut fields: Fields<'_>,
+        mut decision: Decision<'e>,
+    ) -> Result<(), WireError> {
+        let attributes = match (&decision, signal.record_attributes_field()) {
+            (Decision::Nothing, _) => return Ok(()),
+            (Decision::Resource(extra), _) => return self.resource(fields, extra),
+            (_, None) => return Ok(()),
+            (_, Some(number)) => number,
+        };
+        // One search over the whole resource spares the look into each record.
+        let seen_before = matches!(decision, Decision::All(_))
+            && memmem::find(fields.rest(), STORY_PREFIX.as_bytes()).is_some();
+        while let Some(scope) = fields.next_field()? {
+            if scope.number != 2 || !matches!(scope.value, Value::Len(_)) {
+                continue;
+            }
+            let mut records = fields.nested(&scope);
+            self.message(&scope, |plan| {
+                while let Some(record) = records.next_field()? {
+                    let (2, Value::Len(_)) = (record.number, record.value) else { continue };
+                    let extra = match &mut decision {
+                        Decision::All(_) if seen_before && marked(records.nested(&record), attributes) => None,
+                        Decision::All(extra) => Some(*extra),
+                        Decision::Each(decide) => {
+                            Record::new(signal, records.nested(&record))?.and_then(|record| decide(&record))
+                        }
+                        Decision::Nothing | Decision::Resource(_) => None,
+                    };
+                    if let Some(extra) = extra {
+                        plan.append(&record, extra);
+                    }
+                }
+                Ok(())
+            })?;
         }
-        attr::Value::Int(value) => {
-            put_tag(&mut any, 3, 0);
-            put_varint(&mut any, value as u64);
-        }
-        attr::Value::Double(value) => put_fixed64(&mut any, 4, value.to_bits()),
+        Ok(())
     }
-    let mut pair = Vec::new();
-    put_len(&mut pair, 1, key.as_bytes());
-    put_len(&mut pair, 2, &any);
-    pair
+
+    /// Attributes for the resource of a group, which gets one if it has none.
+    fn resource(&mut self, mut fields: Fields<'_>, extra: &'e [u8]) -> Result<(), WireError> {
+        let start = fields.position();
+        while let Some(field) = fields.next_field()? {
+            if let (1, Value::Len(_)) = (field.number, field.value) {
+                self.append(&field, extra);
+                return Ok(());
+            }
+        }
+        if !extra.is_empty() {
+            self.edits.push(Edit { at: start, what: What::InsertField(extra) });
+            self.grown += 1 + varint_len(extra.len() as u64) + extra.len();
+        }
+        Ok(())
+    }
+
+    /// Plans `extra` at the end of the message in `field`.
+    #[inline]
+    fn append(&mut self, field: &Field<'_>, extra: &'e [u8]) {
+        if extra.is_empty() {
+            return;
+        }
+        let (old_len, len) = (field.end - field.body, field.end - field.body + extra.len());
+        let at = self.length_at(field);
+        self.edits.push(Edit { at, what: What::Length { old: field.body - at, new: len } });
+        self.edits.push(Edit { at: field.end, what: What::Insert(extra) });
+        self.grown += len - old_len + varint_len(len as u64) - (field.body - at);
+    }
+
+    /// Plans what `inner` plans inside the message in `field`, and before that its new length.
+    fn message(
+        &mut self,
+        field: &Field<'_>,
+        inner: impl FnOnce(&mut Self) -> Result<(), WireError>,
+    ) -> Result<(), WireError> {
+        let (slot, before) = (self.edits.len(), self.grown);
+        let at = self.length_at(field);
+        let old = field.body - at;
+        self.edits.push(Edit { at, what: What::Length { old, new: 0 } });
+        inner(self)?;
+        if self.edits.len() == slot + 1 {
+            self.edits.truncate(slot);
+            return Ok(());
+        }
+        let new = field.end - field.body + (self.grown - before);
+        self.grown = self.grown + varint_len(new as u64) - old;
+        self.edits[slot].what = What::Length { old, new };
+        Ok(())
+    }
+
+    /// Where the length of a message stands: behind the tag, which a sender may have written longer
+    /// than need be.
+    #[inline]
+    fn length_at(&self, field: &Field<'_>) -> usize {
+        let tag = self.bytes[field.start..field.body].iter().position(|byte| *byte < 0x80);
+        field.start + tag.map_or(0, |last| last + 1)
+    }
+
+    /// Copies the request with the changes.
+    fn carry_out(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.bytes.len() + self.grown);
+        let mut from = 0;
+        for edit in self.edits {
+            out.extend_from_slice(&self.bytes[from..edit.at]);
+            from = edit.at;
+            match edit.what {
+                What::Length { old, new } => {
+                    put_varint(&mut out, new as u64);
+                    from += old;
+                }
+                What::Insert(extra) => out.extend_from_slice(extra),
+                What::InsertField(extra) => put_len_field(&mut out, 1, extra),
+            }
+        }
+        out.extend_from_slice(&self.bytes[from..]);
+        out
+    }
+}
+
+fn marked(record: Fields<'_>, attributes: u32) -> bool {
+    record.flatten().any(|field| match field.value {
+        Value::Len(kv) if field.number == attributes => Fields::new(kv).flatten().any(|field| {
+            matches!(field.value, Value::Len(key) if field.number == 1 && key.starts_with(STORY_PREFIX.as_bytes()))
+        }),
+        _ => false,
+    })
 }

@@ -120,7 +120,7 @@ pub struct Field<'a> {
 ///
 /// Positions count from the start of the *outermost* message also when a nested one is read, so
 /// errors and splices need no arithmetic. After an error the iterator is at its end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Fields<'a> {
     /// The outermost message up to the end of this one.
     bytes: &'a [u8],
@@ -143,6 +143,12 @@ impl<'a> Fields<'a> {
     #[inline]
     pub fn nested(&self, field: &Field<'a>) -> Fields<'a> {
         Fields::within(self.bytes, field.body, field.end)
+    }
+
+    /// The fields between two positions of this message.
+    #[inline]
+    pub fn between(&self, start: usize, end: usize) -> Fields<'a> {
+        Fields::within(self.bytes, start, end)
     }
 
     /// The bytes not read yet.

@@ -1,45 +1,64 @@
-//! OTLP/JSON at the door: to protobuf bytes and back, by the one table in `schema`.
+//! The OTLP/JSON door: JSON to protobuf and back, by the table of the messages.
 //!
-//! Source: OTLP specification, "JSON Protobuf Encoding"; as lenient on input as the Collector (keys in
-//! snake_case, enums by name, numbers as strings), strict on output.
+//! Written as the specification says (lowerCamelCase, ids in hex, 64-bit integers as texts, enums as
+//! numbers); read as the Collector reads: also snake_case, names of enums, numbers as texts or not,
+//! unknown members passed over.
 
+mod from_proto;
 mod read;
-mod write;
+mod to_proto;
 
-use crate::{Signal, wire::WireError};
-use bytes::Bytes;
+use std::{borrow::Cow, fmt};
 
-/// JSON that is no OTLP request, and where.
+pub use from_proto::from_proto;
+pub(crate) use from_proto::quoted;
+pub use to_proto::to_proto;
+
+use crate::{schema, signal::Signal};
+use read::Reader;
+
+/// Arrays and objects may nest this deep; an attribute value takes three levels for an array in it
+/// and five for a map. More than [`check`](crate::check::MAX_DEPTH) lets through never comes out.
+const MAX_DEPTH: u32 = 1_000;
+
+/// Why a text is no OTLP request in JSON.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what}")]
 pub struct JsonError {
-    /// What is wrong, with line and column.
-    pub what: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Byte in the line, from 1.
+    pub column: usize,
+    /// The member: `resourceSpans[0].scopeSpans[2].spans[17].traceId`; empty for the whole.
+    pub path: String,
+    /// What is wrong.
+    pub what: Cow<'static, str>,
 }
 
-/// Turns an OTLP/JSON request into protobuf bytes. Members that are not known are left out, as the
-/// specification demands. Profiles have no JSON form here.
-pub fn to_proto(signal: Signal, json: &[u8]) -> Result<Bytes, JsonError> {
-    read::request(signal, json)
-}
-
-/// Turns a serialized request into OTLP/JSON, in one line. What the table does not know has no JSON
-/// form and is left out. Expects bytes that have passed [`crate::check`].
-pub fn from_proto(signal: Signal, bytes: &[u8]) -> Result<String, WireError> {
-    write::request(signal, bytes)
-}
-
-/// Which signal a line of a file is, by its first member; `None` when it is no OTLP request.
-pub fn signal_of(line: &[u8]) -> Option<Signal> {
-    let rest = line.trim_ascii_start().strip_prefix(b"{")?.trim_ascii_start().strip_prefix(b"\"")?;
-    let key = &rest[..rest.iter().take(64).position(|b| *b == b'"')?];
-    match key {
-        b"resourceSpans" | b"resource_spans" => Some(Signal::Traces),
-        b"resourceMetrics" | b"resource_metrics" => Some(Signal::Metrics),
-        b"resourceLogs" | b"resource_logs" => Some(Signal::Logs),
-        _ => None,
+impl fmt::Display for JsonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JSON line {} column {}: ", self.line, self.column)?;
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.what)
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// Which signal a request in JSON is, by its top-level member `resourceSpans`, `resourceMetrics`,
+/// `resourceLogs` or `resourceProfiles` (or in snake_case). `None` for everything else.
+pub fn signal_of(text: &[u8]) -> Option<Signal> {
+    let mut reader = Reader::new(text, MAX_DEPTH);
+    reader.enter(b'{').ok()?;
+    let mut first = true;
+    while reader.more(b'}', &mut first).ok()? {
+        let key = reader.key().ok()?;
+        let signal = Signal::ALL.into_iter().find(|signal| {
+            schema::request(*signal).named(&key).is_some_and(|field| field.number == 1)
+        });
+        if signal.is_some() {
+            return signal;
+        }
+        reader.skip().ok()?;
+    }
+    None
+}

@@ -1,353 +1,294 @@
-//! OTLP/JSON to protobuf, in one pass over the text, without a tree in between.
+//! A pull reader for JSON text (RFC 8259): exact numbers, a limit on nesting, errors with a place.
+//!
+//! Its own because `serde_json` rounds doubles by an ulp and 64-bit integers in exponent form unless
+//! features are set that then hold for the whole program.
 
-use std::{borrow::Cow, fmt};
+use std::borrow::Cow;
 
-use base64::Engine as _;
-use bytes::Bytes;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-
-use super::JsonError;
-use crate::{
-    Signal,
-    schema::{self, Field, Message, Type},
-    wire::{put_tag, put_varint},
-};
-
-pub(super) fn request(signal: Signal, json: &[u8]) -> Result<Bytes, JsonError> {
-    let message = schema::request(signal)
-        .ok_or_else(|| JsonError { what: format!("{} have no JSON form here; send protobuf", signal.name()) })?;
-    let mut out = Vec::with_capacity(json.len() / 2);
-    let mut parser = serde_json::Deserializer::from_slice(json);
-    let failed = |e: serde_json::Error| JsonError { what: e.to_string() };
-    MessageSeed { message, out: &mut out }.deserialize(&mut parser).map_err(failed)?;
-    parser.end().map_err(failed)?;
-    Ok(out.into())
+/// What is wrong, and at which byte.
+pub(super) struct Bad {
+    pub(super) at: usize,
+    pub(super) what: Cow<'static, str>,
 }
 
-/// Appends the content of one message.
-struct MessageSeed<'o> {
-    message: &'static Message,
-    out: &'o mut Vec<u8>,
+pub(super) type Read<T> = Result<T, Bad>;
+
+/// Reads a JSON text from front to back.
+pub(super) struct Reader<'a> {
+    text: &'a [u8],
+    at: usize,
+    depth: u32,
 }
 
-impl<'de> DeserializeSeed<'de> for MessageSeed<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for MessageSeed<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "an object ({})", self.message.name)
+impl<'a> Reader<'a> {
+    pub(super) fn new(text: &'a [u8], depth: u32) -> Self {
+        // A byte order mark is no JSON, but files have it.
+        let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+        Reader { text, at: 0, depth }
     }
 
-    fn visit_unit<E>(self) -> Result<(), E> {
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    #[cold]
+    pub(super) fn bad<T>(&self, what: impl Into<Cow<'static, str>>) -> Read<T> {
+        Err(Bad { at: self.at, what: what.into() })
+    }
+
+    /// The first byte of what comes next; 0 at the end.
+    #[inline]
+    pub(super) fn peek(&mut self) -> u8 {
+        loop {
+            match self.text.get(self.at) {
+                Some(b' ' | b'\n' | b'\r' | b'\t') => self.at += 1,
+                Some(&byte) => return byte,
+                None => return 0,
+            }
+        }
+    }
+
+    /// Nothing but white space may follow.
+    pub(super) fn end(&mut self) -> Read<()> {
+        self.peek();
+        if self.at == self.text.len() { Ok(()) } else { self.bad("unexpected text after the JSON value") }
+    }
+
+    /// Enters an object or an array; `bracket` is `{` or `[`.
+    pub(super) fn enter(&mut self, bracket: u8) -> Read<()> {
+        if self.peek() != bracket {
+            return self.unexpected(if bracket == b'{' { "an object" } else { "an array" });
+        }
+        if self.depth == 0 {
+            return self.bad("nested too deep");
+        }
+        self.depth -= 1;
+        self.at += 1;
         Ok(())
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-            match self.message.named(&key) {
-                Some(field) => map.next_value_seed(FieldSeed { field, out: self.out })?,
-                None => {
-                    map.next_value::<IgnoredAny>()?;
+    /// Steps to the next element before `bracket`, or leaves by it. `first` is true before the first.
+    pub(super) fn more(&mut self, bracket: u8, first: &mut bool) -> Read<bool> {
+        let next = self.peek();
+        if next == bracket {
+            self.at += 1;
+            self.depth += 1;
+            return Ok(false);
+        }
+        if !std::mem::take(first) {
+            if next != b',' {
+                return self.unexpected(if bracket == b'}' { "`,` or `}`" } else { "`,` or `]`" });
+            }
+            self.at += 1;
+            if self.peek() == bracket {
+                return self.unexpected("a value after `,`");
+            }
+        }
+        Ok(true)
+    }
+
+    /// The key of a member, with the colon.
+    pub(super) fn key(&mut self) -> Read<Cow<'a, str>> {
+        if self.peek() != b'"' {
+            return self.unexpected("a key in quotes");
+        }
+        let key = self.string()?;
+        if self.peek() != b':' {
+            return self.unexpected("`:`");
+        }
+        self.at += 1;
+        Ok(key)
+    }
+
+    /// A text in quotes.
+    pub(super) fn string(&mut self) -> Read<Cow<'a, str>> {
+        if self.peek() != b'"' {
+            return self.unexpected("a text");
+        }
+        self.at += 1;
+        let start = self.at;
+        match self.run()? {
+            b'"' => {
+                let text = self.utf8(start, self.at)?;
+                self.at += 1;
+                Ok(Cow::Borrowed(text))
+            }
+            _ => self.escaped(start).map(Cow::Owned),
+        }
+    }
+
+    /// Runs to the next quote or backslash.
+    fn run(&mut self) -> Read<u8> {
+        let rest = &self.text[self.at..];
+        let Some(len) = memchr::memchr2(b'"', b'\\', rest) else {
+            self.at = self.text.len();
+            return self.bad("unexpected end of the text: a quote is missing");
+        };
+        if let Some(control) = rest[..len].iter().position(|byte| *byte < 0x20) {
+            self.at += control;
+            return self.bad("control character in a text; it must be escaped");
+        }
+        self.at += len;
+        Ok(rest[len])
+    }
+
+    fn utf8(&self, from: usize, to: usize) -> Read<&'a str> {
+        std::str::from_utf8(&self.text[from..to])
+            .map_err(|error| Bad { at: from + error.valid_up_to(), what: "invalid UTF-8".into() })
+    }
+
+    /// The rest of a text that has escapes; `start` is behind its quote.
+    #[cold]
+    fn escaped(&mut self, start: usize) -> Read<String> {
+        let mut out = String::new();
+        let mut from = start;
+        loop {
+            let stop = self.text.get(self.at).copied();
+            out.push_str(self.utf8(from, self.at)?);
+            self.at += 1;
+            if stop == Some(b'"') {
+                return Ok(out);
+            }
+            let escape = self.text.get(self.at).copied().unwrap_or(0);
+            self.at += 1;
+            out.push(match escape {
+                b'"' | b'\\' | b'/' => char::from(escape),
+                b'b' => '\u{8}',
+                b'f' => '\u{c}',
+                b'n' => '\n',
+                b'r' => '\r',
+                b't' => '\t',
+                b'u' => self.unicode()?,
+                _ => {
+                    self.at -= 1;
+                    return self.bad("unknown escape in a text");
+                }
+            });
+            from = self.at;
+            self.run()?;
+        }
+    }
+
+    /// Behind `\u`: one code unit, or two that are a surrogate pair. Half a pair is U+FFFD, as Go and
+    /// browsers read it: some loggers cut texts in the middle.
+    fn unicode(&mut self) -> Read<char> {
+        let high = self.hex4()?;
+        if (0xd800..0xdc00).contains(&high) && self.text[self.at..].starts_with(b"\\u") {
+            let behind_high = self.at;
+            self.at += 2;
+            let low = self.hex4()?;
+            if (0xdc00..0xe000).contains(&low) {
+                let code = 0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00);
+                return Ok(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+            }
+            self.at = behind_high;
+        }
+        Ok(char::from_u32(high).unwrap_or(char::REPLACEMENT_CHARACTER))
+    }
+
+    fn hex4(&mut self) -> Read<u32> {
+        let digits = self.text.get(self.at..self.at + 4).filter(|d| d.iter().all(u8::is_ascii_hexdigit));
+        let value = digits.and_then(|d| std::str::from_utf8(d).ok()).and_then(|d| u32::from_str_radix(d, 16).ok());
+        match value {
+            Some(value) => {
+                self.at += 4;
+                Ok(value)
+            }
+            None => self.bad("`\\u` needs four hex digits"),
+        }
+    }
+
+    /// A number as it is written.
+    pub(super) fn number(&mut self) -> Read<&'a str> {
+        self.peek();
+        let start = self.at;
+        self.at += self.digits_from(start, b"-");
+        let whole = self.at;
+        self.at += self.digits();
+        let leading_zero = self.text.get(whole) == Some(&b'0') && self.at - whole > 1;
+        let mut ok = self.at > whole && !leading_zero;
+        if ok && self.text.get(self.at) == Some(&b'.') {
+            self.at += 1;
+            let digits = self.digits();
+            self.at += digits;
+            ok = digits > 0;
+        }
+        if ok && matches!(self.text.get(self.at), Some(b'e' | b'E')) {
+            self.at += 1;
+            self.at += self.digits_from(self.at, b"+-");
+            let digits = self.digits();
+            self.at += digits;
+            ok = digits > 0;
+        }
+        if ok {
+            return self.utf8(start, self.at);
+        }
+        self.at = start;
+        self.unexpected("a number")
+    }
+
+    fn digits(&self) -> usize {
+        self.text[self.at..].iter().take_while(|byte| byte.is_ascii_digit()).count()
+    }
+
+    fn digits_from(&self, at: usize, signs: &[u8]) -> usize {
+        usize::from(self.text.get(at).is_some_and(|byte| signs.contains(byte)))
+    }
+
+    /// `true`, `false` or `null`.
+    pub(super) fn literal(&mut self, word: &'static str) -> Read<()> {
+        self.peek();
+        if self.text[self.at..].starts_with(word.as_bytes()) {
+            self.at += word.len();
+            return Ok(());
+        }
+        self.unexpected(word)
+    }
+
+    /// Passes over a value of any kind; nothing is kept, and nesting takes no stack.
+    pub(super) fn skip(&mut self) -> Read<()> {
+        let mut open: Vec<u8> = Vec::new();
+        let mut first = true;
+        loop {
+            match self.peek() {
+                bracket @ (b'{' | b'[') => {
+                    self.enter(bracket)?;
+                    open.push(bracket + 2);
+                    first = true;
+                }
+                b'"' => {
+                    self.string()?;
+                }
+                b't' => self.literal("true")?,
+                b'f' => self.literal("false")?,
+                b'n' => self.literal("null")?,
+                _ => {
+                    self.number()?;
                 }
             }
-        }
-        Ok(())
-    }
-}
-
-/// Appends one field, repeated or not; nothing for `null`.
-struct FieldSeed<'o> {
-    field: &'static Field,
-    out: &'o mut Vec<u8>,
-}
-
-impl<'de> DeserializeSeed<'de> for FieldSeed<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        if self.field.repeated {
-            return deserializer.deserialize_any(self);
-        }
-        ElementSeed { field: self.field, out: self.out, packed: false }.deserialize(deserializer)
-    }
-}
-
-impl<'de> Visitor<'de> for FieldSeed<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "an array for `{}`", self.field.name)
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let FieldSeed { field, out } = self;
-        if matches!(field.kind, Type::Message(_) | Type::Text | Type::Bytes | Type::Id(_)) {
-            while seq.next_element_seed(ElementSeed { field, out, packed: false })?.is_some() {}
-            return Ok(());
-        }
-        // proto3 packs repeated numbers.
-        let start = out.len();
-        while seq.next_element_seed(ElementSeed { field, out, packed: true })?.is_some() {}
-        if out.len() > start {
-            enclose(out, start, field.number);
-        }
-        Ok(())
-    }
-}
-
-/// Appends one value: a whole field, or the bare number when packed.
-struct ElementSeed<'o> {
-    field: &'static Field,
-    out: &'o mut Vec<u8>,
-    packed: bool,
-}
-
-impl<'de> DeserializeSeed<'de> for ElementSeed<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        let ElementSeed { field, out, packed } = self;
-        if let Type::Message(message) = field.kind {
-            let start = out.len();
-            let set = deserializer.deserialize_option(OptionSeed(MessageSeed { message, out: &mut *out }))?;
-            // An element of an array is there even when it is null; a member that is null is not.
-            if set || field.repeated {
-                enclose(out, start, field.number);
-            }
-            return Ok(());
-        }
-        match deserializer.deserialize_any(ScalarVisitor)? {
-            Scalar::Null => Ok(()),
-            scalar => put(out, field, packed, &scalar)
-                .map_err(|what| D::Error::custom(format_args!("`{}`: {what}", field.name))),
-        }
-    }
-}
-
-/// Tells `null` from a message.
-struct OptionSeed<'o>(MessageSeed<'o>);
-
-impl<'de> Visitor<'de> for OptionSeed<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.expecting(f)
-    }
-
-    fn visit_none<E>(self) -> Result<bool, E> {
-        Ok(false)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        self.0.deserialize(deserializer).map(|()| true)
-    }
-}
-
-/// Puts tag and length before what was appended since `start`.
-fn enclose(out: &mut Vec<u8>, start: usize, number: u32) {
-    let length = out.len() - start;
-    put_tag(out, number, 2);
-    put_varint(out, length as u64);
-    let header = out.len() - start - length;
-    out[start..].rotate_right(header);
-}
-
-enum Scalar<'de> {
-    Null,
-    Bool(bool),
-    Unsigned(u64),
-    Signed(i64),
-    Float(f64),
-    Text(Cow<'de, str>),
-}
-
-struct ScalarVisitor;
-
-impl<'de> Visitor<'de> for ScalarVisitor {
-    type Value = Scalar<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string, a number or a truth value")
-    }
-    fn visit_unit<E>(self) -> Result<Self::Value, E> {
-        Ok(Scalar::Null)
-    }
-    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
-        Ok(Scalar::Bool(value))
-    }
-    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(Scalar::Unsigned(value))
-    }
-    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(Scalar::Signed(value))
-    }
-    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
-        Ok(Scalar::Float(value))
-    }
-    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(Scalar::Text(value.to_owned().into()))
-    }
-    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Self::Value, E> {
-        Ok(Scalar::Text(value.into()))
-    }
-}
-
-impl Scalar<'_> {
-    /// As an integer that fits; what has a fraction or is too large does not.
-    fn integer(&self) -> Result<i128, String> {
-        match self {
-            Scalar::Unsigned(value) => Ok(i128::from(*value)),
-            Scalar::Signed(value) => Ok(i128::from(*value)),
-            Scalar::Float(value) if value.fract() == 0.0 && value.abs() < 2e19 => Ok(*value as i128),
-            Scalar::Text(text) => match text.trim().parse::<i128>() {
-                Ok(value) => Ok(value),
-                Err(_) => text.trim().parse::<f64>().map_err(|_| ()).and_then(|v| {
-                    if v.fract() == 0.0 && v.abs() < 2e19 { Ok(v as i128) } else { Err(()) }
-                }),
-            }
-            .map_err(|()| format!("{text:?} is no integer")),
-            _ => Err("expected an integer".to_owned()),
-        }
-    }
-
-    fn unsigned(&self) -> Result<u64, String> {
-        let value = self.integer()?;
-        // A negative number stands for its two's complement, as an int64 field would have it.
-        u64::try_from(value).or_else(|_| i64::try_from(value).map(|v| v as u64)).map_err(|_| format!("{value} does not fit 64 bits"))
-    }
-
-    fn signed(&self) -> Result<i64, String> {
-        let value = self.integer()?;
-        i64::try_from(value).map_err(|_| format!("{value} does not fit a signed 64-bit integer"))
-    }
-
-    fn small(&self) -> Result<u32, String> {
-        let value = self.integer()?;
-        u32::try_from(value).or_else(|_| i32::try_from(value).map(|v| v as u32)).map_err(|_| format!("{value} does not fit 32 bits"))
-    }
-
-    fn double(&self) -> Result<f64, String> {
-        match self {
-            Scalar::Float(value) => Ok(*value),
-            Scalar::Unsigned(value) => Ok(*value as f64),
-            Scalar::Signed(value) => Ok(*value as f64),
-            Scalar::Text(text) => match &**text {
-                "NaN" => Ok(f64::NAN),
-                "Infinity" => Ok(f64::INFINITY),
-                "-Infinity" => Ok(f64::NEG_INFINITY),
-                text => text.trim().parse().map_err(|_| format!("{text:?} is no number")),
-            },
-            _ => Err("expected a number".to_owned()),
-        }
-    }
-
-    fn text(&self) -> Result<&str, String> {
-        match self {
-            Scalar::Text(text) => Ok(text),
-            _ => Err("expected a string".to_owned()),
-        }
-    }
-
-    fn bool(&self) -> Result<bool, String> {
-        match self {
-            Scalar::Bool(value) => Ok(*value),
-            Scalar::Text(text) if text == "true" => Ok(true),
-            Scalar::Text(text) if text == "false" => Ok(false),
-            _ => Err("expected true or false".to_owned()),
-        }
-    }
-}
-
-/// Appends a scalar; one that is its type's default is left out unless its presence tells something.
-fn put(out: &mut Vec<u8>, field: &Field, packed: bool, scalar: &Scalar<'_>) -> Result<(), String> {
-    let keep = packed || field.presence || field.repeated;
-    let mut varint = |value: u64| {
-        if keep || value != 0 {
-            if !packed {
-                put_tag(out, field.number, 0);
-            }
-            put_varint(out, value);
-        }
-    };
-    match field.kind {
-        Type::Bool => varint(u64::from(scalar.bool()?)),
-        Type::Uint32 => varint(u64::from(scalar.small()?)),
-        Type::Sint32 => {
-            let value = scalar.small()? as i32;
-            varint(u64::from((value << 1 ^ value >> 31) as u32));
-        }
-        Type::Int64 => varint(scalar.signed()? as u64),
-        Type::Uint64 => varint(scalar.unsigned()?),
-        Type::Enum(names) => {
-            let named = match scalar {
-                Scalar::Text(text) => names.iter().find(|(name, _)| name == text).map(|(_, value)| *value),
-                _ => None,
-            };
-            let value = match named {
-                Some(value) => value,
-                None => scalar.small()? as i32,
-            };
-            varint(i64::from(value) as u64);
-        }
-        Type::Fixed64 => fixed64(out, field, packed, keep, scalar.unsigned()?),
-        Type::Sfixed64 => fixed64(out, field, packed, keep, scalar.signed()? as u64),
-        Type::Double => fixed64(out, field, packed, keep, scalar.double()?.to_bits()),
-        Type::Fixed32 => {
-            let bits = scalar.small()?;
-            if keep || bits != 0 {
-                put_tag(out, field.number, 5);
-                out.extend_from_slice(&bits.to_le_bytes());
+            loop {
+                let Some(&bracket) = open.last() else { return Ok(()) };
+                if self.more(bracket, &mut first)? {
+                    if bracket == b'}' {
+                        self.key()?;
+                    }
+                    break;
+                }
+                open.pop();
+                first = false;
             }
         }
-        Type::Text => length(out, field, keep, scalar.text()?.as_bytes()),
-        Type::Bytes => length(out, field, keep, &from_base64(scalar.text()?)?),
-        Type::Id(_) => length(out, field, keep, &from_hex(scalar.text()?)?),
-        Type::Message(_) => return Err("expected an object".to_owned()),
     }
-    Ok(())
-}
 
-fn fixed64(out: &mut Vec<u8>, field: &Field, packed: bool, keep: bool, bits: u64) {
-    if keep || bits != 0 {
-        if !packed {
-            put_tag(out, field.number, 1);
+    #[cold]
+    pub(super) fn unexpected<T>(&mut self, wanted: &str) -> Read<T> {
+        self.peek();
+        let rest = &self.text[self.at..];
+        if rest.is_empty() {
+            return self.bad(format!("unexpected end of the text: expected {wanted}"));
         }
-        out.extend_from_slice(&bits.to_le_bytes());
+        let found = String::from_utf8_lossy(&rest[..rest.len().min(16)]);
+        let found = found.chars().next().unwrap_or_default();
+        self.bad(format!("expected {wanted}, found {found:?}"))
     }
-}
-
-fn length(out: &mut Vec<u8>, field: &Field, keep: bool, content: &[u8]) {
-    if keep || !content.is_empty() {
-        put_tag(out, field.number, 2);
-        put_varint(out, content.len() as u64);
-        out.extend_from_slice(content);
-    }
-}
-
-fn from_hex(text: &str) -> Result<Vec<u8>, String> {
-    let digit = |b: u8| char::from(b).to_digit(16).map(|d| d as u8);
-    let bytes = text.as_bytes();
-    let pairs = bytes.chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?));
-    match (bytes.len() % 2, pairs.collect::<Option<Vec<u8>>>()) {
-        (0, Some(id)) => Ok(id),
-        _ => Err(format!("{text:?} is no hexadecimal id")),
-    }
-}
-
-fn from_base64(text: &str) -> Result<Vec<u8>, String> {
-    use base64::engine::{GeneralPurpose, GeneralPurposeConfig, general_purpose::PAD, DecodePaddingMode};
-    const LENIENT: GeneralPurposeConfig = PAD.with_decode_padding_mode(DecodePaddingMode::Indifferent);
-    let alphabet = if text.contains(['-', '_']) { base64::alphabet::URL_SAFE } else { base64::alphabet::STANDARD };
-    GeneralPurpose::new(&alphabet, LENIENT).decode(text).map_err(|e| format!("is no base64: {e}"))
 }
