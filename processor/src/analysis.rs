@@ -57,8 +57,8 @@ pub struct AnalysisStats {
     pub waiting_bytes: AtomicUsize,
     /// Passes of the queries that failed or were cut.
     pub failed_passes: AtomicU64,
-    /// Spans and log records that were marked with a story.
-    pub marked_items: AtomicU64,
+    /// Resources whose spans or log records were marked with a story.
+    pub marked_resources: AtomicU64,
     /// Stories opened.
     pub stories_opened: AtomicU64,
     /// Stories that are open now.

@@ -129,7 +129,7 @@ impl Enricher {
         });
         match spliced {
             Ok(bytes) => {
-                self.analysis.stats().marked_items.fetch_add(marked, Ordering::Relaxed);
+                self.analysis.stats().marked_resources.fetch_add(marked, Ordering::Relaxed);
                 Request { bytes, ..request }
             }
             // It passed the check at the door; whatever this is, telemetry goes on as it came.

@@ -5,12 +5,13 @@ use tapio_proto::{
     Request, Signal, attr,
     columns::{LogColumns, MetricColumns, SpanColumns},
     model::{Change, Entity, Event, Row as _, Severity, Time},
-    view::{AnyValue, LogView, PointView, Record, RequestView, ResourceView, SpanView},
+    view::{AnyValue, LogView, Record, RequestView, ResourceView, SpanView},
 };
 
 use crate::{
+    correlation::CorrelationError,
     engine::Engine,
-    store::{Store, StoreError},
+    store::Store,
     streaming::{Resource, SpanFact, SpanKind},
 };
 
@@ -46,7 +47,7 @@ impl Columns {
     }
 
     /// Moves what has gathered into the store.
-    pub(crate) fn flush(&mut self, store: &Store) -> Result<(), StoreError> {
+    pub(crate) fn flush(&mut self, store: &Store) -> Result<(), CorrelationError> {
         if !self.spans.is_empty() {
             store.table("spans")?.append(self.spans.finish())?;
         }
@@ -57,10 +58,10 @@ impl Columns {
             store.table("metrics")?.append(self.metrics.finish())?;
         }
         if !self.events.is_empty() {
-            store.table(Event::TABLE)?.append_rows(&std::mem::take(&mut self.events))?;
+            store.table(Event::TABLE)?.append(Event::batch(&std::mem::take(&mut self.events))?)?;
         }
         if !self.changes.is_empty() {
-            store.table(Change::TABLE)?.append_rows(&std::mem::take(&mut self.changes))?;
+            store.table(Change::TABLE)?.append(Change::batch(&std::mem::take(&mut self.changes))?)?;
         }
         Ok(())
     }
@@ -253,15 +254,15 @@ impl Engine {
             for scope in resource.scopes().flatten() {
                 for record in scope.records().flatten() {
                     let Record::Metric(metric) = record else { continue };
+                    self.cluster.metric(&view, &metric, &mut facts);
                     let resource_kind = Resource::of_metric(metric.name);
                     for point in metric.points().flatten() {
                         self.columns.metrics.push(&view, &metric, &point);
                         let time = Time::from_unix_nano(point.time_unix_nano);
                         newest = newest.max(Some(time));
-                        if let (Some(kind), Some(value)) = (resource_kind, number(&point)) {
+                        if let (Some(kind), Some(value)) = (resource_kind, point.value.as_f64()) {
                             self.levels.add(origin.namespace, origin.pod, origin.container, kind, time, value);
                         }
-                        self.cluster.metric_point(&view, &metric, &point, &mut facts);
                     }
                 }
             }
@@ -297,10 +298,6 @@ pub fn newest(request: &Request) -> Option<Time> {
 fn log_time(log: &LogView<'_>) -> Time {
     let time = if log.time_unix_nano == 0 { log.observed_time_unix_nano } else { log.time_unix_nano };
     Time::from_unix_nano(time)
-}
-
-fn number(point: &PointView<'_>) -> Option<f64> {
-    point.value.as_f64()
 }
 
 /// Severity of a record; of a line without one, as a shell reader would take it.

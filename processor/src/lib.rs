@@ -3,19 +3,27 @@
 //!
 //! Level 2 of the house: knows signals and what they mean, not where they go.
 
+mod analysis;
 pub mod batch;
+pub mod correlation;
+mod engine;
+mod enrich;
+mod ingest;
 pub mod kubernetes;
 pub mod memory_limiter;
-pub mod patterns;
+mod patterns;
+pub mod replay;
 pub mod store;
+pub mod story;
+pub mod streaming;
+mod tables;
 
-pub use patterns::{PatternError, Patterns};
+pub use analysis::{Analysis, AnalysisConfig, AnalysisStats};
+pub use engine::Engine;
+pub use patterns::{Pattern, PatternError, Patterns};
+pub use story::Telling;
+pub use tables::StoryRow;
 
 mod files {
     include!(concat!(env!("OUT_DIR"), "/files.rs"));
-}
-
-pub mod correlation {
-    //! The reduced tables.
-    pub mod rows;
 }
