@@ -17,7 +17,11 @@ mod telemetry;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    match commands::Cli::parse().run() {
+    let cli = match commands::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return commands::misused(&error),
+    };
+    match cli.run() {
         Ok(code) => code,
         Err(error) => {
             eprintln!("Error: {error}");

@@ -58,3 +58,16 @@ impl Cli {
         }
     }
 }
+
+/// Answers `--help`; tells a wrong command line in one line, as the other errors are told.
+pub(crate) fn misused(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // What cannot be printed to a closed terminal is not missed.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let line = text.lines().next().unwrap_or_default();
+    eprintln!("Error: {}\nRun 'tapio --help' for usage.", line.trim_start_matches("error: "));
+    ExitCode::FAILURE
+}

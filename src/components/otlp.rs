@@ -2,8 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tapio_exporter::{ConfigError, Exporter, OtlpGrpcConfig, OtlpHttpConfig, otlp_grpc, otlp_http};
-use tapio_proto::Signal;
+use tapio_exporter::{
+    ConfigError, Exporter, Observer, OtlpGrpcConfig, OtlpHttpConfig, QueueConfig, RetryConfig,
+    SendConfig, otlp_grpc, otlp_http,
+};
+use tapio_proto::{Signal, Status};
 use tapio_receiver::{Consumers, OtlpConfig, OtlpReceiver};
 
 use super::{
@@ -59,11 +62,39 @@ pub(super) async fn start_receiver(
 }
 
 pub(super) fn check_grpc(config: &OtlpGrpcConfig) -> Result<(), String> {
-    config.check().map_err(|error| error.to_string())
+    let mut idle = config.clone();
+    idle.sending_queue.enabled = false;
+    check_exporter(&config.sending_queue, &config.retry_on_failure, |unseen| {
+        otlp_grpc("", &idle, unseen)
+    })
 }
 
 pub(super) fn check_http(config: &OtlpHttpConfig) -> Result<(), String> {
-    config.check().map_err(|error| error.to_string())
+    let mut idle = config.clone();
+    idle.sending_queue.enabled = false;
+    check_exporter(&config.sending_queue, &config.retry_on_failure, |unseen| {
+        otlp_http("", &idle, unseen)
+    })
+}
+
+/// Builds the exporter without its queue, which has nothing to run then: endpoint, headers and
+/// certificates are looked at, and nothing is sent.
+fn check_exporter(
+    queue: &QueueConfig,
+    retry: &RetryConfig,
+    build: impl FnOnce(Arc<dyn Observer>) -> Result<Exporter, ConfigError>,
+) -> Result<(), String> {
+    let queue = SendConfig::new(queue.clone(), retry.clone()).map(drop);
+    queue.and_then(|()| build(Arc::new(Unseen)).map(drop)).map_err(|error| error.to_string())
+}
+
+/// For an exporter that sends nothing.
+struct Unseen;
+
+impl Observer for Unseen {
+    fn sent(&self, _: Signal, _: usize) {}
+    fn send_failed(&self, _: Signal, _: usize, _: &Status) {}
+    fn enqueue_failed(&self, _: Signal, _: usize) {}
 }
 
 pub(super) async fn start_grpc(config: OtlpGrpcConfig, context: Context) -> Result<Stage, String> {

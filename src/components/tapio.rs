@@ -103,9 +103,9 @@ fn show(analysis: &Arc<Analysis>, id: &str, metrics: &Registry) {
     );
     stat(
         Counter,
-        "tapio_marked_items",
-        "Spans and log records that were marked with a story",
-        |a| a.stats().marked_items.load(Relaxed) as f64,
+        "tapio_marked_resources",
+        "Resources whose spans or log records were marked with a story",
+        |a| a.stats().marked_resources.load(Relaxed) as f64,
     );
     stat(Counter, "tapio_stories_opened", "Stories that were opened", |a| {
         a.stats().stories_opened.load(Relaxed) as f64

@@ -348,3 +348,78 @@ fn unknown_keys(node: &Node, path: &str, known: &[&str], problems: &mut Problems
 fn is_map(node: &Node) -> bool {
     matches!(node.value, Value::Map(_) | Value::Null)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{expand::expand, yaml};
+
+    const GOOD: &str = include_str!("../../tests/config/good.yaml");
+
+    fn config(text: &str) -> Result<Config, Problems> {
+        let (mut root, mut warnings, mut problems) =
+            (yaml::parse("t", text)?, Warnings::new(), Problems::default());
+        expand(&mut root, &|_| None, &mut warnings, &mut problems);
+        if problems.is_empty() { Config::new(Loaded { root, warnings }) } else { Err(problems) }
+    }
+
+    fn problems(text: &str) -> String {
+        config(text).err().map(|problems| problems.to_string()).unwrap_or_default()
+    }
+
+    /// Scenario: a configuration is cut anywhere, loses any line, or has any character replaced.
+    /// Guarantees: an answer, never a panic; a problem that is told is told with a text.
+    #[test]
+    fn broken_configurations_are_answered() {
+        assert!(config(GOOD).is_ok(), "{}", problems(GOOD));
+        let cuts = (0..GOOD.len())
+            .step_by(5)
+            .filter(|at| GOOD.is_char_boundary(*at))
+            .map(|at| GOOD[..at].to_owned());
+        let lines: Vec<_> = GOOD.lines().collect();
+        let without = (0..lines.len()).map(|i| [&lines[..i], &lines[i + 1..]].concat().join("\n"));
+        let swapped = GOOD.char_indices().step_by(5).map(|(i, c)| {
+            let other = match c {
+                ' ' => "\t",
+                ':' => "[",
+                _ => ":",
+            };
+            format!("{}{other}{}", &GOOD[..i], &GOOD[i + c.len_utf8()..])
+        });
+        for text in cuts.chain(without).chain(swapped) {
+            if let Err(problems) = config(&text) {
+                assert!(!problems.to_string().is_empty(), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_section_must_be_a_map() {
+        for section in TOP {
+            let found = problems(&format!("{section}: [a]"));
+            assert!(
+                found.contains("expected a map or struct, got \"[]interface {}\""),
+                "{section}: {found}"
+            );
+        }
+    }
+
+    #[test]
+    fn ids_follow_the_collectors_rules() {
+        for (id, words) in [
+            ("2otlp", "invalid character(s) in type"),
+            ("otlp/", "after / should not be empty"),
+            ("/a", "before / should not be empty"),
+        ] {
+            let found = problems(&format!("exporters: {{{id}: }}"));
+            assert!(found.contains(words), "{id}: {found}");
+        }
+    }
+
+    #[test]
+    fn connectors_are_unknown_and_said_so() {
+        assert!(problems("connectors: {forward: }").contains(
+            "'connectors' unknown type: \"forward\" for id: \"forward\" (valid values: [])"
+        ));
+    }
+}
