@@ -16,10 +16,10 @@ use super::{ClientTls, ConfigError, Endpoint};
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// A connection of either kind.
-type Stream = Box<dyn Io>;
+pub(crate) type Stream = Box<dyn Io>;
 
 /// What HTTP needs of a connection.
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 /// Opens connections to one endpoint.

@@ -59,6 +59,45 @@ async fn garbage_on_the_wire_only_ends_its_connection() {
     assert_eq!(answer.code, Code::Ok);
 }
 
+/// Random bytes, and good requests with random bytes changed, under every encoding: each gets an
+/// answer, and nothing that `check` would not pass reaches the pipeline.
+#[tokio::test]
+async fn whatever_comes_is_answered() {
+    let rig = Rig::start().await;
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = move || {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed
+    };
+    let good = spans(5);
+    for round in 0..200 {
+        let mut body = match round % 2 {
+            0 => (0..random() % 200).map(|_| random() as u8).collect(),
+            _ => good.to_vec(),
+        };
+        for _ in 0..3 {
+            if let Some(at) = (random() as usize).checked_rem(body.len()) {
+                body[at] = random() as u8;
+            }
+        }
+        let content_type = ["application/x-protobuf", "application/json"][round / 2 % 2];
+        let encoding = ["", "gzip", "zstd", "deflate"][round / 4 % 4];
+        let headers = [("content-type", content_type), ("content-encoding", encoding)];
+        let (status, ..) =
+            send(rig.http(), Method::POST, "/v1/traces", &headers, vec![body.clone().into()]).await;
+        assert!(matches!(status.as_u16(), 200 | 400), "round {round}: {status}");
+        let headers = [("grpc-encoding", encoding)];
+        let flag = (random() % 3) as u8;
+        let answer = call(rig.grpc(), TRACES, &headers, vec![framed(flag, &body)]).await;
+        assert!(answer.code != Code::Unknown, "round {round}: {answer:?}");
+    }
+    for request in rig.seen() {
+        assert_eq!(tapio_proto::check(request.signal, &request.bytes).unwrap(), request.items);
+    }
+}
+
 #[tokio::test]
 async fn requests_under_way_finish_while_it_stops() {
     let rig = Rig::start().await;

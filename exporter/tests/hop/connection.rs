@@ -1,0 +1,306 @@
+//! Connections: kept, lost, secured, and to peers that behave oddly.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::Frame;
+use serde_json::{Value, json};
+use tapio_exporter::{Exporter, Fanout, otlp_grpc, otlp_http};
+use tapio_proto::{
+    Accepted, Code, Consumer, Next, PartialSuccess, Signal, encode_response,
+    transport::{Compression, grpc},
+};
+use tapio_receiver::Handle;
+use tokio::net::TcpListener;
+
+use crate::support::{
+    Door, Script, Tally, direct, exporter, exporter_at, raw_backend, receiver, receiver_with, span,
+    spans,
+};
+
+fn once() -> Value {
+    json!({"sending_queue": {"enabled": false}, "retry_on_failure": {"enabled": false}})
+}
+
+#[tokio::test]
+async fn every_compression_and_encoding_delivers_the_same_bytes() {
+    let script = Script::new(|_| Ok(Accepted::default()));
+    let backend = receiver(script.clone()).await;
+    let mut sent = 0;
+    for (door, key, value) in [
+        (Door::Grpc, "compression", "none"),
+        (Door::Grpc, "compression", "gzip"),
+        (Door::Grpc, "compression", "zstd"),
+        (Door::Http, "compression", "none"),
+        (Door::Http, "compression", "gzip"),
+        (Door::Http, "compression", "zstd"),
+        (Door::Http, "compression", "deflate"),
+        (Door::Http, "encoding", "json"),
+    ] {
+        let mut config = once();
+        config[key] = value.into();
+        let exporter = exporter(door, &backend, config);
+        // The second one goes over the kept connection.
+        for _ in 0..2 {
+            let request = spans(1, 200);
+            exporter.consume(request.clone()).await.unwrap_or_else(|e| panic!("{value}: {e}"));
+            sent += 1;
+            let seen = script.seen();
+            assert_eq!((seen.len(), &seen[sent - 1].bytes), (sent, &request.bytes), "{value}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_restarted_backend_is_found_again_without_an_error() {
+    for door in [Door::Grpc, Door::Http] {
+        let script = Script::new(|_| Ok(Accepted::default()));
+        let first = receiver(script.clone()).await;
+        let address = match door {
+            Door::Grpc => first.grpc_address(),
+            Door::Http => first.http_address(),
+        };
+        let address = address.unwrap();
+        let exporter = exporter_at(door, address, once(), Default::default());
+        exporter.consume(span(1)).await.unwrap();
+        first.shutdown(Duration::from_secs(1)).await;
+        let status = exporter.consume(span(2)).await.unwrap_err();
+        assert_eq!(status.code, Code::Unavailable);
+        assert!(status.message.contains(&address.to_string()), "{}", status.message);
+        let endpoint = json!({"endpoint": address.to_string()});
+        let any = json!({"endpoint": "127.0.0.1:0"});
+        let (grpc, http) = if door == Door::Grpc { (endpoint, any) } else { (any, endpoint) };
+        let second = receiver_with(script.clone(), grpc, http).await;
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        exporter.consume(span(3)).await.unwrap();
+        // Restarted between two requests, with no attempt in between: the sender sees nothing.
+        second.shutdown(Duration::from_secs(1)).await;
+        let endpoint = json!({"endpoint": address.to_string()});
+        let any = json!({"endpoint": "127.0.0.1:0"});
+        let (grpc, http) = if door == Door::Grpc { (endpoint, any) } else { (any, endpoint) };
+        let _third = receiver_with(script.clone(), grpc, http).await;
+        exporter.consume(span(4)).await.unwrap();
+        assert_eq!(script.seen().len(), 3);
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_hangs_is_given_up_in_time() {
+    // Accepts connections and says nothing.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut held = Vec::new();
+        loop {
+            held.push(listener.accept().await.unwrap());
+        }
+    });
+    for door in [Door::Grpc, Door::Http] {
+        let mut config = once();
+        config["timeout"] = "200ms".into();
+        let exporter = exporter_at(door, address, config, Default::default());
+        let started = Instant::now();
+        let status = exporter.consume(span(1)).await.unwrap_err();
+        assert_eq!(status.code, Code::DeadlineExceeded);
+        assert!(started.elapsed() < Duration::from_secs(2));
+    }
+}
+
+#[tokio::test]
+async fn many_requests_side_by_side_on_one_connection() {
+    let script = Script::new(|_| Ok(Accepted::default()));
+    *script.delay.lock().unwrap() = Duration::from_millis(100);
+    let backend = receiver(script.clone()).await;
+    let exporter = direct(Door::Grpc, &backend);
+    let started = Instant::now();
+    let tasks: Vec<_> = (0..50)
+        .map(|n| {
+            let exporter = exporter.clone();
+            tokio::spawn(async move { exporter.consume(span(n)).await })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!(script.seen().len(), 50);
+    assert!(started.elapsed() < Duration::from_secs(3), "they waited for each other");
+}
+
+/// grpc-go answers in the encoding of the request.
+#[tokio::test]
+async fn a_compressed_grpc_answer_is_read() {
+    let partial = Some(PartialSuccess { rejected: 3, message: "x".repeat(500) });
+    let answer = encode_response(Signal::Traces, &Accepted { partial: partial.clone() });
+    let packed = Compression::Gzip.compress(&answer, None).unwrap();
+    let mut frame = grpc::prefix(true, packed.len() as u32).to_vec();
+    frame.extend_from_slice(&packed);
+    let address = raw_backend(move |_| {
+        http::Response::builder()
+            .header("content-type", "application/grpc")
+            .header("grpc-encoding", "gzip")
+            .body(Trailing(Some(frame.clone().into()), Some("0")))
+            .unwrap()
+    })
+    .await;
+    let exporter = exporter_at(Door::Grpc, address, once(), Default::default());
+    assert_eq!(exporter.consume(span(1)).await.unwrap().partial, partial);
+}
+
+#[tokio::test]
+async fn odd_grpc_answers_are_clear_errors() {
+    // A web server where a gRPC server was expected, and a stream that ends without a status.
+    let web =
+        raw_backend(|_| http::Response::builder().status(502).body(Trailing(None, None)).unwrap())
+            .await;
+    let status = exporter_at(Door::Grpc, web, once(), Default::default())
+        .consume(span(1))
+        .await
+        .unwrap_err();
+    assert_eq!(status.code, Code::Unavailable);
+    assert!(status.message.contains("502"), "{}", status.message);
+    let silent = raw_backend(|_| http::Response::new(Trailing(None, None))).await;
+    let status = exporter_at(Door::Grpc, silent, once(), Default::default())
+        .consume(span(1))
+        .await
+        .unwrap_err();
+    assert!(status.is_retryable(), "{status:?}");
+}
+
+#[tokio::test]
+async fn configured_headers_are_sent() {
+    let expected = "X-Scope-OrgID";
+    let address = raw_backend(move |parts| {
+        let tenant = parts.headers.get(expected).map(|value| value.to_str().unwrap().to_owned());
+        let agent = parts.headers["user-agent"].to_str().unwrap().to_owned();
+        let code = if tenant.as_deref() == Some("shop") && agent.starts_with("Tapio/") {
+            "0"
+        } else {
+            "16"
+        };
+        http::Response::new(Trailing(None, Some(code)))
+    })
+    .await;
+    let mut config = once();
+    config["headers"] = json!({ expected: "shop" });
+    exporter_at(Door::Grpc, address, config, Default::default()).consume(span(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_fanout_refuses_when_one_backend_is_gone() {
+    let script = Script::new(|_| Ok(Accepted::default()));
+    let backend = receiver(script.clone()).await;
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let gone: Next = exporter_at(Door::Grpc, nobody, once(), Default::default());
+    let fanout = Fanout::of(vec![direct(Door::Grpc, &backend), gone]);
+    let status = fanout.consume(span(1)).await.unwrap_err();
+    assert_eq!(status.code, Code::Unavailable);
+    assert_eq!(script.seen().len(), 1);
+}
+
+// === TLS; the certificates are for `localhost` and `backend.test`, signed by `ca.pem` ===
+
+fn file(name: &str) -> String {
+    format!("{}/tests/hop/tls/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+async fn secured(script: &Arc<Script>, client_ca: bool) -> Handle {
+    let mut tls = json!({"cert_file": file("server.pem"), "key_file": file("server.key")});
+    if client_ca {
+        tls["client_ca_file"] = file("ca.pem").into();
+    }
+    let config = json!({"endpoint": "127.0.0.1:0", "tls": tls});
+    receiver_with(script.clone(), config.clone(), config).await
+}
+
+fn tls_exporter(door: Door, to: &Handle, tls: Value) -> Exporter {
+    let mut config = once();
+    config["tls"] = tls;
+    let tally = Arc::new(Tally::default());
+    match door {
+        Door::Grpc => {
+            let port = to.grpc_address().unwrap().port();
+            config["endpoint"] = format!("127.0.0.1:{port}").into();
+            otlp_grpc("otlp", &serde_json::from_value(config).unwrap(), tally).unwrap()
+        }
+        Door::Http => {
+            let port = to.http_address().unwrap().port();
+            config["endpoint"] = format!("https://127.0.0.1:{port}").into();
+            otlp_http("otlphttp", &serde_json::from_value(config).unwrap(), tally).unwrap()
+        }
+    }
+}
+
+#[tokio::test]
+async fn tls_by_authority_by_name_and_by_force() {
+    let script = Script::new(|_| Ok(Accepted::default()));
+    let backend = secured(&script, false).await;
+    for door in [Door::Grpc, Door::Http] {
+        let good = json!({"ca_file": file("ca.pem"), "server_name_override": "backend.test"});
+        tls_exporter(door, &backend, good).consume(span(1)).await.unwrap();
+        let forced = json!({"insecure_skip_verify": true});
+        tls_exporter(door, &backend, forced).consume(span(2)).await.unwrap();
+        let other = json!({"ca_file": file("other.pem"), "server_name_override": "backend.test"});
+        let status = tls_exporter(door, &backend, other).consume(span(3)).await.unwrap_err();
+        assert!(status.message.contains("certificate"), "{}", status.message);
+        let wrong_name = json!({"ca_file": file("ca.pem"), "server_name_override": "evil.test"});
+        let status = tls_exporter(door, &backend, wrong_name).consume(span(4)).await.unwrap_err();
+        assert!(status.message.contains("certificate"), "{}", status.message);
+    }
+    assert_eq!(script.seen().len(), 4);
+}
+
+#[tokio::test]
+async fn mutual_tls_wants_the_clients_certificate() {
+    let script = Script::new(|_| Ok(Accepted::default()));
+    let backend = secured(&script, true).await;
+    for door in [Door::Grpc, Door::Http] {
+        let mut tls = json!({"ca_file": file("ca.pem"), "server_name_override": "backend.test"});
+        let status = tls_exporter(door, &backend, tls.clone()).consume(span(1)).await.unwrap_err();
+        assert_eq!(status.code, Code::Unavailable);
+        tls["cert_file"] = file("client.pem").into();
+        tls["key_file"] = file("client.key").into();
+        tls_exporter(door, &backend, tls).consume(span(2)).await.unwrap();
+    }
+    assert_eq!(script.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn broken_certificates_stop_the_start() {
+    let mut config = once();
+    config["endpoint"] = "localhost:1".into();
+    config["tls"] = json!({"ca_file": "/nonexistent.pem"});
+    let error =
+        otlp_grpc("otlp", &serde_json::from_value(config).unwrap(), Arc::new(Tally::default()))
+            .unwrap_err()
+            .to_string();
+    assert!(error.starts_with("tls::ca_file: /nonexistent.pem: "), "{error}");
+}
+
+/// A body with data and a `grpc-status` trailer, each if there is one.
+struct Trailing(Option<Bytes>, Option<&'static str>);
+
+impl http_body::Body for Trailing {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(data) = self.0.take() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        Poll::Ready(self.1.take().map(|code| {
+            let mut trailers = HeaderMap::new();
+            trailers.insert("grpc-status", code.parse().unwrap());
+            Ok(Frame::trailers(trailers))
+        }))
+    }
+}
