@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, fs, path::Path};
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::wire::Signal;
 
@@ -28,20 +28,19 @@ impl Items {
         let mut items = Self::default();
         for line in text.lines().filter(|line| line.starts_with(&format!("{{\"{resources}\""))) {
             let mut line: Value = serde_json::from_str(line).expect("the Collector writes JSON");
-            for resource in list(&mut line, resources) {
-                let mut resource = resource;
+            for mut resource in list(&mut line, resources) {
                 without_own_attributes(&mut resource["resource"]);
-                for scope in list(&mut resource, scopes) {
-                    let mut scope = scope;
-                    let own =
-                        scope["scope"]["name"].as_str().is_some_and(|n| n.starts_with("tapio"));
-                    for record in list(&mut scope, records) {
-                        for item in points(record, signal) {
-                            if own {
-                                items.own += 1;
-                            } else {
-                                items.add(json!([resource, scope, item]).to_string());
-                            }
+                for mut scope in list(&mut resource, scopes) {
+                    let records = list(&mut scope, records);
+                    let name = scope["scope"]["name"].as_str().unwrap_or_default();
+                    let own = name.starts_with("tapio");
+                    let around = format!("{resource} {scope} ");
+                    for item in records.into_iter().flat_map(|record| points(record, signal)) {
+                        if own {
+                            items.own += 1;
+                        } else {
+                            items.total += 1;
+                            *items.counts.entry(around.clone() + &item).or_default() += 1;
                         }
                     }
                 }
@@ -50,15 +49,10 @@ impl Items {
         items
     }
 
-    fn add(&mut self, item: String) {
-        *self.counts.entry(item).or_default() += 1;
-        self.total += 1;
-    }
-
     /// Fails with counts and one example of each kind unless both hold the same items.
-    pub(crate) fn assert_same(mut self, sent: &Items, signal: Signal) {
-        for (item, count) in &sent.counts {
-            *self.counts.entry(item.clone()).or_default() -= count;
+    pub(crate) fn assert_same(mut self, sent: Items, signal: Signal) {
+        for (item, count) in sent.counts {
+            *self.counts.entry(item).or_default() -= count;
         }
         let total = |sign: i64| self.counts.values().map(|c| (c * sign).max(0)).sum::<i64>();
         let example =
@@ -90,10 +84,10 @@ fn list(object: &mut Value, key: &str) -> Vec<Value> {
 }
 
 /// A span or log record is an item; a metric is as many as it has points.
-fn points(mut record: Value, signal: Signal) -> Vec<Value> {
+fn points(mut record: Value, signal: Signal) -> Vec<String> {
     if signal != Signal::Metrics {
         without_own_attributes(&mut record);
-        return vec![record];
+        return vec![record.to_string()];
     }
     let kinds = ["gauge", "sum", "histogram", "exponentialHistogram", "summary"];
     let mut items = vec![];
@@ -101,7 +95,7 @@ fn points(mut record: Value, signal: Signal) -> Vec<Value> {
         if record.get(kind).is_some() {
             for mut point in list(&mut record[kind], "dataPoints") {
                 without_own_attributes(&mut point);
-                items.push(json!([record, point]));
+                items.push(format!("{record} {point}"));
             }
         }
     }
@@ -109,12 +103,9 @@ fn points(mut record: Value, signal: Signal) -> Vec<Value> {
 }
 
 fn without_own_attributes(holder: &mut Value) {
-    if let Some(Value::Array(attributes)) =
-        holder.as_object_mut().and_then(|o: &mut Map<_, _>| o.get_mut("attributes"))
-    {
-        attributes.retain(|a| !a["key"].as_str().is_some_and(|key| key.starts_with("tapio.")));
-        if attributes.is_empty() {
-            holder.as_object_mut().map(|o| o.remove("attributes"));
-        }
+    let Some(Value::Array(attributes)) = holder.get_mut("attributes") else { return };
+    attributes.retain(|a| !a["key"].as_str().is_some_and(|key| key.starts_with("tapio.")));
+    if attributes.is_empty() {
+        holder.as_object_mut().map(|object| object.remove("attributes"));
     }
 }

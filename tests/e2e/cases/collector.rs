@@ -112,8 +112,9 @@ impl Chain {
         let compared = Signal::ALL.map(|signal| {
             let file = |name| self.folder.join(format!("{name}-{}.jsonl", signal.items_name()));
             let sent = Items::read(&file("front"), signal);
-            Items::read(&file("back"), signal).assert_same(&sent, signal);
-            (signal, sent.total)
+            let total = sent.total;
+            Items::read(&file("back"), signal).assert_same(sent, signal);
+            (signal, total)
         });
         compared.to_vec()
     }
