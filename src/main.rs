@@ -7,6 +7,7 @@ use clap::Parser;
 mod commands;
 mod components;
 mod config;
+mod doors;
 mod error;
 mod extensions;
 mod graph;

@@ -192,7 +192,11 @@ impl Engine {
     /// The passes that are still due when no more telemetry comes.
     pub fn finish(&mut self) -> Vec<Telling> {
         let end = self.clock + GRACE + STEP;
-        self.advance(end)
+        let tellings = self.advance(end);
+        if let Err(error) = self.publish(end).and_then(|()| self.publish_stories(end)) {
+            self.failures = (self.failures.0 + 1, Some(error.to_string()));
+        }
+        tellings
     }
 
     /// All stories so far, by the time they opened.

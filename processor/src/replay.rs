@@ -6,6 +6,7 @@
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
+    fmt,
     fs::{self, File},
     io::{self, BufRead, BufReader, Read},
     path::{Path, PathBuf},
@@ -25,6 +26,12 @@ const LONGEST_LINE: u64 = 256 << 20;
 /// Something in a recording that was passed over, for standard error: one line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passed(pub String);
+
+impl fmt::Display for Passed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
 
 /// A merged stream of requests from recordings.
 pub struct Recording {

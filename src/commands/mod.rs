@@ -24,7 +24,7 @@ pub(crate) struct Cli {
 
 macro_rules! commands {
     ($($variant:ident => $module:ident,)*) => {
-        $(mod $module;)*
+        $(pub(crate) mod $module;)*
 
         #[derive(Subcommand)]
         enum Command {
@@ -44,6 +44,10 @@ macro_rules! commands {
 commands! {
     Validate => validate,
     Components => components,
+    Replay => replay,
+    Sql => sql,
+    Stories => stories,
+    Story => story,
 }
 
 impl Cli {

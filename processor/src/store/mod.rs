@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 pub use queries::{Limits, Queries, QueryError};
 pub use rows::{ColumnError, RowRef, Rows};
-pub use source::{provider, runtime, session};
+pub use source::{provider, session};
 pub use table::{Keep, Table, TableSpec, TableStats};
 
 /// What the store refused, and why.

@@ -16,7 +16,7 @@ use datafusion::{
 use futures_util::TryStreamExt;
 use tokio::sync::OnceCell;
 
-use super::{Store, Table, provider, runtime, session};
+use super::{Store, Table, provider, session};
 
 /// Functions whose value DataFusion fixes when it plans, or that differ from run to run.
 const UNREPEATABLE: [&str; 5] = ["now", "current_date", "current_time", "random", "uuid"];
@@ -119,7 +119,7 @@ impl Queries {
 
     async fn context(&self, name: &str) -> Result<&SessionContext, QueryError> {
         let context = self.context.get_or_try_init(|| async {
-            let context = SessionContext::new_with_config_rt(session(), runtime(self.limits.memory)?);
+            let context = session("tapio", self.limits.memory)?;
             UNREPEATABLE.iter().for_each(|function| context.deregister_udf(function));
             for table in &self.tables {
                 context.register_table(table.name(), provider(table)?)?;

@@ -5,15 +5,21 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::{
     catalog::{TableProvider, streaming::StreamingTable},
-    common::config::Dialect,
+    common::{
+        config::{ConfigOptions, Dialect},
+        tree_node::{Transformed, TransformedResult, TreeNode},
+    },
     error::Result,
     execution::{
-        SendableRecordBatchStream, TaskContext,
+        SendableRecordBatchStream, SessionStateBuilder, TaskContext,
         disk_manager::{DiskManagerBuilder, DiskManagerMode},
-        runtime_env::{RuntimeEnv, RuntimeEnvBuilder},
+        runtime_env::RuntimeEnvBuilder,
     },
-    physical_plan::{stream::RecordBatchStreamAdapter, streaming::PartitionStream},
-    prelude::SessionConfig,
+    physical_optimizer::PhysicalOptimizerRule,
+    physical_plan::{
+        ExecutionPlan, coop::CooperativeExec, stream::RecordBatchStreamAdapter, streaming::PartitionStream,
+    },
+    prelude::{SessionConfig, SessionContext},
 };
 use futures_util::stream;
 
@@ -40,24 +46,55 @@ pub fn provider(table: &Arc<Table>) -> Result<Arc<dyn TableProvider>> {
     Ok(Arc::new(StreamingTable::try_new(table.schema().clone(), vec![source])?))
 }
 
-/// The settings that every session over the store has: one partition, so that the same rows give
-/// the same answer in the same order; PostgreSQL's dialect, so that one text runs everywhere;
-/// no dynamic filters, because a kept plan must carry nothing from one run to the next.
-pub fn session() -> SessionConfig {
-    let mut config = SessionConfig::new().with_target_partitions(1).with_information_schema(true);
+/// A session over the store, which every reader makes for itself.
+///
+/// One partition, so that the same rows give the same answer in the same order; PostgreSQL's
+/// dialect, so that one text runs everywhere; no dynamic filters, because a kept plan must carry
+/// nothing from one run to the next. All queries together use at most `memory` bytes beyond the
+/// tables', and no disk. The tables are to be registered under `database`.`public`.
+pub fn session(database: &str, memory: usize) -> Result<SessionContext> {
+    let mut config = SessionConfig::new()
+        .with_target_partitions(1)
+        .with_information_schema(true)
+        .with_default_catalog_and_schema(database, "public");
     let options = config.options_mut();
     options.sql_parser.dialect = Dialect::PostgreSQL;
     options.optimizer.enable_dynamic_filter_pushdown = false;
     options.optimizer.enable_join_dynamic_filter_pushdown = false;
     options.optimizer.enable_topk_dynamic_filter_pushdown = false;
     options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
-    config
-}
-
-/// A runtime whose queries together use at most `memory` bytes, and no disk.
-pub fn runtime(memory: usize) -> Result<Arc<RuntimeEnv>> {
-    RuntimeEnvBuilder::new()
+    let runtime = RuntimeEnvBuilder::new()
         .with_memory_limit(memory, 1.0)
         .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
-        .build_arc()
+        .build_arc()?;
+    let state = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(YieldAfterJoins));
+    Ok(SessionContext::new_with_state(state.build()))
+}
+
+/// DataFusion gives way to other tasks where it reads a table. A join makes many rows of few, so
+/// without a second such place above it a query can keep its thread, deaf to time limits and to
+/// clients that leave, for as long as it takes.
+#[derive(Debug)]
+struct YieldAfterJoins;
+
+impl PhysicalOptimizerRule for YieldAfterJoins {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        let multiplies = |node: &Arc<dyn ExecutionPlan>| node.name().ends_with("JoinExec") || node.name() == "UnnestExec";
+        plan.transform_up(|node| {
+            Ok(if multiplies(&node) { Transformed::yes(Arc::new(CooperativeExec::new(node)) as _) } else { Transformed::no(node) })
+        })
+        .data()
+    }
+
+    fn name(&self) -> &str {
+        "yield_after_joins"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
 }

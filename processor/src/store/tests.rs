@@ -206,10 +206,14 @@ async fn a_query_that_cannot_run_says_which_and_why() {
 #[tokio::test]
 async fn a_query_without_end_is_given_up() {
     let store = store();
-    let texts = [("long", "SELECT count(*) FROM generate_series(1, 1000000000) a"), ("deep", "SELECT array_agg(value) FROM generate_series(1, 100000000)"), ("wide", "SELECT value FROM generate_series(1, 100000000)")];
-    let limits = Limits { time: Duration::from_millis(200), memory: 1 << 20 };
+    let texts = [("long", "SELECT count(*) FROM generate_series(1, 1000000000) a"), ("cross", "SELECT count(*) FROM generate_series(1, 1000000) a, generate_series(1, 1000000) b"), ("deep", "SELECT array_agg(value) FROM generate_series(1, 100000000)"), ("wide", "SELECT value FROM generate_series(1, 100000000)")];
+    let limits = Limits { time: Duration::from_millis(200), memory: 16 << 20 };
     let queries = Queries::new(&store, &texts).unwrap().with_limits(limits);
-    assert_eq!(queries.run("long").await.unwrap_err().message, "not done after 200ms, given up");
+    for name in ["long", "cross"] {
+        let begin = std::time::Instant::now();
+        assert_eq!(queries.run(name).await.unwrap_err().message, "not done after 200ms, given up");
+        assert!(begin.elapsed() < Duration::from_secs(5), "{name} did not give way: {:?}", begin.elapsed());
+    }
     let queries = queries.with_limits(Limits { time: Duration::from_secs(60), ..limits });
     for name in ["deep", "wide"] {
         let error = queries.run(name).await.unwrap_err();

@@ -8,6 +8,9 @@ mod from_proto;
 mod read;
 mod to_proto;
 
+#[cfg(test)]
+mod tests;
+
 use std::{borrow::Cow, fmt};
 
 pub use from_proto::from_proto;

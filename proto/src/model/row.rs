@@ -86,7 +86,7 @@ macro_rules! __table {
             fn schema() -> ::arrow::datatypes::SchemaRef {
                 static SCHEMA: ::std::sync::LazyLock<::arrow::datatypes::SchemaRef> = ::std::sync::LazyLock::new(|| {
                     ::std::sync::Arc::new(::arrow::datatypes::Schema::new(vec![$(::arrow::datatypes::Field::new(
-                        stringify!($field),
+                        stringify!($field).trim_start_matches("r#"),
                         <$type as $crate::model::Column>::data_type(),
                         <$type as $crate::model::Column>::NULLABLE,
                     )),*]))
