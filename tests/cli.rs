@@ -91,7 +91,7 @@ fn several_mistakes_are_told_at_once() {
     assert_eq!(
         failure(&["validate", "--config", "wrong_type.yaml"]),
         "Error: 2 problems in the configuration:\n  \
-         wrong_type.yaml:4:36: 'receivers' error reading configuration for \"otlp\": 'protocols.grpc.max_recv_msg_size_mib' expected type 'uint32', got unconvertible type 'string'\n  \
+         wrong_type.yaml:4:37: 'receivers' error reading configuration for \"otlp\": 'protocols.grpc.max_recv_msg_size_mib' expected type 'uint32', got unconvertible type 'string'\n  \
          wrong_type.yaml:8:20: 'processors' error reading configuration for \"batch\": 'timeout' time: unknown unit in duration \"5 parsecs\" (expected a number and a unit, such as 200ms, 5s or 1m30s)\n"
     );
     assert_eq!(
