@@ -45,7 +45,8 @@ impl Args {
             }
             Format::Json => "json",
         };
-        let some = if self.all { String::new() } else { format!("WHERE confidence >= {CONFIDENCE}") };
+        let some =
+            if self.all { String::new() } else { format!("WHERE confidence >= {CONFIDENCE}") };
         let limit = if self.all { String::new() } else { format!("LIMIT {NEWEST}") };
         let sql = format!("SELECT {columns} FROM stories {some} ORDER BY opened DESC, id {limit}");
         let answer = self.source.open()?.query(&sql)?;
@@ -60,10 +61,20 @@ impl Args {
 fn lines(answer: &Answer) -> String {
     let mut text = String::new();
     for row in &answer.rows {
-        let cell = |index: usize| row.get(index).and_then(Option::as_deref).map_or_else(String::new, |v| harmless(v, false));
+        let cell = |index: usize| {
+            row.get(index)
+                .and_then(Option::as_deref)
+                .map_or_else(String::new, |v| harmless(v, false))
+        };
         let until = if cell(4).is_empty() { String::new() } else { format!("-{}", cell(4)) };
         let since = format!("{}{until}", cell(3));
-        text.push_str(&format!("{}  {:8}  {:4}  {since:28}  {}\n", cell(0), cell(1), cell(2), cell(5)));
+        text.push_str(&format!(
+            "{}  {:8}  {:4}  {since:28}  {}\n",
+            cell(0),
+            cell(1),
+            cell(2),
+            cell(5)
+        ));
     }
     if text.is_empty() { "No stories.\n".to_owned() } else { text }
 }
@@ -75,8 +86,22 @@ mod tests {
     #[test]
     fn a_story_is_one_line() {
         let row = |cells: [Option<&str>; 6]| cells.map(|cell| cell.map(str::to_owned)).to_vec();
-        let open = row([Some("4f2a91"), Some("open"), Some("0.92"), Some("2026-11-22 03:11:16"), None, Some("Orders fail\nbecause")]);
-        let resolved = row([Some("0b77c1"), Some("resolved"), Some("0.8"), Some("2026-11-22 02:00:00"), Some("02:10:00"), Some("Cart is slow")]);
+        let open = row([
+            Some("4f2a91"),
+            Some("open"),
+            Some("0.92"),
+            Some("2026-11-22 03:11:16"),
+            None,
+            Some("Orders fail\nbecause"),
+        ]);
+        let resolved = row([
+            Some("0b77c1"),
+            Some("resolved"),
+            Some("0.8"),
+            Some("2026-11-22 02:00:00"),
+            Some("02:10:00"),
+            Some("Cart is slow"),
+        ]);
         let text = lines(&Answer { columns: Vec::new(), rows: vec![open, resolved] });
         assert_eq!(
             text,

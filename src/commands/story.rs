@@ -25,7 +25,12 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn run(self, _: &Sources) -> Result<ExitCode> {
-        let unknown = || Error::new(format!("no story `{}`: `tapio stories --all` lists them", harmless(&self.id, false)));
+        let unknown = || {
+            Error::new(format!(
+                "no story `{}`: `tapio stories --all` lists them",
+                harmless(&self.id, false)
+            ))
+        };
         // The id goes into a query.
         if !self.id.chars().all(|c| c.is_ascii_alphanumeric()) {
             return Err(unknown());

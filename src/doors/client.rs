@@ -70,7 +70,9 @@ impl Source {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let door = match self.replay.as_slice() {
             [] => None,
-            paths => Some(postgres::start(replay::load(paths)?, SocketAddr::from(([127, 0, 0, 1], 0)))?),
+            paths => {
+                Some(postgres::start(replay::load(paths)?, SocketAddr::from(([127, 0, 0, 1], 0)))?)
+            }
         };
         let address = door.as_ref().map_or(self.door, DoorHandle::address);
         let client = runtime.block_on(connect(address))?;
@@ -82,15 +84,20 @@ impl Session {
     /// Asks one question.
     pub(crate) fn query(&self, sql: &str) -> Result<Answer> {
         let answer = async { timeout(ANSWER, query(&self.client, sql)).await };
-        self.runtime
-            .block_on(answer)
-            .unwrap_or_else(|_| Err(Error::new(format!("no answer from the SQL door within {ANSWER:?}"))))
+        self.runtime.block_on(answer).unwrap_or_else(|_| {
+            Err(Error::new(format!("no answer from the SQL door within {ANSWER:?}")))
+        })
     }
 }
 
 async fn connect(address: SocketAddr) -> Result<Client> {
     let mut config = tokio_postgres::Config::new();
-    config.host(address.ip().to_string()).port(address.port()).user("tapio").dbname("tapio").application_name("tapio");
+    config
+        .host(address.ip().to_string())
+        .port(address.port())
+        .user("tapio")
+        .dbname("tapio")
+        .application_name("tapio");
     let absent = |why: String| {
         Error::new(format!(
             "no running hop answers at {address} ({why}): start one with `tapio`, name its door with --door, or ask recordings with --replay PATH"
@@ -109,7 +116,8 @@ async fn query(client: &Client, sql: &str) -> Result<Answer> {
     // The values come as text, whatever they are; what they are is asked for first.
     let prepared = client.prepare(sql).await.map_err(|error| Error::new(reason(&error)))?;
     let columns = prepared.columns().iter();
-    let columns = columns.map(|c| Column { name: c.name().to_owned(), kind: kind(c.type_()) }).collect();
+    let columns =
+        columns.map(|c| Column { name: c.name().to_owned(), kind: kind(c.type_()) }).collect();
     let mut answer = Answer { columns, rows: Vec::new() };
     let mut results = 0;
     for message in client.simple_query(sql).await.map_err(|error| Error::new(reason(&error)))? {
@@ -121,7 +129,9 @@ async fn query(client: &Client, sql: &str) -> Result<Answer> {
             _ => {}
         }
         if results > 1 {
-            return Err(Error::new("one query at a time, please: the text has several, separated by `;`"));
+            return Err(Error::new(
+                "one query at a time, please: the text has several, separated by `;`",
+            ));
         }
     }
     Ok(answer)
@@ -129,7 +139,9 @@ async fn query(client: &Client, sql: &str) -> Result<Answer> {
 
 fn kind(postgres: &Type) -> Kind {
     match *postgres {
-        Type::INT2 | Type::INT4 | Type::INT8 | Type::FLOAT4 | Type::FLOAT8 | Type::NUMERIC => Kind::Number,
+        Type::INT2 | Type::INT4 | Type::INT8 | Type::FLOAT4 | Type::FLOAT8 | Type::NUMERIC => {
+            Kind::Number
+        }
         Type::BOOL => Kind::Bool,
         _ => Kind::Text,
     }
@@ -139,7 +151,9 @@ fn kind(postgres: &Type) -> Kind {
 fn reason(error: &tokio_postgres::Error) -> String {
     let text = match error.as_db_error() {
         Some(error) => error.message().to_owned(),
-        None => std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string),
+        None => {
+            std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+        }
     };
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

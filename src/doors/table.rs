@@ -54,10 +54,16 @@ pub(crate) fn harmless(text: &str, lines: bool) -> String {
 
 fn table(answer: &Answer) -> String {
     let names = answer.columns.iter().map(|column| harmless(&column.name, false)).collect();
-    let rows = answer.rows.iter().map(|row| row.iter().map(|v| harmless(v.as_deref().unwrap_or(""), false)).collect());
+    let rows = answer
+        .rows
+        .iter()
+        .map(|row| row.iter().map(|v| harmless(v.as_deref().unwrap_or(""), false)).collect());
     let lines: Vec<Vec<String>> = std::iter::once(names).chain(rows).collect();
-    let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..answer.columns.len()).map(|column| width(column).unwrap_or(0)).collect();
+    let width = |column: usize| {
+        lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> =
+        (0..answer.columns.len()).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
     for (index, line) in lines.iter().enumerate() {
         let cells = line.iter().zip(&widths).zip(&answer.columns).map(|((cell, width), column)| {
@@ -67,7 +73,9 @@ fn table(answer: &Answer) -> String {
         text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
         if index == 0 {
-            text.push_str(&widths.iter().map(|width| "-".repeat(*width)).collect::<Vec<_>>().join("  "));
+            text.push_str(
+                &widths.iter().map(|width| "-".repeat(*width)).collect::<Vec<_>>().join("  "),
+            );
             text.push('\n');
         }
     }
@@ -78,7 +86,11 @@ fn table(answer: &Answer) -> String {
 
 fn json(answer: &Answer) -> String {
     let object = |row: &Vec<Option<String>>| {
-        let members = answer.columns.iter().zip(row).map(|(column, cell)| (column.name.clone(), value(column, cell)));
+        let members = answer
+            .columns
+            .iter()
+            .zip(row)
+            .map(|(column, cell)| (column.name.clone(), value(column, cell)));
         Value::Object(members.collect::<Map<_, _>>()).to_string()
     };
     array(answer.rows.iter().map(object))
@@ -107,7 +119,8 @@ fn value(column: &Column, cell: &Option<String>) -> Value {
 }
 
 fn csv(answer: &Answer) -> String {
-    let header = answer.columns.iter().map(|column| quoted(&column.name)).collect::<Vec<_>>().join(",");
+    let header =
+        answer.columns.iter().map(|column| quoted(&column.name)).collect::<Vec<_>>().join(",");
     let row = |row: &Vec<Option<String>>| {
         // An empty text is quoted, so that it can be told from NULL.
         let cell = |cell: &Option<String>| cell.as_deref().map_or_else(String::new, quoted);
@@ -133,8 +146,16 @@ mod tests {
         let column = |name: &str, kind| Column { name: name.to_owned(), kind };
         let row = |cells: [Option<&str>; 3]| cells.map(|cell| cell.map(str::to_owned)).to_vec();
         Answer {
-            columns: vec![column("name", Kind::Text), column("n", Kind::Number), column("ok", Kind::Bool)],
-            rows: vec![row([Some("inventory"), Some("7"), Some("t")]), row([Some("a, \"b\"\u{1b}[2J"), Some("-1.5"), None]), row([Some(""), Some("NaN"), Some("f")])],
+            columns: vec![
+                column("name", Kind::Text),
+                column("n", Kind::Number),
+                column("ok", Kind::Bool),
+            ],
+            rows: vec![
+                row([Some("inventory"), Some("7"), Some("t")]),
+                row([Some("a, \"b\"\u{1b}[2J"), Some("-1.5"), None]),
+                row([Some(""), Some("NaN"), Some("f")]),
+            ],
         }
     }
 
@@ -153,14 +174,20 @@ mod tests {
     fn json_has_numbers_truth_and_null() {
         let rows: Vec<Value> = serde_json::from_str(&render(&answer(), Format::Json)).unwrap();
         assert_eq!(rows[0], serde_json::json!({"name": "inventory", "n": 7, "ok": true}));
-        assert_eq!(rows[1], serde_json::json!({"name": "a, \"b\"\u{1b}[2J", "n": -1.5, "ok": null}));
+        assert_eq!(
+            rows[1],
+            serde_json::json!({"name": "a, \"b\"\u{1b}[2J", "n": -1.5, "ok": null})
+        );
         assert_eq!(rows[2], serde_json::json!({"name": "", "n": "NaN", "ok": false}));
         assert_eq!(render(&Answer::default(), Format::Json), "[]\n");
     }
 
     #[test]
     fn csv_quotes_what_needs_it() {
-        assert_eq!(render(&answer(), Format::Csv), "name,n,ok\r\ninventory,7,t\r\n\"a, \"\"b\"\"\u{1b}[2J\",-1.5,\r\n\"\",NaN,f\r\n");
+        assert_eq!(
+            render(&answer(), Format::Csv),
+            "name,n,ok\r\ninventory,7,t\r\n\"a, \"\"b\"\"\u{1b}[2J\",-1.5,\r\n\"\",NaN,f\r\n"
+        );
     }
 
     #[test]

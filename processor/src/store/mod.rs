@@ -57,7 +57,10 @@ pub struct Store {
 
 impl Store {
     /// A store whose ring tables together hold at most `limit` bytes, shared out by their weights.
-    pub fn new(limit: usize, specs: impl IntoIterator<Item = TableSpec>) -> Result<Self, StoreError> {
+    pub fn new(
+        limit: usize,
+        specs: impl IntoIterator<Item = TableSpec>,
+    ) -> Result<Self, StoreError> {
         let specs: Vec<TableSpec> = specs.into_iter().collect();
         let weights: usize = specs.iter().map(|spec| spec.keep.weight()).sum();
         let mut tables = BTreeMap::new();

@@ -131,7 +131,8 @@ impl Queries {
 }
 
 async fn plan(context: &SessionContext, text: &str) -> Result<Arc<dyn ExecutionPlan>> {
-    let only_read = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    let only_read =
+        SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
     let plan = context.sql_with_options(text, only_read).await?.create_physical_plan().await?;
     plan.transform_up(lift_limit).data()
 }
@@ -140,20 +141,27 @@ async fn plan(context: &SessionContext, text: &str) -> Result<Arc<dyn ExecutionP
 /// the limit goes into a node above it.
 fn lift_limit(node: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
     let scan = node.downcast_ref::<StreamingTableExec>();
-    let Some((limit, all)) = scan.and_then(|scan| Some((scan.limit()?, scan.with_fetch(None)?))) else {
+    let Some((limit, all)) = scan.and_then(|scan| Some((scan.limit()?, scan.with_fetch(None)?)))
+    else {
         return Ok(Transformed::no(node));
     };
     Ok(Transformed::yes(Arc::new(GlobalLimitExec::new(all, 0, Some(limit)))))
 }
 
 /// All rows of a run, up to `limit` bytes.
-async fn collect(plan: Arc<dyn ExecutionPlan>, context: &SessionContext, limit: usize) -> Result<Vec<RecordBatch>> {
+async fn collect(
+    plan: Arc<dyn ExecutionPlan>,
+    context: &SessionContext,
+    limit: usize,
+) -> Result<Vec<RecordBatch>> {
     let mut stream = execute_stream(plan, context.task_ctx())?;
     let (mut batches, mut bytes) = (Vec::new(), 0);
     while let Some(batch) = stream.try_next().await? {
         bytes += batch.get_array_memory_size();
         if bytes > limit {
-            return Err(DataFusionError::ResourcesExhausted(format!("the result is larger than {limit} bytes")));
+            return Err(DataFusionError::ResourcesExhausted(format!(
+                "the result is larger than {limit} bytes"
+            )));
         }
         batches.push(batch);
     }

@@ -42,10 +42,15 @@ impl Rows {
     pub fn new(batches: &[RecordBatch]) -> Result<Self, ColumnError> {
         let Some(first) = batches.first() else { return Ok(Rows::default()) };
         let fields = first.schema_ref().fields();
-        let names = fields.iter().enumerate().map(|(index, field)| (field.name().clone(), index)).collect();
+        let names =
+            fields.iter().enumerate().map(|(index, field)| (field.name().clone(), index)).collect();
         let plain = |batch: &RecordBatch| {
             let columns = batch.columns().iter().zip(fields);
-            columns.map(|(column, field)| plain(column).map_err(|problem| error(field.name(), problem))).collect()
+            columns
+                .map(|(column, field)| {
+                    plain(column).map_err(|problem| error(field.name(), problem))
+                })
+                .collect()
         };
         let batches = batches.iter().map(plain).collect::<Result<_, _>>()?;
         Ok(Rows { names, batches })
@@ -78,7 +83,8 @@ impl<'a> RowRef<'a> {
     /// A text, or null.
     pub fn text_opt(&self, name: &str) -> Result<Option<&'a str>, ColumnError> {
         let column = self.column(name)?;
-        let strings = column.as_string_opt::<i32>().ok_or_else(|| mismatch(name, column, "text"))?;
+        let strings =
+            column.as_string_opt::<i32>().ok_or_else(|| mismatch(name, column, "text"))?;
         Ok(strings.is_valid(self.index).then(|| strings.value(self.index)))
     }
 
@@ -90,7 +96,9 @@ impl<'a> RowRef<'a> {
     /// An integer, or null.
     pub fn int_opt(&self, name: &str) -> Result<Option<i64>, ColumnError> {
         let column = self.column(name)?;
-        let ints = column.as_primitive_opt::<Int64Type>().ok_or_else(|| mismatch(name, column, "an integer"))?;
+        let ints = column
+            .as_primitive_opt::<Int64Type>()
+            .ok_or_else(|| mismatch(name, column, "an integer"))?;
         Ok(ints.is_valid(self.index).then(|| ints.value(self.index)))
     }
 
@@ -105,7 +113,9 @@ impl<'a> RowRef<'a> {
         if let Some(floats) = column.as_primitive_opt::<Float64Type>() {
             return Ok(floats.is_valid(self.index).then(|| floats.value(self.index)));
         }
-        let ints = column.as_primitive_opt::<Int64Type>().ok_or_else(|| mismatch(name, column, "a number"))?;
+        let ints = column
+            .as_primitive_opt::<Int64Type>()
+            .ok_or_else(|| mismatch(name, column, "a number"))?;
         Ok(ints.is_valid(self.index).then(|| ints.value(self.index) as f64))
     }
 
@@ -120,7 +130,9 @@ impl<'a> RowRef<'a> {
         if let Some(times) = column.as_primitive_opt::<TimestampNanosecondType>() {
             return Ok(times.is_valid(self.index).then(|| Time(times.value(self.index))));
         }
-        let ints = column.as_primitive_opt::<Int64Type>().ok_or_else(|| mismatch(name, column, "a time"))?;
+        let ints = column
+            .as_primitive_opt::<Int64Type>()
+            .ok_or_else(|| mismatch(name, column, "a time"))?;
         Ok(ints.is_valid(self.index).then(|| Time(ints.value(self.index))))
     }
 
@@ -132,7 +144,8 @@ impl<'a> RowRef<'a> {
     /// A truth value, or null.
     pub fn bool_opt(&self, name: &str) -> Result<Option<bool>, ColumnError> {
         let column = self.column(name)?;
-        let bools = column.as_boolean_opt().ok_or_else(|| mismatch(name, column, "a truth value"))?;
+        let bools =
+            column.as_boolean_opt().ok_or_else(|| mismatch(name, column, "a truth value"))?;
         Ok(bools.is_valid(self.index).then(|| bools.value(self.index)))
     }
 
@@ -158,7 +171,9 @@ fn plain(column: &ArrayRef) -> Result<ArrayRef, String> {
         Utf8View | LargeUtf8 | Null => Utf8,
         Int8 | Int16 | Int32 | UInt8 | UInt16 | UInt32 => Int64,
         UInt64 => return exact(column, Int64),
-        Float16 | Float32 | Decimal32(..) | Decimal64(..) | Decimal128(..) | Decimal256(..) => Float64,
+        Float16 | Float32 | Decimal32(..) | Decimal64(..) | Decimal128(..) | Decimal256(..) => {
+            Float64
+        }
         Timestamp(_, zone) => return exact(column, Timestamp(TimeUnit::Nanosecond, zone.clone())),
         // Other types can be selected as long as nobody asks for them.
         _ => return Ok(column.clone()),

@@ -17,7 +17,8 @@ use datafusion::{
     },
     physical_optimizer::PhysicalOptimizerRule,
     physical_plan::{
-        ExecutionPlan, coop::CooperativeExec, stream::RecordBatchStreamAdapter, streaming::PartitionStream,
+        ExecutionPlan, coop::CooperativeExec, stream::RecordBatchStreamAdapter,
+        streaming::PartitionStream,
     },
     prelude::{SessionConfig, SessionContext},
 };
@@ -65,7 +66,9 @@ pub fn session(database: &str, memory: usize) -> Result<SessionContext> {
     options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     let runtime = RuntimeEnvBuilder::new()
         .with_memory_limit(memory, 1.0)
-        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+        .with_disk_manager_builder(
+            DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled),
+        )
         .build_arc()?;
     let state = SessionStateBuilder::new()
         .with_config(config)
@@ -82,10 +85,20 @@ pub fn session(database: &str, memory: usize) -> Result<SessionContext> {
 struct YieldAfterJoins;
 
 impl PhysicalOptimizerRule for YieldAfterJoins {
-    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        let multiplies = |node: &Arc<dyn ExecutionPlan>| node.name().ends_with("JoinExec") || node.name() == "UnnestExec";
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        _: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let multiplies = |node: &Arc<dyn ExecutionPlan>| {
+            node.name().ends_with("JoinExec") || node.name() == "UnnestExec"
+        };
         plan.transform_up(|node| {
-            Ok(if multiplies(&node) { Transformed::yes(Arc::new(CooperativeExec::new(node)) as _) } else { Transformed::no(node) })
+            Ok(if multiplies(&node) {
+                Transformed::yes(Arc::new(CooperativeExec::new(node)) as _)
+            } else {
+                Transformed::no(node)
+            })
         })
         .data()
     }

@@ -123,7 +123,8 @@ impl Table {
         if self.spec.keep != Keep::Replace {
             return Err(self.kind("a ring", "replace"));
         }
-        let batches = batches.into_iter().map(|batch| self.checked(batch)).collect::<Result<Vec<_>, _>>()?;
+        let batches =
+            batches.into_iter().map(|batch| self.checked(batch)).collect::<Result<Vec<_>, _>>()?;
         let mut fresh = Held::default();
         batches.into_iter().for_each(|batch| fresh.push(batch));
         *self.held.write().unwrap_or_else(PoisonError::into_inner) = fresh;
@@ -172,7 +173,8 @@ impl Held {
             }
             let joined = concat_batches(older.schema_ref(), [&*older, &*newer])?;
             let apart = older.get_array_memory_size() + newer.get_array_memory_size();
-            self.stats.bytes = self.stats.bytes + joined.get_array_memory_size() as u64 - apart as u64;
+            self.stats.bytes =
+                self.stats.bytes + joined.get_array_memory_size() as u64 - apart as u64;
             self.batches.truncate(self.batches.len() - 2);
             self.batches.push_back(joined);
         }

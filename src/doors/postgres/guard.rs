@@ -104,9 +104,11 @@ impl Guard {
 
     async fn turn(&self) -> PgWireResult<Turn> {
         match timeout(WAIT, self.turns.clone().acquire_owned()).await {
-            Ok(Ok(permit)) => {
-                Ok(Turn { _permit: Arc::new(permit), deadline: Instant::now() + self.run, run: self.run })
-            }
+            Ok(Ok(permit)) => Ok(Turn {
+                _permit: Arc::new(permit),
+                deadline: Instant::now() + self.run,
+                run: self.run,
+            }),
             _ => Err(error("53300", format!("{QUERIES} queries are running already; try again"))),
         }
     }
@@ -114,7 +116,8 @@ impl Guard {
 
 impl Turn {
     async fn within<T>(&self, work: impl Future<Output = T>) -> PgWireResult<T> {
-        let late = || error("57014", format!("the query took longer than {:?} and was stopped", self.run));
+        let late =
+            || error("57014", format!("the query took longer than {:?} and was stopped", self.run));
         if Instant::now() >= self.deadline {
             return Err(late());
         }
@@ -155,8 +158,10 @@ impl SimpleQueryHandler for Guard {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let turn = self.turn().await?;
-        let responses = turn.within(SimpleQueryHandler::do_query(&self.service, client, query)).await??;
-        let begun = join_all(responses.into_iter().map(|response| turn.clone().begin(response))).await;
+        let responses =
+            turn.within(SimpleQueryHandler::do_query(&self.service, client, query)).await??;
+        let begun =
+            join_all(responses.into_iter().map(|response| turn.clone().begin(response))).await;
         begun.into_iter().collect()
     }
 }
@@ -183,7 +188,9 @@ impl ExtendedQueryHandler for Guard {
         PgWireError: From<<C as Sink<PgWireBackendMessage>>::Error>,
     {
         let turn = self.turn().await?;
-        let response = turn.within(ExtendedQueryHandler::do_query(&self.service, client, portal, max_rows)).await??;
+        let response = turn
+            .within(ExtendedQueryHandler::do_query(&self.service, client, portal, max_rows))
+            .await??;
         turn.begin(response).await
     }
 }

@@ -15,7 +15,10 @@ use datafusion_postgres::{
     QueryHook,
     hooks::HookClient,
     pgwire::{
-        api::{ClientInfo, results::{Response, Tag}},
+        api::{
+            ClientInfo,
+            results::{Response, Tag},
+        },
         error::{ErrorInfo, PgWireError, PgWireResult},
     },
 };
@@ -86,9 +89,9 @@ fn setting(set: &Set) -> Option<PgWireResult<Response>> {
         {
             None
         }
-        _ if set.to_string().to_lowercase().contains("datafusion") => {
-            Some(Err(refused("the engine's settings are shared by all clients and cannot be set here")))
-        }
+        _ if set.to_string().to_lowercase().contains("datafusion") => Some(Err(refused(
+            "the engine's settings are shared by all clients and cannot be set here",
+        ))),
         _ => Some(Ok(Response::Execution(Tag::new("SET")))),
     }
 }
@@ -107,12 +110,23 @@ async fn check(statement: &Statement, context: &SessionContext) -> PgWireResult<
         return Ok(());
     }
     let statement = PlanStatement::Statement(Box::new(statement.clone()));
-    let plan = context.state().statement_to_plan(statement).await.map_err(|e| PgWireError::ApiError(Box::new(e)))?;
-    let queries = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
-    queries.verify_plan(&plan).map_err(|_| refused("only queries are answered here, nothing can be changed"))
+    let plan = context
+        .state()
+        .statement_to_plan(statement)
+        .await
+        .map_err(|e| PgWireError::ApiError(Box::new(e)))?;
+    let queries =
+        SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+    queries
+        .verify_plan(&plan)
+        .map_err(|_| refused("only queries are answered here, nothing can be changed"))
 }
 
 /// `insufficient_privilege`
 fn refused(message: &str) -> PgWireError {
-    PgWireError::UserError(Box::new(ErrorInfo::new("ERROR".to_owned(), "42501".to_owned(), message.to_owned())))
+    PgWireError::UserError(Box::new(ErrorInfo::new(
+        "ERROR".to_owned(),
+        "42501".to_owned(),
+        message.to_owned(),
+    )))
 }

@@ -41,7 +41,9 @@ const ACCEPT_REST: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DoorError {
     /// It would be open to others than this machine.
-    #[error("SQL door: {0} is not a loopback address; the door asks for no password yet, so it opens on 127.0.0.1 or ::1 only")]
+    #[error(
+        "SQL door: {0} is not a loopback address; the door asks for no password yet, so it opens on 127.0.0.1 or ::1 only"
+    )]
     Exposed(SocketAddr),
     /// The address is taken, or not ours.
     #[error("SQL door: cannot listen on {address}: {source}")]
@@ -80,14 +82,20 @@ fn open(store: Arc<Store>, address: SocketAddr, run: Duration) -> Result<DoorHan
     let listener = StdListener::bind(address).map_err(listen)?;
     listener.set_nonblocking(true).map_err(listen)?;
     let address = listener.local_addr().map_err(listen)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(listen)?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(listen)?;
     let (close, closed) = oneshot::channel();
     let serve = move || runtime.block_on(serve(listener, store, run, closed));
     thread::Builder::new().name("tapio-sql".to_owned()).spawn(serve).map_err(listen)?;
     Ok(DoorHandle { address, _close: close })
 }
 
-async fn serve(listener: StdListener, store: Arc<Store>, run: Duration, mut closed: oneshot::Receiver<()>) {
+async fn serve(
+    listener: StdListener,
+    store: Arc<Store>,
+    run: Duration,
+    mut closed: oneshot::Receiver<()>,
+) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "SQL door: closed"),

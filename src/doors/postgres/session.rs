@@ -9,7 +9,9 @@ use datafusion::{
     functions::expr_fn::encode,
     prelude::{Expr, SessionContext, cast, ident, lit},
 };
-use datafusion_postgres::datafusion_pg_catalog::pg_catalog::{context::EmptyContextProvider, setup_pg_catalog};
+use datafusion_postgres::datafusion_pg_catalog::pg_catalog::{
+    context::EmptyContextProvider, setup_pg_catalog,
+};
 use tapio_processor::store::{Store, provider, session};
 
 /// The database's name for clients that ask.
@@ -23,7 +25,8 @@ pub(super) fn open(store: &Store) -> Result<SessionContext> {
     for table in store.tables() {
         context.register_table(table.name(), view(&context, provider(table)?)?)?;
     }
-    setup_pg_catalog(&context, CATALOG, EmptyContextProvider).map_err(|error| DataFusionError::External(error))?;
+    setup_pg_catalog(&context, CATALOG, EmptyContextProvider)
+        .map_err(|error| DataFusionError::External(error))?;
     Ok(context)
 }
 
@@ -46,10 +49,13 @@ fn view(context: &SessionContext, table: Arc<dyn TableProvider>) -> Result<Arc<d
 fn readable(field: &Field) -> Option<Expr> {
     let column = ident(field.name());
     match field.data_type() {
-        DataType::FixedSizeBinary(_) | DataType::Binary | DataType::LargeBinary | DataType::BinaryView => {
-            Some(encode(column, lit("hex")))
+        DataType::FixedSizeBinary(_)
+        | DataType::Binary
+        | DataType::LargeBinary
+        | DataType::BinaryView => Some(encode(column, lit("hex"))),
+        DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => {
+            Some(cast(column, DataType::Int64))
         }
-        DataType::UInt8 | DataType::UInt16 | DataType::UInt32 | DataType::UInt64 => Some(cast(column, DataType::Int64)),
         DataType::Dictionary(_, values) => Some(cast(column, values.as_ref().clone())),
         DataType::Timestamp(_, None) => {
             Some(cast(column, DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))))
