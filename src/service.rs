@@ -70,7 +70,6 @@ impl Service {
     }
 
     /// What the components share; commands that run beside the hop ask it for the analysis.
-    #[allow(dead_code, reason = "for commands that run beside the hop")]
     pub(crate) fn host(&self) -> &Arc<Host> {
         &self.host
     }

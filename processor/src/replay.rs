@@ -34,6 +34,7 @@ impl fmt::Display for Passed {
 }
 
 /// A merged stream of requests from recordings.
+#[derive(Default)]
 pub struct Recording {
     lanes: Vec<Lane>,
     heads: BinaryHeap<Reverse<(Time, usize)>>,
@@ -51,14 +52,14 @@ struct Lane {
 }
 
 /// Counts what is read of the file itself, compressed or not, for the progress bar.
-struct Counted {
-    file: File,
+struct Counted<R> {
+    content: R,
     read: Arc<AtomicU64>,
 }
 
-impl Read for Counted {
+impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.file.read(buffer)?;
+        let n = self.content.read(buffer)?;
         self.read.fetch_add(n as u64, Ordering::Relaxed);
         Ok(n)
     }
@@ -73,25 +74,43 @@ impl Recording {
         }
         files.sort();
         files.dedup();
-        let read = Arc::new(AtomicU64::new(0));
-        let mut recording =
-            Recording { lanes: Vec::new(), heads: BinaryHeap::new(), passed: Vec::new(), read: read.clone(), total: 0 };
+        let mut recording = Recording::default();
         for path in files {
             let in_file = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
             let file = File::open(&path).map_err(in_file)?;
-            recording.total += file.metadata().map_err(in_file)?.len();
-            let counted = Counted { file, read: read.clone() };
-            let lines: Box<dyn BufRead + Send> = if path.extension().is_some_and(|e| e == "zst") {
-                Box::new(BufReader::new(zstd::Decoder::new(counted).map_err(in_file)?))
-            } else {
-                Box::new(BufReader::new(counted))
-            };
-            recording.lanes.push(Lane { path, lines, number: 0, head: None, latest: Time::default() });
+            let length = file.metadata().map_err(in_file)?.len();
+            recording.add(path.clone(), length, file).map_err(in_file)?;
         }
-        for lane in 0..recording.lanes.len() {
-            recording.refill(lane);
-        }
+        recording.begin();
         Ok(recording)
+    }
+
+    /// A recording that is part of the program: names and contents of its files.
+    pub fn bundled(files: &[(&str, &'static [u8])]) -> io::Result<Self> {
+        let mut recording = Recording::default();
+        for (name, content) in files {
+            recording.add(PathBuf::from(name), content.len() as u64, *content)?;
+        }
+        recording.begin();
+        Ok(recording)
+    }
+
+    fn add(&mut self, path: PathBuf, length: u64, content: impl Read + Send + 'static) -> io::Result<()> {
+        let counted = Counted { content, read: self.read.clone() };
+        let lines: Box<dyn BufRead + Send> = if path.extension().is_some_and(|e| e == "zst") {
+            Box::new(BufReader::new(zstd::Decoder::new(counted)?))
+        } else {
+            Box::new(BufReader::new(counted))
+        };
+        self.total += length;
+        self.lanes.push(Lane { path, lines, number: 0, head: None, latest: Time::default() });
+        Ok(())
+    }
+
+    fn begin(&mut self) {
+        for lane in 0..self.lanes.len() {
+            self.refill(lane);
+        }
     }
 
     /// Bytes of the files, and how many of them have been read.

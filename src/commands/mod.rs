@@ -42,6 +42,7 @@ macro_rules! commands {
 }
 
 commands! {
+    Demo => demo,
     Validate => validate,
     Components => components,
     Replay => replay,

@@ -14,7 +14,7 @@ use tapio_proto::{Next, Signal};
 
 use crate::{
     config::{ComponentId, Node, Wrong, decode},
-    extensions::{HealthCheck, health_check},
+    extensions::{HealthCheck, Sql, health_check, sql},
     telemetry::{Health, Registry},
 };
 
@@ -62,11 +62,11 @@ pub(crate) static EXPORTERS: &[Component<MakeExporter>] = &[
     Component::new("summary", ALL, |body| exporter(body, summary::check, summary::start)),
 ];
 
-pub(crate) static EXTENSIONS: &[Component<MakeExtension>] =
-    &[Component::new("health_check", &[], |body| {
-        extension(body, HealthCheck::check, health_check)
-    })
-    .stability("Beta")];
+pub(crate) static EXTENSIONS: &[Component<MakeExtension>] = &[
+    Component::new("health_check", &[], |body| extension(body, HealthCheck::check, health_check))
+        .stability("Beta"),
+    Component::new("sql", &[], |body| extension(body, Sql::check, sql)),
+];
 
 /// A kind of component: how it is named, what it can do, and how its configuration becomes one.
 pub(crate) struct Component<M: 'static> {

@@ -14,11 +14,9 @@ use crate::{
     correlation::{hypotheses::Hypothesis, suspects::Graph, symptoms::Symptoms},
     kubernetes::Cluster,
     patterns::{Pattern, Patterns},
-    streaming::{Sample, WINDOW, Windows},
+    streaming::{Sample, Windows},
 };
 
-/// Facts of a workload told before the rest is counted.
-const MOST_LINES: usize = 8;
 /// Clock of a field manager has whole seconds; a first effect may seem to come before its cause.
 const SLACK: Duration = Duration::from_secs(2);
 
@@ -115,7 +113,7 @@ impl Teller<'_> {
                 kind: self.best.cause.kind.to_string(),
                 namespace: self.best.cause.namespace.to_string(),
                 name: self.best.cause.name.to_string(),
-                service: self.best.service.clone(),
+                service: self.cause_service(),
                 pattern: self.best.pattern.clone(),
                 time: self.best.cause_time,
                 change: change.clone(),
@@ -137,8 +135,17 @@ impl Teller<'_> {
     fn events(&self) -> Vec<&Event> {
         let until = self.plot.resolved.unwrap_or(self.view.now);
         let all = self.view.facts.around(&self.best.workload, &self.best.service, self.best.cause_time - SLACK, until);
-        let recovers = |e: &&Event| e.severity != "info" || e.r#type == "log.new";
-        all.into_iter().filter(recovers).collect()
+        // A container that comes up anew says what it always says at its start: new lines tell something
+        // only while the cause works on the container that runs, up to its first death.
+        let died = all.iter().find(|e| e.r#type == "container.terminated").map(|e| e.time);
+        let anew = self.best.cause == self.best.workload;
+        let tells = |e: &&Event| match e.r#type.as_str() {
+            "log.new" => !anew && died.is_none_or(|died| e.time < died),
+            // The Deployment repeats what its pods and its Service say.
+            "deployment.unavailable" => false,
+            _ => e.severity != "info",
+        };
+        all.into_iter().filter(tells).collect()
     }
 
     /// Failing services in the order in which the failure travels: near the cause first.
@@ -187,7 +194,7 @@ impl Teller<'_> {
 
     fn evidence(&self, rows: &[&Change], events: &[&Event]) -> Vec<Evidence> {
         let mut all = Vec::new();
-        let mut add = |time: Time, role: &str, on: &Entity, what: String, source: &str, sample: Option<Sample>| {
+        let mut add = |time: Time, role: &str, on: &Entity, (what, times): (String, usize), source: &str, sample: Option<Sample>| {
             all.push(Evidence {
                 story_id: self.plot.id.to_owned(),
                 time,
@@ -196,6 +203,7 @@ impl Teller<'_> {
                 entity_namespace: on.namespace.to_string(),
                 entity_name: on.name.to_string(),
                 what,
+                times: i64::try_from(times).unwrap_or(i64::MAX),
                 source: source.to_owned(),
                 trace_id: sample.map(|s| hex(&s.trace_id)),
                 span_id: sample.map(|s| hex(&s.span_id)),
@@ -204,14 +212,14 @@ impl Teller<'_> {
         if let Some(first) = rows.first() {
             let by = if first.actor.is_empty() { String::new() } else { format!(" by {}", first.actor) };
             let what = format!("{} {}{by}: {}", self.best.cause, first.verb, words::change(rows));
-            add(self.best.cause_time, "cause", &self.best.cause, what, "changes", None);
+            add(self.best.cause_time, "cause", &self.best.cause, (what, 1), "changes", None);
         }
         for line in words::lines(events) {
             let on = line.first.entity();
-            add(line.first.time, "effect", &on, line.words(), "events", None);
+            add(line.first.time, "effect", &on, (line.words(), line.times), "events", None);
         }
         for (service, failure) in self.order() {
-            add(failure.since, "symptom", &service, self.failure_words(&service, failure), "windows", failure.sample);
+            add(failure.since, "symptom", &service, (self.failure_words(&service, failure), 1), "windows", failure.sample);
         }
         all.sort_by(|a, b| (a.time, role_rank(&a.role)).cmp(&(b.time, role_rank(&b.role))));
         all
@@ -244,15 +252,21 @@ impl Teller<'_> {
             } else {
                 Entity::new("Container", &e.entity_namespace, &e.container)
             };
-            chain.push(link(&on, &service, line.words(), e.time));
+            chain.push(link(&on, &service, line.counted(), e.time));
         }
         if let Some(line) = lines.iter().find(|l| l.first.r#type == "endpoints.empty") {
-            chain.push(link(&front(best), &service, line.words(), line.first.time));
+            chain.push(link(&front(best), &service, line.counted(), line.first.time));
         }
         for (s, failure) in self.order() {
             chain.push(link(&s, &s.name, self.failure_words(&s, failure), failure.since));
         }
         chain
+    }
+
+    /// The service that the cause belongs to: of a resolver the resolver's, else the one where it shows.
+    fn cause_service(&self) -> String {
+        let resolver = (self.best.relation == "resolves").then(|| self.view.cluster.resolver()).flatten();
+        resolver.map_or_else(|| self.best.service.clone(), |dns| self.view.graph.service(&dns).name.to_string())
     }
 
     fn cause_events(&self) -> Vec<&Event> {
@@ -373,6 +387,7 @@ fn unexplained(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evidence>) {
         entity_namespace: s.namespace.to_string(),
         entity_name: s.name.to_string(),
         what,
+        times: 1,
         source: "windows".to_owned(),
         trace_id: f.sample.map(|s| hex(&s.trace_id)),
         span_id: f.sample.map(|s| hex(&s.span_id)),
@@ -482,9 +497,4 @@ fn round(confidence: f64) -> f64 {
 /// Lower-case hexadecimal.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// Window in which an instant lies, to its end.
-pub fn window_end(time: Time) -> Time {
-    time.bucket(WINDOW) + Duration::from_nanos(WINDOW as u64)
 }

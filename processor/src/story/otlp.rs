@@ -40,7 +40,7 @@ impl Sent {
         }
         let sent = self.evidence.entry(story.id.clone()).or_default();
         let fresh: Vec<&Evidence> =
-            evidence.iter().filter(|e| sent.insert((e.time, format!("{}/{}", e.entity_name, e.role)))).collect();
+            evidence.iter().filter(|e| sent.insert(e.key())).collect();
         let mut spans = Vec::new();
         let mut count = 0;
         if matches!(telling, Telling::Opened(..)) {

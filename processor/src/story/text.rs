@@ -33,7 +33,7 @@ pub fn render(story: &Story, evidence: &[Evidence], now: Time) -> String {
     for fact in evidence.iter().take(MOST_FACTS) {
         let offset = fact.time.seconds_since(since).round();
         let offset = if offset > 0.0 && story.root_cause.is_some() { format!("+{}", words::lasting(offset)) } else { String::new() };
-        out.extend(timed(&fact.time.clock(), &fact.what, &offset));
+        out.extend(timed(&fact.time.clock(), &fact.line(), &offset));
     }
     if evidence.len() > MOST_FACTS {
         out.push(format!("  and {} more facts", evidence.len() - MOST_FACTS));

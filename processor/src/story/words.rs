@@ -111,11 +111,11 @@ pub fn lines<'a>(events: &[&'a Event]) -> Vec<Line<'a>> {
 }
 
 impl Line<'_> {
-    /// In words: `container inventory OOMKilled (exit 137), 4 times`.
+    /// In words: `container inventory OOMKilled (exit 137)`.
     pub fn words(&self) -> String {
         let e = self.first;
         let container = if e.container.is_empty() { "container".to_owned() } else { format!("container {}", e.container) };
-        let words = match e.r#type.as_str() {
+        match e.r#type.as_str() {
             "container.terminated" => {
                 let exit = e.value.map(|code| format!(" (exit {code:.0})")).unwrap_or_default();
                 let reason = if e.reason == "Error" { "dies" } else { &e.reason };
@@ -135,8 +135,12 @@ impl Line<'_> {
                 let said = if e.message.is_empty() { String::new() } else { format!(": {}", short(&e.message, 90)) };
                 format!("{} {}{said}", e.entity_name, if e.reason.is_empty() { &e.r#type } else { &e.reason })
             }
-        };
-        if self.times > 1 { format!("{words}, {} times so far", self.times) } else { words }
+        }
+    }
+
+    /// In words, and how often when that is more than once.
+    pub fn counted(&self) -> String {
+        if self.times > 1 { format!("{}, {} times so far", self.words(), self.times) } else { self.words() }
     }
 }
 

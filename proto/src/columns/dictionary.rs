@@ -178,6 +178,7 @@ mod tests {
         }
         assert!(column.generation() >= 2);
         column.push_text(&"ü".repeat(LONGEST_TEXT));
-        assert_eq!(read(&column.finish())[0].as_ref().unwrap().len(), LONGEST_TEXT);
+        let rows = read(&column.finish());
+        assert_eq!(rows.last().unwrap().as_ref().unwrap().len(), LONGEST_TEXT);
     }
 }

@@ -169,11 +169,28 @@ table! { "evidence" =>
         pub entity_name: String,
         /// The fact in words, with its numbers.
         pub what: String,
+        /// How often it has happened so far.
+        pub times: i64,
         /// Where it was seen: a table (`changes`, `events`, `windows`, `levels`).
         pub source: String,
         /// Hex id of one of the operator's own traces that shows it; null when there is none.
         pub trace_id: Option<String>,
         /// Hex id of the span in that trace.
         pub span_id: Option<String>,
+    }
+}
+
+impl Evidence {
+    /// What stays the same while its figures grow: tells one fact of a story from another.
+    pub fn key(&self) -> (Time, String) {
+        match self.role.as_str() {
+            "symptom" => (Time::default(), self.entity_name.clone()),
+            _ => (self.time, self.what.clone()),
+        }
+    }
+
+    /// The fact in words, and how often it has happened when that is more than once.
+    pub fn line(&self) -> String {
+        if self.times > 1 { format!("{}, {} times so far", self.what, self.times) } else { self.what.clone() }
     }
 }

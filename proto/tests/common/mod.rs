@@ -1,5 +1,5 @@
 //! Random OTLP messages, and requests around records under test.
-#![allow(dead_code, reason = "each test uses some of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses some of it")]
 
 use opentelemetry_proto::tonic::{
     collector::{
