@@ -1,6 +1,9 @@
 //! TLS towards backends: rustls with ring.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -84,7 +87,7 @@ impl ClientTls {
 
 fn certificates(
     key: &'static str,
-    file: &PathBuf,
+    file: &Path,
 ) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
     let all: Vec<_> = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect)
@@ -95,7 +98,7 @@ fn certificates(
     Ok(all)
 }
 
-fn unreadable(key: &'static str, file: &PathBuf, why: &dyn std::fmt::Display) -> ConfigError {
+fn unreadable(key: &'static str, file: &Path, why: &dyn std::fmt::Display) -> ConfigError {
     ConfigError::new(key, format!("{}: {why}", file.display()))
 }
 

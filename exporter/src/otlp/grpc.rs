@@ -129,7 +129,7 @@ impl GrpcClient {
                     Some(unsent) if again => {
                         again = false;
                         message = unsent;
-                        self.discard().await;
+                        self.channel.lock().await.sender = None;
                     }
                     _ => return Err(unavailable(&describe(error.error()))),
                 },
@@ -184,10 +184,6 @@ impl GrpcClient {
         });
         Ok(sender)
     }
-
-    async fn discard(&self) {
-        self.channel.lock().await.sender = None;
-    }
 }
 
 impl Consumer for GrpcClient {
@@ -198,8 +194,11 @@ impl Consumer for GrpcClient {
                 self.silent.store(0, Ordering::Relaxed);
                 return outcome;
             }
-            if self.silent.fetch_add(1, Ordering::Relaxed) + 1 >= SILENT {
-                self.discard().await;
+            // Whoever holds the lock is opening a new connection already.
+            if self.silent.fetch_add(1, Ordering::Relaxed) + 1 >= SILENT
+                && let Ok(mut channel) = self.channel.try_lock()
+            {
+                channel.sender = None;
             }
             Err(Status::new(
                 Code::DeadlineExceeded,

@@ -104,7 +104,7 @@ impl ServerTls {
     }
 }
 
-fn certificates(file: &PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn certificates(file: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let name = file.display().to_string();
     let all: Vec<_> = CertificateDer::pem_file_iter(file)
         .and_then(Iterator::collect)
