@@ -36,7 +36,7 @@ const FIRST_REQUEST_LIMIT: Duration = Duration::from_secs(30);
 /// Flow-control windows of HTTP/2: large enough that a usual request needs no window update.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
-/// The largest frame that peers may send; fewer, larger frames cost less (benches/README.md).
+/// The largest frame that peers may send; fewer, larger frames cost less.
 const MAX_FRAME: u32 = 1 << 20;
 
 /// What a port speaks and how long it waits.
