@@ -1,5 +1,7 @@
 //! The program as a person meets it at the terminal: commands, mistakes in a configuration, start and stop.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
@@ -242,20 +244,16 @@ impl Hop {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let mut stderr = BufReader::new(child.stderr.take().expect("it is piped"));
-        let mut start = Vec::new();
+        let stderr = BufReader::new(child.stderr.take().expect("it is piped"));
+        let mut hop = Hop { child, http, health, metrics, start: Vec::new(), stderr };
         loop {
             let mut line = String::new();
-            assert_ne!(
-                stderr.read_line(&mut line).expect("log lines are text"),
-                0,
-                "ended before it was ready: {start:#?}"
-            );
-            start.push(line);
-            if start.last().is_some_and(|line| {
-                line.contains("Everything is ready. Begin running and processing data.")
-            }) {
-                return Hop { child, http, health, metrics, start, stderr };
+            let read = hop.stderr.read_line(&mut line).expect("log lines are text");
+            assert_ne!(read, 0, "ended before it was ready: {:#?}", hop.start);
+            let ready = line.contains("Everything is ready. Begin running and processing data.");
+            hop.start.push(line);
+            if ready {
+                return hop;
             }
         }
     }
