@@ -41,8 +41,8 @@ impl Args {
         let mut text = harmless(text.trim_end(), true) + "\n";
         if self.evidence {
             let sql = format!(
-                "SELECT to_char(time, '%H:%M:%S') AS time, role, entity_kind AS kind, entity_namespace AS namespace, \
-                 entity_name AS name, what, source, trace_id FROM evidence WHERE story_id = '{}' ORDER BY evidence.time, role, what",
+                "SELECT to_char(time, '%H:%M:%S') AS clock, role, entity_kind AS kind, entity_namespace AS namespace, \
+                 entity_name AS name, what, source, trace_id FROM evidence WHERE story_id = '{}' ORDER BY time, role, what",
                 self.id
             );
             text += &format!("\nEvidence\n{}", render(&session.query(&sql)?, Format::Table));

@@ -1,12 +1,15 @@
 //! The session behind the door: the store's tables as PostgreSQL clients can read them.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
-use arrow::datatypes::{DataType, Field, TimeUnit};
+use arrow::datatypes::{DataType, Field, SchemaRef, TimeUnit};
+use async_trait::async_trait;
 use datafusion::{
-    catalog::TableProvider,
+    catalog::{Session, TableProvider},
     error::{DataFusionError, Result},
     functions::expr_fn::encode,
+    logical_expr::{LogicalPlan, TableType},
+    physical_plan::ExecutionPlan,
     prelude::{Expr, SessionContext, cast, ident, lit},
 };
 use datafusion_postgres::datafusion_pg_catalog::pg_catalog::{
@@ -19,11 +22,41 @@ const CATALOG: &str = "tapio";
 /// Memory of all queries of the door together, in bytes.
 const MEMORY: usize = 256 << 20;
 
+/// A table of the store, whatever it is made of: clients list tables (`\dt`) and views apart.
+#[derive(Debug)]
+struct Listed(Arc<dyn TableProvider>);
+
+#[async_trait]
+impl TableProvider for Listed {
+    fn schema(&self) -> SchemaRef {
+        self.0.schema()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn get_logical_plan(&self) -> Option<Cow<'_, LogicalPlan>> {
+        self.0.get_logical_plan()
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.0.scan(state, projection, filters, limit).await
+    }
+}
+
 /// A session of its own, apart from the engine's, over the same tables.
 pub(super) fn open(store: &Store) -> Result<SessionContext> {
     let context = session(CATALOG, MEMORY)?;
     for table in store.tables() {
-        context.register_table(table.name(), view(&context, provider(table)?)?)?;
+        let listed = Listed(view(&context, provider(table)?)?);
+        context.register_table(table.name(), Arc::new(listed))?;
     }
     setup_pg_catalog(&context, CATALOG, EmptyContextProvider)
         .map_err(|error| DataFusionError::External(error))?;

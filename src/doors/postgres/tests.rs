@@ -151,7 +151,11 @@ async fn clients_find_their_way() {
         "spans"
     );
     assert_eq!(
-        one(&client, "SELECT relname FROM pg_catalog.pg_class WHERE relname = 'spans'").await,
+        one(
+            &client,
+            "SELECT relname FROM pg_catalog.pg_class WHERE relkind = 'r' AND relname = 'spans'"
+        )
+        .await,
         "spans"
     );
     assert!(
