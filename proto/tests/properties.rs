@@ -14,7 +14,7 @@ use opentelemetry_proto::tonic::{
     common::v1::{AnyValue as Any, KeyValue, any_value::Value},
     metrics::v1::{metric::Data, number_data_point},
 };
-use proptest::prelude::*;
+use proptest::{prelude::*, test_runner::FileFailurePersistence};
 use prost::Message;
 use tapio_proto::{
     Signal, attr,
@@ -139,7 +139,11 @@ fn request() -> impl Strategy<Value = (Signal, Vec<u8>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    #![proptest_config(ProptestConfig {
+        cases: 128,
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn the_view_of_a_span_is_what_prost_decodes(request in common::traces()) {
@@ -205,6 +209,8 @@ proptest! {
     #[test]
     fn the_view_of_a_metric_is_what_prost_decodes(request in common::metrics()) {
         let bytes = request.encode_to_vec();
+        // prost takes -0.0 for the default and leaves it out.
+        let request = ExportMetricsServiceRequest::decode(&bytes[..]).unwrap();
         let records = walk(Signal::Metrics, &bytes);
         let metrics: Vec<_> = request.resource_metrics.iter().flat_map(|r| &r.scope_metrics).flat_map(|s| &s.metrics).collect();
         let mut points = 0;
