@@ -29,7 +29,11 @@ const REQUESTS: usize = 128;
 const ROUNDS: usize = 25;
 
 fn attribute(key: &str, value: Value) -> KeyValue {
-    KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
+    KeyValue {
+        key: key.to_owned(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    }
 }
 
 fn text(key: &str, value: &str) -> KeyValue {
@@ -53,7 +57,10 @@ fn request(number: usize) -> Bytes {
             attributes: vec![
                 text("http.request.method", "GET"),
                 text("url.path", "/api/v1/items"),
-                attribute("http.response.status_code", Value::IntValue(200 + 300 * i64::from(i % 50 == 0))),
+                attribute(
+                    "http.response.status_code",
+                    Value::IntValue(200 + 300 * i64::from(i % 50 == 0)),
+                ),
                 text("server.address", "catalogue.shop.svc"),
                 text("user_agent.original", "curl/8.0.1"),
                 text("network.protocol.version", "1.1"),
@@ -72,9 +79,11 @@ fn request(number: usize) -> Bytes {
         ],
         ..Resource::default()
     };
-    let scope = InstrumentationScope { name: "io.opentelemetry.http".to_owned(), ..Default::default() };
+    let scope =
+        InstrumentationScope { name: "io.opentelemetry.http".to_owned(), ..Default::default() };
     let scope = ScopeSpans { scope: Some(scope), spans: spans.collect(), ..Default::default() };
-    let group = ResourceSpans { resource: Some(resource), scope_spans: vec![scope], ..Default::default() };
+    let group =
+        ResourceSpans { resource: Some(resource), scope_spans: vec![scope], ..Default::default() };
     ExportTraceServiceRequest { resource_spans: vec![group] }.encode_to_vec().into()
 }
 
@@ -109,13 +118,17 @@ fn view(bytes: &[u8]) -> u64 {
 
 fn main() {
     let requests: Vec<Bytes> = (0..REQUESTS).map(request).collect();
-    let texts: Vec<String> = requests.iter().map(|r| json::from_proto(Signal::Traces, r).unwrap()).collect();
+    let texts: Vec<String> =
+        requests.iter().map(|r| json::from_proto(Signal::Traces, r).unwrap()).collect();
     let extra = encode_attributes(
         9,
         &[
             (attr::STORY_ID, attr::Value::Text("st-0123456789abcdef")),
             (attr::STORY_ROLE, attr::Value::Text("cause")),
-            (attr::STORY_TITLE, attr::Value::Text("cart cannot reach its database: pool exhausted")),
+            (
+                attr::STORY_TITLE,
+                attr::Value::Text("cart cannot reach its database: pool exhausted"),
+            ),
         ],
     );
     let mut columns = SpanColumns::default();
@@ -123,47 +136,80 @@ fn main() {
 
     type Step<'a> = (&'static str, Box<dyn FnMut(usize) + 'a>);
     let mut steps: Vec<Step<'_>> = vec![
-        ("prost decode + encode", Box::new(|i| {
-            let decoded = ExportTraceServiceRequest::decode(requests[i].clone()).unwrap();
-            black_box(decoded.encode_to_vec());
-        })),
-        ("prost decode", Box::new(|i| {
-            black_box(ExportTraceServiceRequest::decode(requests[i].clone()).unwrap());
-        })),
-        ("copy of the request", Box::new(|i| {
-            black_box(requests[i].to_vec());
-        })),
-        ("check", Box::new(|i| {
-            black_box(check(Signal::Traces, &requests[i]).unwrap());
-        })),
-        ("view of each span", Box::new(|i| {
-            black_box(view(&requests[i]));
-        })),
+        (
+            "prost decode + encode",
+            Box::new(|i| {
+                let decoded = ExportTraceServiceRequest::decode(requests[i].clone()).unwrap();
+                black_box(decoded.encode_to_vec());
+            }),
+        ),
+        (
+            "prost decode",
+            Box::new(|i| {
+                black_box(ExportTraceServiceRequest::decode(requests[i].clone()).unwrap());
+            }),
+        ),
+        (
+            "copy of the request",
+            Box::new(|i| {
+                black_box(requests[i].to_vec());
+            }),
+        ),
+        (
+            "check",
+            Box::new(|i| {
+                black_box(check(Signal::Traces, &requests[i]).unwrap());
+            }),
+        ),
+        (
+            "view of each span",
+            Box::new(|i| {
+                black_box(view(&requests[i]));
+            }),
+        ),
         ("view + columns", Box::new(|i| walk(&requests[i], &mut columns))),
-        ("splice 0 %", Box::new(|i| {
-            black_box(splice(Signal::Traces, &requests[i], |_| Decision::Nothing).unwrap());
-        })),
-        ("splice 1 %", Box::new(|i| {
-            let at = &mut one_in_100;
-            let decide = |_: &Record<'_>| {
-                *at += 1;
-                (*at % 100 == 0).then_some(&extra[..])
-            };
-            let mut decide = Some(decide);
-            black_box(splice(Signal::Traces, &requests[i], |_| match decide.take() {
-                Some(decide) => Decision::Each(Box::new(decide)),
-                None => Decision::Nothing,
-            }).unwrap());
-        })),
-        ("splice 100 %", Box::new(|i| {
-            black_box(splice(Signal::Traces, &requests[i], |_| Decision::All(&extra)).unwrap());
-        })),
-        ("JSON to protobuf", Box::new(|i| {
-            black_box(json::to_proto(Signal::Traces, texts[i].as_bytes()).unwrap());
-        })),
-        ("protobuf to JSON", Box::new(|i| {
-            black_box(json::from_proto(Signal::Traces, &requests[i]).unwrap());
-        })),
+        (
+            "splice 0 %",
+            Box::new(|i| {
+                black_box(splice(Signal::Traces, &requests[i], |_| Decision::Nothing).unwrap());
+            }),
+        ),
+        (
+            "splice 1 %",
+            Box::new(|i| {
+                let at = &mut one_in_100;
+                let decide = |_: &Record<'_>| {
+                    *at += 1;
+                    (*at % 100 == 0).then_some(&extra[..])
+                };
+                let mut decide = Some(decide);
+                black_box(
+                    splice(Signal::Traces, &requests[i], |_| match decide.take() {
+                        Some(decide) => Decision::Each(Box::new(decide)),
+                        None => Decision::Nothing,
+                    })
+                    .unwrap(),
+                );
+            }),
+        ),
+        (
+            "splice 100 %",
+            Box::new(|i| {
+                black_box(splice(Signal::Traces, &requests[i], |_| Decision::All(&extra)).unwrap());
+            }),
+        ),
+        (
+            "JSON to protobuf",
+            Box::new(|i| {
+                black_box(json::to_proto(Signal::Traces, texts[i].as_bytes()).unwrap());
+            }),
+        ),
+        (
+            "protobuf to JSON",
+            Box::new(|i| {
+                black_box(json::from_proto(Signal::Traces, &requests[i]).unwrap());
+            }),
+        ),
     ];
     let mut times = vec![Vec::with_capacity(ROUNDS); steps.len()];
     for _ in 0..ROUNDS {
@@ -180,7 +226,12 @@ fn main() {
             times[times.len() / 2]
         })
         .collect();
-    println!("{} spans of {} B, {SPANS} a request, {} B added where spliced", REQUESTS * SPANS, requests[0].len() / SPANS, extra.len());
+    println!(
+        "{} spans of {} B, {SPANS} a request, {} B added where spliced",
+        REQUESTS * SPANS,
+        requests[0].len() / SPANS,
+        extra.len()
+    );
     println!("| step | ns/span | of prost decode + encode |");
     println!("|---|---|---|");
     for ((name, _), median) in steps.iter().zip(&medians) {

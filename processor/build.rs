@@ -6,7 +6,9 @@ use std::{env, error::Error, fmt::Write as _, fs, path::Path};
 fn main() -> Result<(), Box<dyn Error>> {
     let here = env::var("CARGO_MANIFEST_DIR")?;
     let mut out = String::new();
-    for (constant, folder, ending) in [("QUERIES", "queries", "sql"), ("PATTERNS", "patterns", "yaml")] {
+    for (constant, folder, ending) in
+        [("QUERIES", "queries", "sql"), ("PATTERNS", "patterns", "yaml")]
+    {
         println!("cargo::rerun-if-changed={folder}");
         let mut files: Vec<_> = fs::read_dir(Path::new(&here).join(folder))?
             .filter_map(|entry| entry.ok().map(|entry| entry.path()))

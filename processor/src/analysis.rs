@@ -80,7 +80,10 @@ pub struct Analysis {
 
 impl Analysis {
     /// Starts the engine's thread, and the task that sends its stories on the current runtime.
-    pub fn start(config: AnalysisConfig, patterns: Arc<Patterns>) -> Result<Arc<Self>, CorrelationError> {
+    pub fn start(
+        config: AnalysisConfig,
+        patterns: Arc<Patterns>,
+    ) -> Result<Arc<Self>, CorrelationError> {
         let store = Engine::store(config.store_bytes)?;
         let engine = Engine::new(store.clone(), patterns)?;
         let (tee, inbox) = mpsc::sync_channel(QUEUE);
@@ -102,9 +105,15 @@ impl Analysis {
             stats: analysis.stats.clone(),
             told: analysis.told.clone(),
         };
-        thread::Builder::new().name("tapio-engine".to_owned()).spawn(move || worker.run()).map_err(|e| {
-            CorrelationError::Query(crate::store::QueryError { query: "engine".to_owned(), message: format!("no thread: {e}") })
-        })?;
+        thread::Builder::new()
+            .name("tapio-engine".to_owned())
+            .spawn(move || worker.run())
+            .map_err(|e| {
+                CorrelationError::Query(crate::store::QueryError {
+                    query: "engine".to_owned(),
+                    message: format!("no thread: {e}"),
+                })
+            })?;
         tokio::spawn(send(tellings, analysis.outlets.clone(), analysis.stats.clone()));
         Ok(analysis)
     }
@@ -170,7 +179,9 @@ impl Worker {
                     tellings
                 }
                 // Nothing comes: event time goes on as fast as the wall's, from where it stood.
-                Err(RecvTimeoutError::Timeout) if clock != Time::default() => self.engine.advance(clock + heard.elapsed()),
+                Err(RecvTimeoutError::Timeout) if clock != Time::default() => {
+                    self.engine.advance(clock + heard.elapsed())
+                }
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => return,
             };

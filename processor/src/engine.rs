@@ -211,7 +211,8 @@ impl Engine {
 
     /// One run of the DataFusion gear at event time `now`.
     fn pass(&mut self, now: Time) -> Vec<Telling> {
-        if !std::mem::take(&mut self.dirty) && self.symptoms.is_empty() && !self.stories.any_open() {
+        if !std::mem::take(&mut self.dirty) && self.symptoms.is_empty() && !self.stories.any_open()
+        {
             return Vec::new();
         }
         match self.try_pass(now) {
@@ -271,7 +272,13 @@ impl Engine {
             },
         );
         self.store.table(Level::TABLE)?.replace(vec![Level::batch(&levels)?])?;
-        let params = Params { now, lookback: now - LOOKBACK, recent: (now - RECENT).bucket(WINDOW), z: Z, least: LEAST };
+        let params = Params {
+            now,
+            lookback: now - LOOKBACK,
+            recent: (now - RECENT).bucket(WINDOW),
+            z: Z,
+            least: LEAST,
+        };
         self.store.table(Params::TABLE)?.replace(vec![Params::batch(&[params])?])?;
         if std::mem::take(&mut self.edges_changed) {
             let edges: Vec<Edge> = self.ended.iter().chain(self.edges.values()).cloned().collect();
@@ -282,7 +289,8 @@ impl Engine {
 
     fn publish_stories(&self, now: Time) -> Result<(), CorrelationError> {
         let all = self.stories.all();
-        let rows: Vec<StoryRow> = all.iter().map(|(s, e)| StoryRow::new(s, text::render(s, e, now))).collect();
+        let rows: Vec<StoryRow> =
+            all.iter().map(|(s, e)| StoryRow::new(s, text::render(s, e, now))).collect();
         let evidence: Vec<Evidence> = all.iter().flat_map(|(_, e)| e.iter().cloned()).collect();
         self.store.table(StoryRow::TABLE)?.replace(vec![StoryRow::batch(&rows)?])?;
         self.store.table(Evidence::TABLE)?.replace(vec![Evidence::batch(&evidence)?])?;
@@ -298,7 +306,9 @@ impl Engine {
                     rows.into_iter().for_each(|row| self.facts.change(row));
                 }
                 Fact::Event(event) => self.event(event),
-                Fact::EdgeBegin(relation, from, to, time) => self.edge_begins(relation, from, to, time),
+                Fact::EdgeBegin(relation, from, to, time) => {
+                    self.edge_begins(relation, from, to, time)
+                }
                 Fact::EdgeEnd(relation, from, to, time) => self.edge_ends(relation, from, to, time),
                 Fact::Gone(entity, time) => self.gone(&entity, time),
             }
@@ -347,7 +357,12 @@ impl Engine {
     }
 
     fn gone(&mut self, entity: &Entity, time: Time) {
-        let of_it: Vec<_> = self.edges.keys().filter(|(_, from, to)| from == entity || to == entity).cloned().collect();
+        let of_it: Vec<_> = self
+            .edges
+            .keys()
+            .filter(|(_, from, to)| from == entity || to == entity)
+            .cloned()
+            .collect();
         for (relation, from, to) in of_it {
             self.edge_ends(relation, from, to, time);
         }

@@ -34,7 +34,8 @@ impl Marks {
         let mut marks = Marks::default();
         for story in stories {
             let namespaces = story.chain.iter().filter(|link| !link.service.is_empty());
-            let of_service: HashMap<&str, &str> = namespaces.map(|l| (l.service.as_str(), l.namespace.as_str())).collect();
+            let of_service: HashMap<&str, &str> =
+                namespaces.map(|l| (l.service.as_str(), l.namespace.as_str())).collect();
             let root = story.root_cause.as_ref();
             let last = story.chain.last().map(|link| link.service.as_str());
             for service in &story.affected.services {
@@ -44,7 +45,9 @@ impl Marks {
                     _ => "effect",
                 };
                 let namespace = of_service.get(service.as_str()).copied().unwrap_or_default();
-                marks.services.insert((namespace.into(), service.as_str().into()), encode(story, role));
+                marks
+                    .services
+                    .insert((namespace.into(), service.as_str().into()), encode(story, role));
             }
             for pod in &story.affected.pods {
                 let namespace = root.map(|r| r.namespace.as_str()).unwrap_or_default();
@@ -64,15 +67,22 @@ impl Marks {
         for attribute in resource.attributes().flatten() {
             match attribute.key {
                 attr::SERVICE_NAME => service = attribute.value.as_str().unwrap_or_default(),
-                attr::K8S_NAMESPACE_NAME => namespace = attribute.value.as_str().unwrap_or_default(),
-                attr::SERVICE_NAMESPACE if namespace.is_empty() => namespace = attribute.value.as_str().unwrap_or_default(),
+                attr::K8S_NAMESPACE_NAME => {
+                    namespace = attribute.value.as_str().unwrap_or_default()
+                }
+                attr::SERVICE_NAMESPACE if namespace.is_empty() => {
+                    namespace = attribute.value.as_str().unwrap_or_default()
+                }
                 attr::K8S_POD_NAME => pod = attribute.value.as_str().unwrap_or_default(),
                 _ => {}
             }
         }
         let at = usize::from(signal == Signal::Logs);
-        let by_service = self.services.get(&(namespace.into(), service.into()) as &(Box<str>, Box<str>));
-        by_service.or_else(|| self.pods.get(&(namespace.into(), pod.into()) as &(Box<str>, Box<str>))).map(|mark| &mark[at])
+        let by_service =
+            self.services.get(&(namespace.into(), service.into()) as &(Box<str>, Box<str>));
+        by_service
+            .or_else(|| self.pods.get(&(namespace.into(), pod.into()) as &(Box<str>, Box<str>)))
+            .map(|mark| &mark[at])
     }
 }
 
@@ -103,14 +113,14 @@ fn cut(text: &str) -> &str {
 }
 
 /// The `tapio` processor in one pipeline.
-pub struct Enricher {
+pub(crate) struct Enricher {
     analysis: Arc<Analysis>,
     next: Next,
 }
 
 impl Enricher {
     /// Passes on to `next`.
-    pub fn new(analysis: Arc<Analysis>, next: Next) -> Self {
+    pub(crate) fn new(analysis: Arc<Analysis>, next: Next) -> Self {
         Enricher { analysis, next }
     }
 
@@ -120,12 +130,14 @@ impl Enricher {
             return request;
         }
         let mut marked = 0;
-        let spliced = splice(request.signal, &request.bytes, |resource| match marks.find(request.signal, resource) {
-            Some(mark) => {
-                marked += 1;
-                Decision::All(mark)
+        let spliced = splice(request.signal, &request.bytes, |resource| {
+            match marks.find(request.signal, resource) {
+                Some(mark) => {
+                    marked += 1;
+                    Decision::All(mark)
+                }
+                None => Decision::Nothing,
             }
-            None => Decision::Nothing,
         });
         match spliced {
             Ok(bytes) => {

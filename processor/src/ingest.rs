@@ -61,7 +61,9 @@ impl Columns {
             store.table(Event::TABLE)?.append(Event::batch(&std::mem::take(&mut self.events))?)?;
         }
         if !self.changes.is_empty() {
-            store.table(Change::TABLE)?.append(Change::batch(&std::mem::take(&mut self.changes))?)?;
+            store
+                .table(Change::TABLE)?
+                .append(Change::batch(&std::mem::take(&mut self.changes))?)?;
         }
         Ok(())
     }
@@ -134,13 +136,16 @@ impl Engine {
         let (mut peer, mut error_type, mut http_status) = ("", "", None);
         for attribute in span.attributes().flatten() {
             match attribute.key {
-                "server.address" | "peer.service" | "net.peer.name" if kind == SpanKind::Client || kind == SpanKind::Producer => {
-                    if peer.is_empty() || attribute.key == "peer.service" {
-                        peer = attribute.value.as_str().unwrap_or_default();
-                    }
+                "server.address" | "peer.service" | "net.peer.name"
+                    if (kind == SpanKind::Client || kind == SpanKind::Producer)
+                        && (peer.is_empty() || attribute.key == "peer.service") =>
+                {
+                    peer = attribute.value.as_str().unwrap_or_default();
                 }
                 "error.type" => error_type = attribute.value.as_str().unwrap_or_default(),
-                "http.response.status_code" | "http.status_code" => http_status = attribute.value.as_int(),
+                "http.response.status_code" | "http.status_code" => {
+                    http_status = attribute.value.as_int()
+                }
                 _ => {}
             }
         }
@@ -169,7 +174,9 @@ impl Engine {
         let service = Entity::new("Service", origin.namespace, origin.service);
         let workload = match origin.workload {
             Some((kind, name)) => Some(Entity::new(kind, origin.namespace, name)),
-            None if !origin.pod.is_empty() => self.cluster.workload_of(origin.namespace, origin.pod),
+            None if !origin.pod.is_empty() => {
+                self.cluster.workload_of(origin.namespace, origin.pod)
+            }
             None => None,
         };
         if let Some(workload) = workload {
@@ -261,7 +268,14 @@ impl Engine {
                         let time = Time::from_unix_nano(point.time_unix_nano);
                         newest = newest.max(Some(time));
                         if let (Some(kind), Some(value)) = (resource_kind, point.value.as_f64()) {
-                            self.levels.add(origin.namespace, origin.pod, origin.container, kind, time, value);
+                            self.levels.add(
+                                origin.namespace,
+                                origin.pod,
+                                origin.container,
+                                kind,
+                                time,
+                                value,
+                            );
                         }
                     }
                 }
@@ -276,7 +290,7 @@ impl Engine {
 }
 
 /// The newest time in a request: end of a span, observation of a log record, time of a data point.
-pub fn newest(request: &Request) -> Option<Time> {
+pub(crate) fn newest(request: &Request) -> Option<Time> {
     let mut newest = None;
     for resource in RequestView::new(request.signal, &request.bytes).resources().flatten() {
         for scope in resource.scopes().flatten() {
@@ -284,9 +298,11 @@ pub fn newest(request: &Request) -> Option<Time> {
                 let time = match record {
                     Record::Span(span) => Some(Time::from_unix_nano(span.end_time_unix_nano)),
                     Record::Log(log) => Some(log_time(&log)),
-                    Record::Metric(metric) => {
-                        metric.points().flatten().map(|p| Time::from_unix_nano(p.time_unix_nano)).max()
-                    }
+                    Record::Metric(metric) => metric
+                        .points()
+                        .flatten()
+                        .map(|p| Time::from_unix_nano(p.time_unix_nano))
+                        .max(),
                 };
                 newest = newest.max(time);
             }
@@ -296,7 +312,8 @@ pub fn newest(request: &Request) -> Option<Time> {
 }
 
 fn log_time(log: &LogView<'_>) -> Time {
-    let time = if log.time_unix_nano == 0 { log.observed_time_unix_nano } else { log.time_unix_nano };
+    let time =
+        if log.time_unix_nano == 0 { log.observed_time_unix_nano } else { log.time_unix_nano };
     Time::from_unix_nano(time)
 }
 
@@ -309,8 +326,11 @@ fn severity(log: &LogView<'_>, body: &str) -> Severity {
         _ => {
             let start: String = body.chars().take(200).collect::<String>().to_ascii_lowercase();
             let bad = ["fatal", "panic", "error", "exception", "traceback", "segfault"];
-            if bad.iter().any(|word| start.contains(word)) { Severity::Error } else { Severity::Info }
+            if bad.iter().any(|word| start.contains(word)) {
+                Severity::Error
+            } else {
+                Severity::Info
+            }
         }
     }
 }
-

@@ -146,8 +146,11 @@ impl Patterns {
             what: error.to_string(),
         };
         let entries = fs::read_dir(folder).map_err(|e| unreadable(folder, e))?;
-        let mut files: Vec<_> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
-        files.retain(|path| path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml"));
+        let mut files: Vec<_> =
+            entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
+        files.retain(|path| {
+            path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml")
+        });
         files.sort();
         for file in files {
             let text = fs::read_to_string(&file).map_err(|e| unreadable(&file, e))?;
@@ -209,14 +212,19 @@ impl Patterns {
 
 impl Pattern {
     fn check(&self) -> Result<(), String> {
-        if self.id.is_empty() || !self.id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
+        if self.id.is_empty()
+            || !self.id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
+        {
             return Err(format!("id {:?}: expected letters, digits, '_' and '-'", self.id));
         }
         if !(0.0..=1.0).contains(&self.prior) {
             return Err(format!("prior {}: expected 0 to 1", self.prior));
         }
         if self.within_seconds().is_none() {
-            return Err(format!("within {:?}: expected a time such as 90s, 10m or 2h", self.within));
+            return Err(format!(
+                "within {:?}: expected a time such as 90s, 10m or 2h",
+                self.within
+            ));
         }
         if !self.see.iter().any(|effect| effect.weight > 0.0) {
             return Err("see: expected at least one effect with a weight above 0".to_owned());
@@ -229,7 +237,11 @@ impl Pattern {
             ("cause.relation", &cause.relation),
         ];
         for effect in self.see.iter().chain(&self.unless) {
-            texts.extend([("type", &effect.r#type), ("reason", &effect.reason), ("text", &effect.text)]);
+            texts.extend([
+                ("type", &effect.r#type),
+                ("reason", &effect.reason),
+                ("text", &effect.text),
+            ]);
         }
         for (key, text) in texts {
             if let Err(error) = regex::Regex::new(text) {
@@ -266,14 +278,16 @@ mod tests {
     fn every_builtin_pattern_is_well_formed_and_named_as_its_file() {
         let patterns = Patterns::builtin().unwrap();
         let names: Vec<_> = patterns.iter().map(|p| p.id.clone()).collect();
-        let files: Vec<_> = crate::files::PATTERNS.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let files: Vec<_> =
+            crate::files::PATTERNS.iter().map(|(name, _)| (*name).to_owned()).collect();
         assert_eq!(names, files);
     }
 
     #[test]
     fn a_malformed_pattern_is_refused_with_its_place() {
         let mut patterns = Patterns::builtin().unwrap();
-        let good = crate::files::PATTERNS.iter().find(|(name, _)| *name == "memory_leak").unwrap().1;
+        let good =
+            crate::files::PATTERNS.iter().find(|(name, _)| *name == "memory_leak").unwrap().1;
         for (from, to, says) in [
             ("prior: 0.45", "prior: 4.5", "prior 4.5: expected 0 to 1"),
             ("within: 2h", "within: soon", "within \"soon\""),

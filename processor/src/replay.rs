@@ -70,13 +70,15 @@ impl Recording {
     pub fn open(paths: &[PathBuf]) -> io::Result<Self> {
         let mut files = Vec::new();
         for path in paths {
-            collect(path, &mut files, 0).map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
+            collect(path, &mut files, 0)
+                .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))?;
         }
         files.sort();
         files.dedup();
         let mut recording = Recording::default();
         for path in files {
-            let in_file = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+            let in_file =
+                |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
             let file = File::open(&path).map_err(in_file)?;
             let length = file.metadata().map_err(in_file)?.len();
             recording.add(path.clone(), length, file).map_err(in_file)?;
@@ -95,7 +97,12 @@ impl Recording {
         Ok(recording)
     }
 
-    fn add(&mut self, path: PathBuf, length: u64, content: impl Read + Send + 'static) -> io::Result<()> {
+    fn add(
+        &mut self,
+        path: PathBuf,
+        length: u64,
+        content: impl Read + Send + 'static,
+    ) -> io::Result<()> {
         let counted = Counted { content, read: self.read.clone() };
         let lines: Box<dyn BufRead + Send> = if path.extension().is_some_and(|e| e == "zst") {
             Box::new(BufReader::new(zstd::Decoder::new(counted)?))
@@ -139,7 +146,11 @@ impl Recording {
                 Ok(Some(line)) => line,
                 Ok(None) => return,
                 Err(error) => {
-                    self.passed.push(Passed(format!("{}:{}: {error}; the rest of the file is passed over", lane.path.display(), lane.number)));
+                    self.passed.push(Passed(format!(
+                        "{}:{}: {error}; the rest of the file is passed over",
+                        lane.path.display(),
+                        lane.number
+                    )));
                     return;
                 }
             };
@@ -148,15 +159,23 @@ impl Recording {
             }
             let Some(signal) = json::signal_of(&line) else {
                 if lane.latest == Time::default() && lane.number == 1 {
-                    self.passed.push(Passed(format!("{}: no OTLP, passed over", lane.path.display())));
+                    self.passed
+                        .push(Passed(format!("{}: no OTLP, passed over", lane.path.display())));
                     return;
                 }
-                self.passed.push(Passed(format!("{}:{}: no OTLP request; the line is passed over", lane.path.display(), lane.number)));
+                self.passed.push(Passed(format!(
+                    "{}:{}: no OTLP request; the line is passed over",
+                    lane.path.display(),
+                    lane.number
+                )));
                 continue;
             };
-            let request = json::to_proto(signal, &line)
-                .map_err(|e| e.to_string())
-                .and_then(|bytes| check(signal, &bytes).map(|items| Request { signal, bytes, items }).map_err(|e| e.to_string()));
+            let request =
+                json::to_proto(signal, &line).map_err(|e| e.to_string()).and_then(|bytes| {
+                    check(signal, &bytes)
+                        .map(|items| Request { signal, bytes, items })
+                        .map_err(|e| e.to_string())
+                });
             match request {
                 Ok(request) => {
                     // A line without any time follows the one before it.
@@ -166,7 +185,11 @@ impl Recording {
                     return;
                 }
                 Err(error) => {
-                    self.passed.push(Passed(format!("{}:{}: {error}; the line is passed over", lane.path.display(), lane.number)));
+                    self.passed.push(Passed(format!(
+                        "{}:{}: {error}; the line is passed over",
+                        lane.path.display(),
+                        lane.number
+                    )));
                 }
             }
         }
@@ -179,7 +202,10 @@ impl Lane {
         self.number += 1;
         let n = self.lines.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)?;
         if n as u64 == LONGEST_LINE {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "the line is longer than 256 MiB"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the line is longer than 256 MiB",
+            ));
         }
         Ok((n > 0).then_some(line))
     }

@@ -30,7 +30,12 @@ pub fn check(signal: Signal, bytes: &[u8]) -> Result<usize, WireError> {
     Ok(items)
 }
 
-fn message(mut fields: Fields<'_>, schema: &Message, depth: u32, items: &mut usize) -> Result<(), WireError> {
+fn message(
+    mut fields: Fields<'_>,
+    schema: &Message,
+    depth: u32,
+    items: &mut usize,
+) -> Result<(), WireError> {
     *items += usize::from(schema.item);
     while let Some(field) = fields.next_field()? {
         let Some(known) = schema.field(field.number) else { continue };
@@ -96,9 +101,9 @@ pub(crate) fn is_utf8(text: &[u8]) -> bool {
     const HIGH: u64 = 0x8080_8080_8080_8080;
     let ascii = match text.last_chunk::<8>() {
         Some(last) => {
-            let chunks = text.chunks_exact(8).fold(0, |all, chunk| {
-                all | chunk.try_into().map_or(0, u64::from_ne_bytes)
-            });
+            let chunks = text
+                .chunks_exact(8)
+                .fold(0, |all, chunk| all | chunk.try_into().map_or(0, u64::from_ne_bytes));
             (chunks | u64::from_ne_bytes(*last)) & HIGH == 0
         }
         None => text.iter().fold(0, |all, byte| all | byte) < 0x80,

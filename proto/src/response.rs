@@ -40,7 +40,9 @@ pub fn decode_response(bytes: &[u8]) -> Result<Accepted, WireError> {
             let field = field?;
             match (field.number, field.value) {
                 (1, Value::Varint(rejected)) => partial.rejected = rejected as i64,
-                (2, Value::Len(text)) => partial.message = String::from_utf8_lossy(text).into_owned(),
+                (2, Value::Len(text)) => {
+                    partial.message = String::from_utf8_lossy(text).into_owned()
+                }
                 _ => {}
             }
         }
@@ -54,7 +56,8 @@ pub fn response_to_json(signal: Signal, accepted: &Accepted) -> String {
     if let Some(partial) = &accepted.partial {
         if partial.rejected != 0 {
             // 64-bit integers are strings in proto3 JSON.
-            inner.insert(rejected_name(signal).to_owned(), Json::from(partial.rejected.to_string()));
+            inner
+                .insert(rejected_name(signal).to_owned(), Json::from(partial.rejected.to_string()));
         }
         if !partial.message.is_empty() {
             inner.insert("errorMessage".to_owned(), Json::from(cut(&partial.message)));
@@ -71,10 +74,11 @@ pub fn response_from_json(text: &[u8]) -> Option<Accepted> {
     let Some(inner) = json.as_object()?.get("partialSuccess").and_then(Json::as_object) else {
         return Some(Accepted::default());
     };
-    let rejected = Signal::ALL.iter().find_map(|signal| match inner.get(rejected_name(*signal))? {
-        Json::String(text) => text.parse().ok(),
-        number => number.as_i64(),
-    });
+    let rejected =
+        Signal::ALL.iter().find_map(|signal| match inner.get(rejected_name(*signal))? {
+            Json::String(text) => text.parse().ok(),
+            number => number.as_i64(),
+        });
     let message = inner.get("errorMessage").and_then(Json::as_str).unwrap_or_default().to_owned();
     Some(accepted(PartialSuccess { rejected: rejected.unwrap_or(0), message }))
 }
@@ -107,9 +111,17 @@ mod tests {
             partial: Some(PartialSuccess { rejected, message: message.to_owned() }),
         };
         for signal in Signal::ALL {
-            for answer in [Accepted::default(), partial(7, "seven \"bad\""), partial(0, "old SDK"), partial(i64::MAX, "")] {
+            for answer in [
+                Accepted::default(),
+                partial(7, "seven \"bad\""),
+                partial(0, "old SDK"),
+                partial(i64::MAX, ""),
+            ] {
                 assert_eq!(decode_response(&encode_response(signal, &answer)), Ok(answer.clone()));
-                assert_eq!(response_from_json(response_to_json(signal, &answer).as_bytes()), Some(answer));
+                assert_eq!(
+                    response_from_json(response_to_json(signal, &answer).as_bytes()),
+                    Some(answer)
+                );
             }
         }
     }
@@ -117,10 +129,14 @@ mod tests {
     #[test]
     fn full_success_is_the_collectors() {
         assert_eq!(encode_response(Signal::Traces, &Accepted::default()), &[0x0a, 0x00][..]);
-        assert_eq!(response_to_json(Signal::Logs, &Accepted::default()), r#"{"partialSuccess":{}}"#);
+        assert_eq!(
+            response_to_json(Signal::Logs, &Accepted::default()),
+            r#"{"partialSuccess":{}}"#
+        );
         assert_eq!(decode_response(b""), Ok(Accepted::default()));
         assert_eq!(response_from_json(b"{}"), Some(Accepted::default()));
-        let warning = Accepted { partial: Some(PartialSuccess { rejected: 3, message: "no".to_owned() }) };
+        let warning =
+            Accepted { partial: Some(PartialSuccess { rejected: 3, message: "no".to_owned() }) };
         assert_eq!(
             response_to_json(Signal::Metrics, &warning),
             r#"{"partialSuccess":{"rejectedDataPoints":"3","errorMessage":"no"}}"#
@@ -136,7 +152,9 @@ mod tests {
 
     #[test]
     fn a_long_message_is_cut_at_a_character() {
-        let long = Accepted { partial: Some(PartialSuccess { rejected: 1, message: "ü".repeat(MAX_MESSAGE) }) };
+        let long = Accepted {
+            partial: Some(PartialSuccess { rejected: 1, message: "ü".repeat(MAX_MESSAGE) }),
+        };
         let bytes = encode_response(Signal::Traces, &long);
         let message = decode_response(&bytes).unwrap().partial.unwrap().message;
         assert_eq!(message.len(), MAX_MESSAGE);

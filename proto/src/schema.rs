@@ -248,7 +248,8 @@ static SPAN_LINK: Message = Message::new(&[
     one(6, "flags", Fixed32),
 ]);
 
-static STATUS: Message = Message::new(&[one(2, "message", String), one(3, "code", Enum(STATUS_CODES))]);
+static STATUS: Message =
+    Message::new(&[one(2, "message", String), one(3, "code", Enum(STATUS_CODES))]);
 
 const SPAN_KINDS: &[&str] = &[
     "SPAN_KIND_UNSPECIFIED",
@@ -414,7 +415,8 @@ static EXPONENTIAL_POINT: Message = Message::item(&[
     one(14, "zeroThreshold", Double),
 ]);
 
-static BUCKETS: Message = Message::new(&[one(1, "offset", Sint32), many(2, "bucketCounts", Uint64)]);
+static BUCKETS: Message =
+    Message::new(&[one(1, "offset", Sint32), many(2, "bucketCounts", Uint64)]);
 
 static SUMMARY_POINT: Message = Message::item(&[
     one(2, "startTimeUnixNano", Fixed64),
@@ -517,7 +519,8 @@ static FUNCTION: Message = Message::new(&[
     one(4, "startLine", Int64),
 ]);
 
-static PROFILE_LINK: Message = Message::new(&[one(1, "traceId", TraceId), one(2, "spanId", SpanId)]);
+static PROFILE_LINK: Message =
+    Message::new(&[one(1, "traceId", TraceId), one(2, "spanId", SpanId)]);
 
 static STACK: Message = Message::new(&[many(1, "locationIndices", Int32)]);
 

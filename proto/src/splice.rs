@@ -124,11 +124,14 @@ impl<'e> Plan<'_, 'e> {
                 while let Some(record) = records.next_field()? {
                     let (2, Value::Len(_)) = (record.number, record.value) else { continue };
                     let extra = match &mut decision {
-                        Decision::All(_) if seen_before && marked(records.nested(&record), attributes) => None,
-                        Decision::All(extra) => Some(*extra),
-                        Decision::Each(decide) => {
-                            Record::new(signal, records.nested(&record))?.and_then(|record| decide(&record))
+                        Decision::All(_)
+                            if seen_before && marked(records.nested(&record), attributes) =>
+                        {
+                            None
                         }
+                        Decision::All(extra) => Some(*extra),
+                        Decision::Each(decide) => Record::new(signal, records.nested(&record))?
+                            .and_then(|record| decide(&record)),
                         Decision::Nothing | Decision::Resource(_) => None,
                     };
                     if let Some(extra) = extra {

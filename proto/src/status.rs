@@ -199,7 +199,9 @@ impl Status {
             let field = field?;
             match (field.number, field.value) {
                 (1, Value::Varint(code)) => status.code = Code::from_i32(code as i32),
-                (2, Value::Len(text)) => status.message = String::from_utf8_lossy(text).into_owned(),
+                (2, Value::Len(text)) => {
+                    status.message = String::from_utf8_lossy(text).into_owned()
+                }
                 (3, Value::Len(any)) => {
                     if let Some(wait) = retry_info(any)? {
                         status.retry_after = Some(wait);
@@ -223,7 +225,8 @@ impl Status {
                 0 => format!("{}s", wait.as_secs()),
                 nanos => format!("{}.{nanos:09}s", wait.as_secs()),
             };
-            object.insert("details".to_owned(), json!([{"@type": RETRY_INFO, "retryDelay": delay}]));
+            object
+                .insert("details".to_owned(), json!([{"@type": RETRY_INFO, "retryDelay": delay}]));
         }
         Json::Object(object).to_string()
     }
@@ -241,7 +244,8 @@ impl Status {
         let details = object.get("details").and_then(Json::as_array);
         status.retry_after = details.into_iter().flatten().find_map(|detail| {
             (detail.get("@type")?.as_str()? == RETRY_INFO).then_some(())?;
-            let seconds: f64 = detail.get("retryDelay")?.as_str()?.strip_suffix('s')?.parse().ok()?;
+            let seconds: f64 =
+                detail.get("retryDelay")?.as_str()?.strip_suffix('s')?.parse().ok()?;
             Duration::try_from_secs_f64(seconds).ok()
         });
         Some(status)
@@ -303,7 +307,8 @@ mod tests {
 
     #[test]
     fn a_status_survives_protobuf_and_json() {
-        let full = Status::resource_exhausted("too much").with_retry_after(Duration::from_millis(1_250));
+        let full =
+            Status::resource_exhausted("too much").with_retry_after(Duration::from_millis(1_250));
         for status in [full, Status::unavailable("größer"), Status::new(Code::Ok, "")] {
             let bytes = status.encode();
             let back = Status::decode(&bytes).unwrap();
@@ -330,7 +335,9 @@ mod tests {
     #[test]
     fn details_we_do_not_know_are_passed_on() {
         let mut bytes = Status::unavailable("x").encode().to_vec();
-        put_message(&mut bytes, 3, |any| put_len_field(any, 1, b"type.googleapis.com/google.rpc.DebugInfo"));
+        put_message(&mut bytes, 3, |any| {
+            put_len_field(any, 1, b"type.googleapis.com/google.rpc.DebugInfo")
+        });
         let status = Status::decode(&bytes).unwrap();
         assert_eq!((status.code, status.retry_after), (Code::Unavailable, None));
         assert_eq!(status.encode(), bytes);
@@ -338,14 +345,26 @@ mod tests {
 
     #[test]
     fn codes_between_grpc_and_http() {
-        let grpc = [200, 503, 500, 400, 503, 500, 500, 403, 429, 500, 503, 503, 404, 500, 503, 503, 401];
+        let grpc =
+            [200, 503, 500, 400, 503, 500, 500, 403, 429, 500, 503, 503, 404, 500, 503, 503, 401];
         for (number, http) in (0..).zip(grpc) {
             assert_eq!(Code::from_i32(number) as i32, number);
             assert_eq!(Code::from_i32(number).http(), http, "{number}");
         }
         assert_eq!(Code::from_i32(17), Code::Unknown);
         assert_eq!(Code::from_i32(-1), Code::Unknown);
-        for (http, code) in [(400, 3), (401, 16), (403, 7), (404, 12), (429, 8), (502, 14), (503, 14), (504, 14), (500, 2), (409, 2)] {
+        for (http, code) in [
+            (400, 3),
+            (401, 16),
+            (403, 7),
+            (404, 12),
+            (429, 8),
+            (502, 14),
+            (503, 14),
+            (504, 14),
+            (500, 2),
+            (409, 2),
+        ] {
             assert_eq!(Code::from_http(http) as i32, code, "{http}");
         }
     }

@@ -64,7 +64,10 @@ impl fmt::Display for Fault {
             Fault::Utf8(field) => write!(f, "proto: field {field} contains invalid UTF-8"),
             Fault::Id { field, len } => {
                 let want = if field == "spanId" || field == "parentSpanId" { 8 } else { 16 };
-                write!(f, "proto: invalid length for field {field}: {len} bytes, expected 0 or {want}")
+                write!(
+                    f,
+                    "proto: invalid length for field {field}: {len} bytes, expected 0 or {want}"
+                )
             }
             Fault::Depth(limit) => {
                 write!(f, "proto: message nested deeper than {limit} levels")
@@ -443,7 +446,8 @@ mod tests {
 
     #[test]
     fn what_is_broken_says_where() {
-        let fault = |bytes: &[u8]| Fields::new(bytes).find_map(Result::err).map(|e| (e.what, e.offset));
+        let fault =
+            |bytes: &[u8]| Fields::new(bytes).find_map(Result::err).map(|e| (e.what, e.offset));
         assert_eq!(fault(&[0x08, 0x01, 0x12, 0x05, 1]), Some((Fault::Eof, 2)));
         assert_eq!(fault(&[0x08]), Some((Fault::Eof, 1)));
         assert_eq!(fault(&[0x09, 1, 2]), Some((Fault::Eof, 1)));
@@ -454,7 +458,10 @@ mod tests {
         assert_eq!(fault(&[0x0b, 0x08, 0x01]), Some((Fault::Eof, 3)));
         assert_eq!(fault(&[0x0e]), Some((Fault::WireType(6), 0)));
         assert_eq!(fault(&[0x0b; 5000]), Some((Fault::Depth(100), 100)));
-        assert_eq!(fault(&[0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]), Some((Fault::Eof, 0)));
+        assert_eq!(
+            fault(&[0x12, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]),
+            Some((Fault::Eof, 0))
+        );
         let text = Fields::new(&[0x08]).next().unwrap().unwrap_err().to_string();
         assert_eq!(text, "proto: unexpected EOF at byte 1");
     }

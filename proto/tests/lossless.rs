@@ -58,8 +58,12 @@ fn undo(bytes: &[u8], depth: u32, extra: &[u8]) -> Vec<u8> {
         let nested = if depth == 1 { field.number == 1 } else { field.number == 2 };
         match field.value {
             // Groups are field 1 of a request; scopes and records are field 2 of what they are in.
-            Value::Len(inner) if nested && depth < 3 => len(&mut out, field.number, &undo(inner, depth + 1, extra)),
-            Value::Len(inner) if nested => len(&mut out, field.number, inner.strip_suffix(extra).unwrap()),
+            Value::Len(inner) if nested && depth < 3 => {
+                len(&mut out, field.number, &undo(inner, depth + 1, extra))
+            }
+            Value::Len(inner) if nested => {
+                len(&mut out, field.number, inner.strip_suffix(extra).unwrap())
+            }
             _ => out.extend_from_slice(&bytes[field.start..field.end]),
         }
     }
@@ -149,34 +153,40 @@ fn l01_unknown_fields_survive_at_every_level() {
 #[test]
 fn l02_entity_refs_survive() {
     for signal in SIGNALS {
-        survives(signal, &bytes(|out| {
-            msg(out, 1, |group| {
-                msg(group, 1, |resource| {
-                    msg(resource, 3, |entity| {
-                        len(entity, 1, b"https://schema");
-                        len(entity, 2, b"service");
-                        len(entity, 3, b"service.name");
-                        len(entity, 3, b"service.namespace");
-                        len(entity, 4, b"service.version");
+        survives(
+            signal,
+            &bytes(|out| {
+                msg(out, 1, |group| {
+                    msg(group, 1, |resource| {
+                        msg(resource, 3, |entity| {
+                            len(entity, 1, b"https://schema");
+                            len(entity, 2, b"service");
+                            len(entity, 3, b"service.name");
+                            len(entity, 3, b"service.namespace");
+                            len(entity, 4, b"service.version");
+                        });
                     });
                 });
-            });
-        }));
+            }),
+        );
     }
 }
 
 #[test]
 fn l03_schema_urls_survive() {
     for signal in SIGNALS {
-        survives(signal, &bytes(|out| {
-            msg(out, 1, |group| {
-                msg(group, 2, |scope| {
-                    msg(scope, 2, |_| {});
-                    len(scope, 3, b"https://opentelemetry.io/schemas/1.44.0");
+        survives(
+            signal,
+            &bytes(|out| {
+                msg(out, 1, |group| {
+                    msg(group, 2, |scope| {
+                        msg(scope, 2, |_| {});
+                        len(scope, 3, b"https://opentelemetry.io/schemas/1.44.0");
+                    });
+                    len(group, 3, b"https://opentelemetry.io/schemas/1.0.0");
                 });
-                len(group, 3, b"https://opentelemetry.io/schemas/1.0.0");
-            });
-        }));
+            }),
+        );
     }
 }
 
@@ -195,19 +205,22 @@ fn l04_scopes_survive_and_absent_is_not_empty() {
         assert_ne!(absent, empty);
         survives(signal, &absent);
         survives(signal, &empty);
-        survives(signal, &bytes(|out| {
-            msg(out, 1, |group| {
-                msg(group, 2, |scope| {
-                    msg(scope, 1, |scope| {
-                        len(scope, 1, b"lib");
-                        len(scope, 2, b"1.2");
-                        kv(scope, 3, "a", "b");
-                        varint(scope, 4, 7);
+        survives(
+            signal,
+            &bytes(|out| {
+                msg(out, 1, |group| {
+                    msg(group, 2, |scope| {
+                        msg(scope, 1, |scope| {
+                            len(scope, 1, b"lib");
+                            len(scope, 2, b"1.2");
+                            kv(scope, 3, "a", "b");
+                            varint(scope, 4, 7);
+                        });
+                        msg(scope, 2, |_| {});
                     });
-                    msg(scope, 2, |_| {});
                 });
-            });
-        }));
+            }),
+        );
     }
 }
 
@@ -228,85 +241,110 @@ fn l05_groups_keep_their_number_and_order() {
             });
         };
         survives(signal, &bytes(|out| (0..2).for_each(|_| group(out))));
-        survives(signal, &bytes(|out| {
-            msg(out, 1, |group| {
-                msg(group, 2, |scope| msg(scope, 2, |_| {}));
-                msg(group, 1, |resource| kv(resource, 1, "service.name", "cart"));
-            });
-        }));
+        survives(
+            signal,
+            &bytes(|out| {
+                msg(out, 1, |group| {
+                    msg(group, 2, |scope| msg(scope, 2, |_| {}));
+                    msg(group, 1, |resource| kv(resource, 1, "service.name", "cart"));
+                });
+            }),
+        );
     }
 }
 
 #[test]
 fn l06_attributes_keep_order_and_duplicates() {
     for (signal, number) in [(Signal::Traces, 9), (Signal::Logs, 6)] {
-        survives(signal, &record(|record| {
-            for (key, value) in [("b", "1"), ("a", "2"), ("b", "3"), ("b", "1"), ("c", "")] {
-                kv(record, number, key, value);
-            }
-            // Neither key nor value.
-            msg(record, number, |_| {});
-        }));
+        survives(
+            signal,
+            &record(|record| {
+                for (key, value) in [("b", "1"), ("a", "2"), ("b", "3"), ("b", "1"), ("c", "")] {
+                    kv(record, number, key, value);
+                }
+                // Neither key nor value.
+                msg(record, number, |_| {});
+            }),
+        );
     }
 }
 
 #[test]
 fn l07_every_kind_of_value_survives() {
-    survives(Signal::Logs, &record(|log| {
-        msg(log, 5, |body| {
-            msg(body, 5, |array| {
-                msg(array, 1, |_| {});
-                msg(array, 1, |any| len(any, 1, b""));
-                msg(array, 1, |any| len(any, 1, "ü\u{0}\"\\😀".as_bytes()));
-                msg(array, 1, |any| varint(any, 2, 0));
-                msg(array, 1, |any| varint(any, 2, 1));
-                msg(array, 1, |any| varint(any, 3, 0));
-                msg(array, 1, |any| varint(any, 3, i64::MIN as u64));
-                msg(array, 1, |any| fixed64(any, 4, 0));
-                msg(array, 1, |any| len(any, 7, b""));
-                msg(array, 1, |any| len(any, 7, b"\x00\xff\xfe"));
-                msg(array, 1, |any| msg(any, 5, |_| {}));
-                msg(array, 1, |any| msg(any, 6, |_| {}));
-                msg(array, 1, |any| {
-                    msg(any, 6, |map| {
-                        kv(map, 1, "twice", "a");
-                        kv(map, 1, "twice", "b");
-                        msg(map, 1, |kv| len(kv, 1, b"no value"));
-                        msg(map, 1, |kv| msg(kv, 2, |any| msg(any, 5, |array| msg(array, 1, |any| varint(any, 3, 1)))));
+    survives(
+        Signal::Logs,
+        &record(|log| {
+            msg(log, 5, |body| {
+                msg(body, 5, |array| {
+                    msg(array, 1, |_| {});
+                    msg(array, 1, |any| len(any, 1, b""));
+                    msg(array, 1, |any| len(any, 1, "ü\u{0}\"\\😀".as_bytes()));
+                    msg(array, 1, |any| varint(any, 2, 0));
+                    msg(array, 1, |any| varint(any, 2, 1));
+                    msg(array, 1, |any| varint(any, 3, 0));
+                    msg(array, 1, |any| varint(any, 3, i64::MIN as u64));
+                    msg(array, 1, |any| fixed64(any, 4, 0));
+                    msg(array, 1, |any| len(any, 7, b""));
+                    msg(array, 1, |any| len(any, 7, b"\x00\xff\xfe"));
+                    msg(array, 1, |any| msg(any, 5, |_| {}));
+                    msg(array, 1, |any| msg(any, 6, |_| {}));
+                    msg(array, 1, |any| {
+                        msg(any, 6, |map| {
+                            kv(map, 1, "twice", "a");
+                            kv(map, 1, "twice", "b");
+                            msg(map, 1, |kv| len(kv, 1, b"no value"));
+                            msg(map, 1, |kv| {
+                                msg(kv, 2, |any| {
+                                    msg(any, 5, |array| msg(array, 1, |any| varint(any, 3, 1)))
+                                })
+                            });
+                        });
                     });
                 });
             });
-        });
-    }));
+        }),
+    );
 }
 
 #[test]
 fn l08_dropped_counts_survive() {
-    survives(Signal::Traces, &record(|span| {
-        varint(span, 10, 1);
-        msg(span, 11, |event| varint(event, 4, 2));
-        varint(span, 12, 3);
-        msg(span, 13, |link| varint(link, 5, 4));
-        varint(span, 14, u64::from(u32::MAX));
-    }));
+    survives(
+        Signal::Traces,
+        &record(|span| {
+            varint(span, 10, 1);
+            msg(span, 11, |event| varint(event, 4, 2));
+            varint(span, 12, 3);
+            msg(span, 13, |link| varint(link, 5, 4));
+            varint(span, 14, u64::from(u32::MAX));
+        }),
+    );
     survives(Signal::Logs, &record(|log| varint(log, 7, 5)));
-    survives(Signal::Logs, &bytes(|out| msg(out, 1, |group| msg(group, 1, |resource| varint(resource, 2, 6)))));
+    survives(
+        Signal::Logs,
+        &bytes(|out| msg(out, 1, |group| msg(group, 1, |resource| varint(resource, 2, 6)))),
+    );
 }
 
 #[test]
 fn l09_trace_state_survives() {
-    survives(Signal::Traces, &record(|span| {
-        len(span, 3, b"congo=t61rcWkgMzE,rojo=00f067aa0ba902b7");
-        msg(span, 13, |link| len(link, 3, b"a=b"));
-    }));
+    survives(
+        Signal::Traces,
+        &record(|span| {
+            len(span, 3, b"congo=t61rcWkgMzE,rojo=00f067aa0ba902b7");
+            msg(span, 13, |link| len(link, 3, b"a=b"));
+        }),
+    );
 }
 
 #[test]
 fn l10_all_bits_of_flags_survive() {
-    survives(Signal::Traces, &record(|span| {
-        msg(span, 13, |link| fixed32(link, 6, 0xdead_beef));
-        fixed32(span, 16, u32::MAX);
-    }));
+    survives(
+        Signal::Traces,
+        &record(|span| {
+            msg(span, 13, |link| fixed32(link, 6, 0xdead_beef));
+            fixed32(span, 16, u32::MAX);
+        }),
+    );
     survives(Signal::Logs, &record(|log| fixed32(log, 8, 0x8000_0301)));
 }
 
@@ -322,10 +360,13 @@ fn l11_an_empty_parent_is_not_a_zero_one() {
 
 #[test]
 fn l12_event_name_and_times_survive() {
-    survives(Signal::Logs, &record(|log| {
-        fixed64(log, 11, 1_700_000_000_123_456_789);
-        len(log, 12, b"tapio.story.opened");
-    }));
+    survives(
+        Signal::Logs,
+        &record(|log| {
+            fixed64(log, 11, 1_700_000_000_123_456_789);
+            len(log, 12, b"tapio.story.opened");
+        }),
+    );
     // A time of 0 written out.
     splices(Signal::Logs, &record(|log| fixed64(log, 1, 0)));
     splices(Signal::Traces, &record(|span| fixed64(span, 7, 0)));
@@ -334,51 +375,63 @@ fn l12_event_name_and_times_survive() {
 #[test]
 fn l13_a_severity_out_of_the_enum_survives() {
     for severity in [25, 1000, i32::MIN] {
-        survives(Signal::Logs, &record(|log| {
-            varint(log, 2, i64::from(severity) as u64);
-            len(log, 3, b"NOTICE");
-        }));
+        survives(
+            Signal::Logs,
+            &record(|log| {
+                varint(log, 2, i64::from(severity) as u64);
+                len(log, 3, b"NOTICE");
+            }),
+        );
     }
 }
 
 #[test]
 fn l14_a_kind_and_a_status_out_of_the_enum_survive() {
     for number in [6, 99, -1_i32] {
-        survives(Signal::Traces, &record(|span| {
-            varint(span, 6, i64::from(number) as u64);
-            msg(span, 15, |status| varint(status, 3, i64::from(number) as u64));
-        }));
+        survives(
+            Signal::Traces,
+            &record(|span| {
+                varint(span, 6, i64::from(number) as u64);
+                msg(span, 15, |status| varint(status, 3, i64::from(number) as u64));
+            }),
+        );
     }
 }
 
 #[test]
 fn l15_exemplars_survive() {
     for (data, exemplars) in [(5, 5), (9, 8), (10, 11)] {
-        survives(Signal::Metrics, &point(data, |point| {
-            msg(point, exemplars, |exemplar| {
-                fixed64(exemplar, 2, 5);
-                fixed64(exemplar, 3, 1.5f64.to_bits());
-                len(exemplar, 4, &[1; 8]);
-                len(exemplar, 5, &[2; 16]);
-                kv(exemplar, 7, "user", "u1");
-            });
-            msg(point, exemplars, |exemplar| fixed64(exemplar, 6, -3i64 as u64));
-        }));
+        survives(
+            Signal::Metrics,
+            &point(data, |point| {
+                msg(point, exemplars, |exemplar| {
+                    fixed64(exemplar, 2, 5);
+                    fixed64(exemplar, 3, 1.5f64.to_bits());
+                    len(exemplar, 4, &[1; 8]);
+                    len(exemplar, 5, &[2; 16]);
+                    kv(exemplar, 7, "user", "u1");
+                });
+                msg(point, exemplars, |exemplar| fixed64(exemplar, 6, -3i64 as u64));
+            }),
+        );
     }
 }
 
 #[test]
 fn l16_exponential_histograms_survive() {
-    survives(Signal::Metrics, &point(10, |point| {
-        varint(point, 6, zigzag(-10));
-        fixed64(point, 7, 3);
-        msg(point, 8, |buckets| {
-            varint(buckets, 1, zigzag(-200));
-            len(buckets, 2, &[1, 0, 0xac, 0x02]);
-        });
-        msg(point, 9, |buckets| varint(buckets, 1, zigzag(i32::MIN)));
-        fixed64(point, 14, 1e-9f64.to_bits());
-    }));
+    survives(
+        Signal::Metrics,
+        &point(10, |point| {
+            varint(point, 6, zigzag(-10));
+            fixed64(point, 7, 3);
+            msg(point, 8, |buckets| {
+                varint(buckets, 1, zigzag(-200));
+                len(buckets, 2, &[1, 0, 0xac, 0x02]);
+            });
+            msg(point, 9, |buckets| varint(buckets, 1, zigzag(i32::MIN)));
+            fixed64(point, 14, 1e-9f64.to_bits());
+        }),
+    );
 }
 
 #[test]
@@ -394,7 +447,16 @@ fn l17_optional_zero_is_not_absent() {
 
 #[test]
 fn l18_numbers_keep_type_and_bits() {
-    for value in [0.0, -0.0, 0.1, f64::MIN_POSITIVE / 4.0, f64::MAX, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+    for value in [
+        0.0,
+        -0.0,
+        0.1,
+        f64::MIN_POSITIVE / 4.0,
+        f64::MAX,
+        f64::NAN,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+    ] {
         survives(Signal::Metrics, &point(5, |point| fixed64(point, 4, value.to_bits())));
     }
     for value in [0, 1, -1, i64::MAX, i64::MIN] {
@@ -406,48 +468,60 @@ fn l18_numbers_keep_type_and_bits() {
 
 #[test]
 fn l19_what_a_metric_says_of_itself_survives() {
-    survives(Signal::Metrics, &record(|metric| {
-        len(metric, 1, b"requests");
-        len(metric, 2, b"how many");
-        len(metric, 3, b"{request}");
-        msg(metric, 7, |sum| {
-            msg(sum, 1, |_| {});
-            varint(sum, 2, 2);
-            varint(sum, 3, 1);
-        });
-        kv(metric, 12, "prometheus.type", "counter");
-    }));
+    survives(
+        Signal::Metrics,
+        &record(|metric| {
+            len(metric, 1, b"requests");
+            len(metric, 2, b"how many");
+            len(metric, 3, b"{request}");
+            msg(metric, 7, |sum| {
+                msg(sum, 1, |_| {});
+                varint(sum, 2, 2);
+                varint(sum, 3, 1);
+            });
+            kv(metric, 12, "prometheus.type", "counter");
+        }),
+    );
     // Temporality 0 and not monotonic, written out.
-    splices(Signal::Metrics, &record(|metric| {
-        msg(metric, 7, |sum| {
-            varint(sum, 2, 0);
-            varint(sum, 3, 0);
-        });
-    }));
+    splices(
+        Signal::Metrics,
+        &record(|metric| {
+            msg(metric, 7, |sum| {
+                varint(sum, 2, 0);
+                varint(sum, 3, 0);
+            });
+        }),
+    );
 }
 
 #[test]
 fn l20_data_point_flags_and_start_survive() {
     for (data, flags) in [(5, 8), (9, 10), (10, 10), (11, 8)] {
-        survives(Signal::Metrics, &point(data, |point| {
-            fixed64(point, 3, 9);
-            varint(point, flags, 0xffff_ffff);
-        }));
+        survives(
+            Signal::Metrics,
+            &point(data, |point| {
+                fixed64(point, 3, 9);
+                varint(point, flags, 0xffff_ffff);
+            }),
+        );
         splices(Signal::Metrics, &point(data, |point| fixed64(point, 2, 0)));
     }
 }
 
 #[test]
 fn l21_summaries_survive() {
-    survives(Signal::Metrics, &point(11, |point| {
-        fixed64(point, 4, 10);
-        fixed64(point, 5, 12.5f64.to_bits());
-        msg(point, 6, |_| {});
-        msg(point, 6, |quantile| {
-            fixed64(quantile, 1, 0.99f64.to_bits());
-            fixed64(quantile, 2, (-3.0f64).to_bits());
-        });
-    }));
+    survives(
+        Signal::Metrics,
+        &point(11, |point| {
+            fixed64(point, 4, 10);
+            fixed64(point, 5, 12.5f64.to_bits());
+            msg(point, 6, |_| {});
+            msg(point, 6, |quantile| {
+                fixed64(quantile, 1, 0.99f64.to_bits());
+                fixed64(quantile, 2, (-3.0f64).to_bits());
+            });
+        }),
+    );
 }
 
 #[test]
@@ -482,12 +556,16 @@ fn l23_the_legacy_field_survives() {
 #[test]
 fn l24_integers_beyond_doubles_survive_json() {
     for value in [(1u64 << 53) + 1, i64::MAX as u64, u64::MAX] {
-        survives(Signal::Logs, &record(|log| {
-            fixed64(log, 1, value);
-            msg(log, 5, |body| varint(body, 3, value));
-        }));
+        survives(
+            Signal::Logs,
+            &record(|log| {
+                fixed64(log, 1, value);
+                msg(log, 5, |body| varint(body, 3, value));
+            }),
+        );
     }
-    let bare = br#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":9007199254740993}]}]}]}"#;
+    let bare =
+        br#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"timeUnixNano":9007199254740993}]}]}]}"#;
     let want = record(|log| fixed64(log, 1, 9_007_199_254_740_993));
     assert_eq!(&json::to_proto(Signal::Logs, bare).unwrap()[..], want);
 }
@@ -535,18 +613,25 @@ fn l27_a_request_of_100_000_spans_survives() {
 
 #[test]
 fn l28_string_indices_outside_profiles_are_no_error() {
-    survives(Signal::Traces, &record(|span| {
-        msg(span, 9, |kv| {
-            msg(kv, 2, |any| varint(any, 8, 3));
-            varint(kv, 3, 2);
-        });
-    }));
+    survives(
+        Signal::Traces,
+        &record(|span| {
+            msg(span, 9, |kv| {
+                msg(kv, 2, |any| varint(any, 8, 3));
+                varint(kv, 3, 2);
+            });
+        }),
+    );
 }
 
 #[test]
 fn l31_profiles_pass_unread() {
     let request = bytes(|out| {
-        msg(out, 1, |group| msg(group, 2, |scope| msg(scope, 2, |profile| len(profile, 5, b"\xff not what we know"))));
+        msg(out, 1, |group| {
+            msg(group, 2, |scope| {
+                msg(scope, 2, |profile| len(profile, 5, b"\xff not what we know"))
+            })
+        });
         len(out, 2, b"\xff\xff");
         varint(out, 77, 1);
     });

@@ -17,8 +17,7 @@ use opentelemetry_proto::tonic::{
 use proptest::{prelude::*, test_runner::FileFailurePersistence};
 use prost::Message;
 use tapio_proto::{
-    Signal, attr,
-    check,
+    Signal, attr, check,
     columns::{LogColumns, MetricColumns, SpanColumns},
     decode_response, json,
     splice::{Decision, encode_attributes, splice},
@@ -26,8 +25,10 @@ use tapio_proto::{
     view::{AnyValue, Attributes, PointValue, Record, RequestView},
 };
 
-const OURS: [(&str, attr::Value<'_>); 2] =
-    [(attr::STORY_ID, attr::Value::Text("s-1")), (attr::STORY_CONFIDENCE, attr::Value::Double(0.9))];
+const OURS: [(&str, attr::Value<'_>); 2] = [
+    (attr::STORY_ID, attr::Value::Text("s-1")),
+    (attr::STORY_CONFIDENCE, attr::Value::Double(0.9)),
+];
 
 fn ours(signal: Signal) -> Vec<u8> {
     encode_attributes(signal.record_attributes_field().unwrap(), &OURS)
@@ -382,7 +383,10 @@ proptest! {
     }
 }
 
-fn same_numbers(seen: &[tapio_proto::view::PointView<'_>], points: &[opentelemetry_proto::tonic::metrics::v1::NumberDataPoint]) {
+fn same_numbers(
+    seen: &[tapio_proto::view::PointView<'_>],
+    points: &[opentelemetry_proto::tonic::metrics::v1::NumberDataPoint],
+) {
     assert_eq!(seen.len(), points.len());
     for (view, point) in seen.iter().zip(points) {
         assert_eq!(view.time_unix_nano, point.time_unix_nano);
@@ -391,7 +395,9 @@ fn same_numbers(seen: &[tapio_proto::view::PointView<'_>], points: &[opentelemet
         match (&view.value, &point.value) {
             (PointValue::None, None) => {}
             (PointValue::Int(a), Some(number_data_point::Value::AsInt(b))) => assert_eq!(a, b),
-            (PointValue::Double(a), Some(number_data_point::Value::AsDouble(b))) => assert_eq!(a.to_bits(), b.to_bits()),
+            (PointValue::Double(a), Some(number_data_point::Value::AsDouble(b))) => {
+                assert_eq!(a.to_bits(), b.to_bits())
+            }
             other => panic!("{other:?}"),
         }
         same_attributes(view.attributes(), &point.attributes);

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use crate::{
     config::Sources,
     doors::{
-        client::{Answer, Source},
+        client::{Answer, Session, Source},
         table::{array, harmless, print},
     },
     error::Result,
@@ -39,23 +39,26 @@ enum Format {
 
 impl Args {
     pub(crate) fn run(self, _: &Sources) -> Result<ExitCode> {
-        let columns = match self.format {
-            Format::Text => {
-                "id, state, round(confidence, 2), to_char(opened, '%Y-%m-%d %H:%M:%S'), to_char(resolved, '%H:%M:%S'), title"
-            }
-            Format::Json => "json",
-        };
-        let some =
-            if self.all { String::new() } else { format!("WHERE confidence >= {CONFIDENCE}") };
-        let limit = if self.all { String::new() } else { format!("LIMIT {NEWEST}") };
-        let sql = format!("SELECT {columns} FROM stories {some} ORDER BY opened DESC, id {limit}");
-        let answer = self.source.open()?.query(&sql)?;
-        print(&match self.format {
-            Format::Text => lines(&answer),
-            Format::Json => array(answer.rows.into_iter().flatten().flatten()),
-        })?;
+        print(&list(&self.source.open()?, self.all, self.format)?)?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn list(session: &Session, all: bool, format: Format) -> Result<String> {
+    let columns = match format {
+        Format::Text => {
+            "id, state, round(confidence, 2), to_char(opened, '%Y-%m-%d %H:%M:%S'), to_char(resolved, '%H:%M:%S'), title"
+        }
+        Format::Json => "json",
+    };
+    let some = if all { String::new() } else { format!("WHERE confidence >= {CONFIDENCE}") };
+    let limit = if all { String::new() } else { format!("LIMIT {NEWEST}") };
+    let sql = format!("SELECT {columns} FROM stories {some} ORDER BY opened DESC, id {limit}");
+    let answer = session.query(&sql)?;
+    Ok(match format {
+        Format::Text => lines(&answer),
+        Format::Json => array(answer.rows.into_iter().flatten().flatten()),
+    })
 }
 
 fn lines(answer: &Answer) -> String {
@@ -82,6 +85,15 @@ fn lines(answer: &Answer) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_store_has_no_stories() {
+        let session = Session::over(tapio_processor::Engine::store(1 << 20).unwrap()).unwrap();
+        for all in [false, true] {
+            assert_eq!(list(&session, all, Format::Text).unwrap(), "No stories.\n");
+            assert_eq!(list(&session, all, Format::Json).unwrap(), "[]\n");
+        }
+    }
 
     #[test]
     fn a_story_is_one_line() {

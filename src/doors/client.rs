@@ -1,8 +1,9 @@
 //! The commands' way to a store: the SQL door of a running hop, or one opened for the moment over
 //! replayed recordings. Both answer the same questions in the same way.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use tapio_processor::store::Store;
 use tokio::{runtime::Runtime, time::timeout};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage, types::Type};
 
@@ -67,20 +68,26 @@ pub(crate) enum Kind {
 impl Source {
     /// Goes there.
     pub(crate) fn open(&self) -> Result<Session> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let door = match self.replay.as_slice() {
-            [] => None,
-            paths => {
-                Some(postgres::start(replay::load(paths)?, SocketAddr::from(([127, 0, 0, 1], 0)))?)
-            }
-        };
-        let address = door.as_ref().map_or(self.door, DoorHandle::address);
-        let client = runtime.block_on(connect(address))?;
-        Ok(Session { runtime, client, _door: door })
+        match self.replay.as_slice() {
+            [] => Session::at(self.door, None),
+            paths => Session::over(replay::load(paths)?),
+        }
     }
 }
 
 impl Session {
+    /// Opens a door over the store, for this session alone.
+    pub(crate) fn over(store: Arc<Store>) -> Result<Self> {
+        let door = postgres::start(store, SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        Session::at(door.address(), Some(door))
+    }
+
+    fn at(address: SocketAddr, door: Option<DoorHandle>) -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let client = runtime.block_on(connect(address))?;
+        Ok(Session { runtime, client, _door: door })
+    }
+
     /// Asks one question.
     pub(crate) fn query(&self, sql: &str) -> Result<Answer> {
         let answer = async { timeout(ANSWER, query(&self.client, sql)).await };

@@ -30,15 +30,23 @@ impl Sql {
 
     fn address(&self) -> Result<SocketAddr, String> {
         let address = self.endpoint.replace("localhost:", "127.0.0.1:");
-        address.parse().map_err(|_| format!("endpoint {:?}: expected an address and a port, such as {}", self.endpoint, postgres::DEFAULT_ADDRESS))
+        address.parse().map_err(|_| {
+            format!(
+                "endpoint {:?}: expected an address and a port, such as {}",
+                self.endpoint,
+                postgres::DEFAULT_ADDRESS
+            )
+        })
     }
 }
 
 pub(crate) async fn start(config: Sql, context: Context) -> Result<Stop, String> {
-    let analysis = context.host.analysis().ok_or("there is nothing to ask: no pipeline has a \"tapio\" processor")?;
-    let door = postgres::start(analysis.store().clone(), config.address()?).map_err(|error| error.to_string())?;
+    let analysis = context
+        .host
+        .analysis()
+        .ok_or("there is nothing to ask: no pipeline has a \"tapio\" processor")?;
+    let door = postgres::start(analysis.store().clone(), config.address()?)
+        .map_err(|error| error.to_string())?;
     tracing::info!(extension = %context.id, endpoint = %door.address(), "Starting SQL door");
-    Ok(Box::new(move || {
-        Box::pin(async move { drop(door) })
-    }))
+    Ok(Box::new(move || Box::pin(async move { drop(door) })))
 }

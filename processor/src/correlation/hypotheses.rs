@@ -38,9 +38,17 @@ pub fn judge(plans: &mut Plans) -> Result<Vec<Hypothesis>, CorrelationError> {
     for row in rows.iter() {
         let change = row.int("change")?;
         all.push(Hypothesis {
-            cause: Entity::new(row.text("cause_kind")?, row.text("cause_namespace")?, row.text("cause_name")?),
+            cause: Entity::new(
+                row.text("cause_kind")?,
+                row.text("cause_namespace")?,
+                row.text("cause_name")?,
+            ),
             relation: row.text("relation")?.to_owned(),
-            workload: Entity::new(row.text("workload_kind")?, row.text("workload_namespace")?, row.text("workload_name")?),
+            workload: Entity::new(
+                row.text("workload_kind")?,
+                row.text("workload_namespace")?,
+                row.text("workload_name")?,
+            ),
             service: row.text("service")?.to_owned(),
             pattern: row.text("pattern")?.to_owned(),
             change: (change >= 0).then_some(change),

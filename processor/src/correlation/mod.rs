@@ -51,7 +51,8 @@ impl Plans {
                 .build()
                 .map_err(|e| failed(format!("no runtime: {e}")))?,
         };
-        let batches: Result<Vec<RecordBatch>, QueryError> = runtime.block_on(self.queries.run(name));
+        let batches: Result<Vec<RecordBatch>, QueryError> =
+            runtime.block_on(self.queries.run(name));
         self.runtime = Some(runtime);
         Ok(Rows::new(&batches?)?)
     }

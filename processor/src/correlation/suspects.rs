@@ -35,16 +35,26 @@ pub struct Graph {
 
 impl Graph {
     /// The graph from the calls since `since` and the workloads that each service was seen on.
-    pub fn new(windows: &Windows, owners: &BTreeMap<Entity, Entity>, cluster: &Cluster, since: Time) -> Self {
-        let known: BTreeSet<Entity> =
-            windows.services().into_iter().map(|(namespace, name)| Entity::new("Service", &namespace, &name)).collect();
+    pub fn new(
+        windows: &Windows,
+        owners: &BTreeMap<Entity, Entity>,
+        cluster: &Cluster,
+        since: Time,
+    ) -> Self {
+        let known: BTreeSet<Entity> = windows
+            .services()
+            .into_iter()
+            .map(|(namespace, name)| Entity::new("Service", &namespace, &name))
+            .collect();
         let mut graph = Graph::default();
         for (service, workload) in owners {
             graph.workloads.insert(service.clone(), workload.clone());
         }
         for (edge, _) in windows.calls(since) {
             let caller = Entity::new("Service", &edge.namespace, &edge.caller);
-            let Some(callee) = resolve(&edge.callee, &edge.namespace, &known, cluster) else { continue };
+            let Some(callee) = resolve(&edge.callee, &edge.namespace, &known, cluster) else {
+                continue;
+            };
             if caller != callee {
                 graph.callees.entry(caller.clone()).or_default().insert(callee.clone());
                 graph.callers.entry(callee).or_default().insert(caller);
@@ -90,7 +100,8 @@ impl Graph {
 
     /// The service in front of a workload; by name where none is known.
     pub fn service(&self, workload: &Entity) -> Entity {
-        let front = self.workloads.iter().find(|(_, w)| *w == workload).map(|(service, _)| service.clone());
+        let front =
+            self.workloads.iter().find(|(_, w)| *w == workload).map(|(service, _)| service.clone());
         front.unwrap_or_else(|| Entity::new("Service", &workload.namespace, &workload.name))
     }
 }
@@ -111,7 +122,12 @@ fn walk(from: &Entity, edges: &BTreeMap<Entity, BTreeSet<Entity>>) -> Vec<Entity
 }
 
 /// The service that an address means, seen from a namespace; a host that is none is left out here.
-fn resolve(address: &str, namespace: &str, known: &BTreeSet<Entity>, cluster: &Cluster) -> Option<Entity> {
+fn resolve(
+    address: &str,
+    namespace: &str,
+    known: &BTreeSet<Entity>,
+    cluster: &Cluster,
+) -> Option<Entity> {
     let mut labels = address.split('.');
     let name = labels.next()?;
     let own = Entity::new("Service", namespace, name);
@@ -131,8 +147,11 @@ fn resolve(address: &str, namespace: &str, known: &BTreeSet<Entity>, cluster: &C
 
 /// Does an address that somebody calls lead outside of what is known here?
 pub fn is_outside(address: &str, namespace: &str, windows: &Windows, cluster: &Cluster) -> bool {
-    let known: BTreeSet<Entity> =
-        windows.services().into_iter().map(|(namespace, name)| Entity::new("Service", &namespace, &name)).collect();
+    let known: BTreeSet<Entity> = windows
+        .services()
+        .into_iter()
+        .map(|(namespace, name)| Entity::new("Service", &namespace, &name))
+        .collect();
     resolve(address, namespace, &known, cluster).is_none()
 }
 
@@ -140,7 +159,9 @@ pub fn is_outside(address: &str, namespace: &str, windows: &Windows, cluster: &C
 pub fn failing(symptoms: &Symptoms) -> BTreeMap<Entity, Time> {
     let mut failing: BTreeMap<Entity, Time> = BTreeMap::new();
     for active in symptoms.iter() {
-        if matches!(active.symptom.kind.as_str(), "error_ratio" | "latency" | "call_errors") && active.times >= 2 {
+        if matches!(active.symptom.kind.as_str(), "error_ratio" | "latency" | "call_errors")
+            && active.times >= 2
+        {
             let onset = failing.entry(active.entity()).or_insert(active.symptom.onset);
             *onset = (*onset).min(active.symptom.onset);
         }
@@ -151,7 +172,9 @@ pub fn failing(symptoms: &Symptoms) -> BTreeMap<Entity, Time> {
 /// Workloads that are in a bad state now, and since when.
 pub fn sick(symptoms: &Symptoms, graph: &Graph) -> BTreeMap<Entity, Time> {
     let mut sick: BTreeMap<Entity, Time> = BTreeMap::new();
-    for active in symptoms.iter().filter(|active| SICK_STATES.contains(&active.symptom.kind.as_str())) {
+    for active in
+        symptoms.iter().filter(|active| SICK_STATES.contains(&active.symptom.kind.as_str()))
+    {
         let entity = active.entity();
         let workload = match &active.workload {
             Some(workload) => workload.clone(),

@@ -42,10 +42,17 @@ pub struct Symptoms {
 
 impl Symptoms {
     /// Runs the symptom queries and takes their answers in.
-    pub fn judge(&mut self, plans: &mut Plans, windows: &mut Windows, now: Time) -> Result<(), CorrelationError> {
-        for (query, kind) in
-            [("symptoms_errors", "error_ratio"), ("symptoms_calls", "call_errors"), ("symptoms_latency", "latency")]
-        {
+    pub fn judge(
+        &mut self,
+        plans: &mut Plans,
+        windows: &mut Windows,
+        now: Time,
+    ) -> Result<(), CorrelationError> {
+        for (query, kind) in [
+            ("symptoms_errors", "error_ratio"),
+            ("symptoms_calls", "call_errors"),
+            ("symptoms_latency", "latency"),
+        ] {
             let rows = plans.rows(query)?;
             for row in rows.iter() {
                 let (namespace, service) = (row.text("namespace")?, row.text("service")?);
@@ -54,13 +61,17 @@ impl Symptoms {
                     "latency" => bucket,
                     _ => row.time_opt("first_error")?.unwrap_or(bucket),
                 };
-                self.measured(kind, Entity::new("Service", namespace, service), Measure {
-                    bucket,
-                    onset,
-                    value: row.float("value")?,
-                    baseline: row.float("baseline")?,
-                    score: row.float("score")?,
-                });
+                self.measured(
+                    kind,
+                    Entity::new("Service", namespace, service),
+                    Measure {
+                        bucket,
+                        onset,
+                        value: row.float("value")?,
+                        baseline: row.float("baseline")?,
+                        score: row.float("score")?,
+                    },
+                );
             }
         }
         self.states(plans)?;
@@ -72,12 +83,13 @@ impl Symptoms {
 
     fn measured(&mut self, kind: &str, entity: Entity, m: Measure) {
         let unit = if kind == "latency" { "ms" } else { "1" };
-        let active = self.active.entry((kind.to_owned(), entity.clone())).or_insert_with(|| Active {
-            symptom: symptom(kind, &entity, m.onset, unit),
-            times: 0,
-            workload: None,
-            newest: Time(i64::MIN),
-        });
+        let active =
+            self.active.entry((kind.to_owned(), entity.clone())).or_insert_with(|| Active {
+                symptom: symptom(kind, &entity, m.onset, unit),
+                times: 0,
+                workload: None,
+                newest: Time(i64::MIN),
+            });
         if m.bucket > active.newest {
             active.newest = m.bucket;
             active.times += 1;
@@ -85,14 +97,19 @@ impl Symptoms {
         let s = &mut active.symptom;
         s.onset = s.onset.min(m.onset);
         s.last = s.last.max(m.bucket + Duration::from_nanos(WINDOW as u64));
-        (s.value, s.baseline, s.score) = (m.value, if active.times <= 1 { m.baseline } else { s.baseline }, m.score);
+        (s.value, s.baseline, s.score) =
+            (m.value, if active.times <= 1 { m.baseline } else { s.baseline }, m.score);
     }
 
     /// States are told anew by each run; what is not told any more is over.
     fn states(&mut self, plans: &mut Plans) -> Result<(), CorrelationError> {
         self.active.retain(|(kind, _), _| MEASURED.contains(&kind.as_str()));
         for row in plans.rows("symptoms_state")?.iter() {
-            let entity = Entity::new(row.text("entity_kind")?, row.text("entity_namespace")?, row.text("entity_name")?);
+            let entity = Entity::new(
+                row.text("entity_kind")?,
+                row.text("entity_namespace")?,
+                row.text("entity_name")?,
+            );
             let kind = row.text("kind")?;
             let workload = match row.text("workload_name")? {
                 "" => None,
@@ -102,10 +119,15 @@ impl Symptoms {
             let mut s = symptom(kind, &entity, row.time("onset")?, "1");
             s.last = row.time("last")?;
             s.value = row.int("times")? as f64;
-            s.detail = [reason, message].into_iter().filter(|t| !t.is_empty()).collect::<Vec<_>>().join(": ");
+            s.detail = [reason, message]
+                .into_iter()
+                .filter(|t| !t.is_empty())
+                .collect::<Vec<_>>()
+                .join(": ");
             let times = u64::try_from(row.int("times")?).unwrap_or(0);
             let newest = s.last;
-            self.active.insert((kind.to_owned(), entity), Active { symptom: s, times, workload, newest });
+            self.active
+                .insert((kind.to_owned(), entity), Active { symptom: s, times, workload, newest });
         }
         Ok(())
     }
@@ -113,14 +135,27 @@ impl Symptoms {
     fn resources(&mut self, plans: &mut Plans) -> Result<(), CorrelationError> {
         for row in plans.rows("symptoms_resources")?.iter() {
             let kind = row.text("kind")?;
-            let entity = Entity::new(row.text("workload_kind")?, row.text("namespace")?, row.text("workload_name")?);
-            let mut s = symptom(kind, &entity, row.time("first_time")?, if kind == "memory_growth" { "By" } else { "{cpu}" });
+            let entity = Entity::new(
+                row.text("workload_kind")?,
+                row.text("namespace")?,
+                row.text("workload_name")?,
+            );
+            let mut s = symptom(
+                kind,
+                &entity,
+                row.time("first_time")?,
+                if kind == "memory_growth" { "By" } else { "{cpu}" },
+            );
             s.last = row.time("last")?;
             (s.value, s.baseline) = (row.float("value")?, row.float("baseline")?);
-            s.detail = format!("container {}, limit {}", row.text("container")?, row.float("bound")?);
+            s.detail =
+                format!("container {}, limit {}", row.text("container")?, row.float("bound")?);
             let workload = Some(entity.clone());
             let newest = s.last;
-            self.active.insert((kind.to_owned(), entity), Active { symptom: s, times: 1, workload, newest });
+            self.active.insert(
+                (kind.to_owned(), entity),
+                Active { symptom: s, times: 1, workload, newest },
+            );
         }
         Ok(())
     }
@@ -141,7 +176,9 @@ impl Symptoms {
             if MEASURED.contains(&kind.as_str()) {
                 windows.sick(&entity.namespace, &entity.name, active.symptom.onset);
             }
-            if kind == "call_errors" && let Some(text) = windows.call_error(&entity.name) {
+            if kind == "call_errors"
+                && let Some(text) = windows.call_error(&entity.name)
+            {
                 active.symptom.detail = text;
             }
         }

@@ -6,7 +6,8 @@ use std::{
 };
 
 use tapio_proto::model::{
-    Affected, ChainLink, Change, Entity, Event, Evidence, Hypothesis as Blame, RootCause, Story, StoryState, Time,
+    Affected, ChainLink, Change, Entity, Event, Evidence, Hypothesis as Blame, RootCause, Story,
+    StoryState, Time,
 };
 
 use super::{facts::Facts, group::front, words};
@@ -42,7 +43,7 @@ pub struct View<'a> {
 
 /// What is known of a failing service over the life of its story.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub(super) struct Failure {
     /// First failing span, or onset of the slow-down.
     pub since: Time,
     /// Start of the last window in which it failed.
@@ -60,7 +61,7 @@ pub struct Failure {
 }
 
 /// What a story is told of.
-pub struct Plot<'a> {
+pub(super) struct Plot<'a> {
     /// Id of the story.
     pub id: &'a str,
     /// When it was first told.
@@ -69,6 +70,8 @@ pub struct Plot<'a> {
     pub resolved: Option<Time>,
     /// What explains it, best first.
     pub hypotheses: &'a [Hypothesis],
+    /// The same explanation on other workloads.
+    pub siblings: &'a BTreeMap<Entity, Hypothesis>,
     /// The services that fail.
     pub failures: &'a BTreeMap<Entity, Failure>,
     /// Last time anything of it was wrong.
@@ -76,7 +79,7 @@ pub struct Plot<'a> {
 }
 
 /// A story and the evidence it stands on.
-pub fn assemble(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evidence>) {
+pub(super) fn assemble(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evidence>) {
     match plot.hypotheses.first() {
         Some(best) => Teller { plot, view, best }.tell(),
         None => unexplained(plot, view),
@@ -91,7 +94,8 @@ struct Teller<'a> {
 
 impl Teller<'_> {
     fn tell(&self) -> (Story, Vec<Evidence>) {
-        let rows = self.best.change.map(|change| self.view.facts.rows_of(change)).unwrap_or_default();
+        let rows =
+            self.best.change.map(|change| self.view.facts.rows_of(change)).unwrap_or_default();
         let pattern = self.view.patterns.get(&self.best.pattern).map(|p| p.as_ref());
         let values = self.values(&rows);
         let events = self.events();
@@ -104,7 +108,11 @@ impl Teller<'_> {
         let mechanism = pattern.map(|p| words::fill(&p.mechanism, &values));
         let story = Story {
             id: self.plot.id.to_owned(),
-            state: if self.plot.resolved.is_some() { StoryState::Resolved } else { StoryState::Open },
+            state: if self.plot.resolved.is_some() {
+                StoryState::Resolved
+            } else {
+                StoryState::Open
+            },
             title: title.clone(),
             confidence: round(self.best.confidence),
             opened: self.plot.opened,
@@ -134,7 +142,12 @@ impl Teller<'_> {
 
     fn events(&self) -> Vec<&Event> {
         let until = self.plot.resolved.unwrap_or(self.view.now);
-        let all = self.view.facts.around(&self.best.workload, &self.best.service, self.best.cause_time - SLACK, until);
+        let all = self.view.facts.around(
+            &self.best.workload,
+            &self.best.service,
+            self.best.cause_time - SLACK,
+            until,
+        );
         // A container that comes up anew says what it always says at its start: new lines tell something
         // only while the cause works on the container that runs, up to its first death.
         let died = all.iter().find(|e| e.r#type == "container.terminated").map(|e| e.time);
@@ -154,7 +167,8 @@ impl Teller<'_> {
         let near = |service: &Entity| reach.iter().position(|s| s == service).unwrap_or(usize::MAX);
         let mut order: Vec<_> = self.plot.failures.iter().map(|(s, f)| (s.clone(), f)).collect();
         // A caller that users meet comes last however near it is.
-        order.sort_by_key(|(s, f)| (!self.view.graph.is_called(s) && near(s) > 0, near(s), f.since));
+        order
+            .sort_by_key(|(s, f)| (!self.view.graph.is_called(s) && near(s) > 0, near(s), f.since));
         order
     }
 
@@ -178,23 +192,37 @@ impl Teller<'_> {
         ])
     }
 
-    fn title(&self, pattern: Option<&Pattern>, values: &BTreeMap<&'static str, String>, change: Option<&str>) -> String {
+    fn title(
+        &self,
+        pattern: Option<&Pattern>,
+        values: &BTreeMap<&'static str, String>,
+        change: Option<&str>,
+    ) -> String {
         let effect = match pattern {
             Some(pattern) => words::fill(&pattern.title, values),
             None => format!("{} fails", self.best.workload.path()),
         };
         let cause = &self.best.cause;
         match change {
-            Some("deleted") => format!("{effect}, because {} {} was deleted", cause.kind, cause.name),
+            Some("deleted") => {
+                format!("{effect}, because {} {} was deleted", cause.kind, cause.name)
+            }
             Some(_) => format!("{effect}, because {} {} was changed", cause.kind, cause.name),
-            None if *cause != self.best.workload => format!("{effect}, because of {} {}", cause.kind, cause.name),
+            None if *cause != self.best.workload => {
+                format!("{effect}, because of {} {}", cause.kind, cause.name)
+            }
             None => effect,
         }
     }
 
     fn evidence(&self, rows: &[&Change], events: &[&Event]) -> Vec<Evidence> {
         let mut all = Vec::new();
-        let mut add = |time: Time, role: &str, on: &Entity, (what, times): (String, usize), source: &str, sample: Option<Sample>| {
+        let mut add = |time: Time,
+                       role: &str,
+                       on: &Entity,
+                       (what, times): (String, usize),
+                       source: &str,
+                       sample: Option<Sample>| {
             all.push(Evidence {
                 story_id: self.plot.id.to_owned(),
                 time,
@@ -210,7 +238,8 @@ impl Teller<'_> {
             });
         };
         if let Some(first) = rows.first() {
-            let by = if first.actor.is_empty() { String::new() } else { format!(" by {}", first.actor) };
+            let by =
+                if first.actor.is_empty() { String::new() } else { format!(" by {}", first.actor) };
             let what = format!("{} {}{by}: {}", self.best.cause, first.verb, words::change(rows));
             add(self.best.cause_time, "cause", &self.best.cause, (what, 1), "changes", None);
         }
@@ -218,10 +247,22 @@ impl Teller<'_> {
             let on = line.first.entity();
             add(line.first.time, "effect", &on, (line.words(), line.times), "events", None);
         }
-        for (service, failure) in self.order() {
-            add(failure.since, "symptom", &service, (self.failure_words(&service, failure), 1), "windows", failure.sample);
+        for sibling in self.siblings() {
+            if let Some((what, time)) = self.out_of_service(sibling) {
+                add(time, "effect", &front(sibling), (what, 1), "events", None);
+            }
         }
-        all.sort_by(|a, b| (a.time, role_rank(&a.role)).cmp(&(b.time, role_rank(&b.role))));
+        for (service, failure) in self.order() {
+            add(
+                failure.since,
+                "symptom",
+                &service,
+                (self.failure_words(&service, failure), 1),
+                "windows",
+                failure.sample,
+            );
+        }
+        all.sort_by_key(|a| (a.time, role_rank(&a.role)));
         all
     }
 
@@ -231,8 +272,15 @@ impl Teller<'_> {
         let own = best.cause == best.workload;
         let what = match rows.is_empty() {
             false => words::change(rows),
-            true if own => self.view.patterns.get(&best.pattern).map(|p| p.catalogue.clone()).unwrap_or_default(),
-            true => words::lines(&self.cause_events()).first().map(|l| l.words()).unwrap_or_default(),
+            true if own => self
+                .view
+                .patterns
+                .get(&best.pattern)
+                .map(|p| p.catalogue.clone())
+                .unwrap_or_default(),
+            true => {
+                words::lines(&self.cause_events()).first().map(|l| l.words()).unwrap_or_default()
+            }
         };
         let mut chain = Vec::new();
         if !(own && rows.is_empty()) {
@@ -243,7 +291,10 @@ impl Teller<'_> {
             chain.push(link(&best.workload, &service, first.words(), first.first.time));
         }
         let mechanism = |l: &&words::Line<'_>| {
-            matches!(l.first.r#type.as_str(), "container.terminated" | "container.waiting" | "pod.unschedulable" | "probe.failed")
+            matches!(
+                l.first.r#type.as_str(),
+                "container.terminated" | "container.waiting" | "pod.unschedulable" | "probe.failed"
+            )
         };
         for line in lines.iter().filter(mechanism).take(3) {
             let e = line.first;
@@ -257,25 +308,68 @@ impl Teller<'_> {
         if let Some(line) = lines.iter().find(|l| l.first.r#type == "endpoints.empty") {
             chain.push(link(&front(best), &service, line.counted(), line.first.time));
         }
+        for sibling in self.siblings() {
+            if let Some((words, time)) = self.out_of_service(sibling) {
+                chain.push(link(&front(sibling), &sibling.service, words, time));
+            }
+        }
         for (s, failure) in self.order() {
             chain.push(link(&s, &s.name, self.failure_words(&s, failure), failure.since));
         }
         chain
     }
 
+    /// Workloads that fail for the same reason, those that users meet last.
+    fn siblings(&self) -> Vec<&Hypothesis> {
+        let mut siblings: Vec<&Hypothesis> = self.plot.siblings.values().collect();
+        siblings.sort_by_key(|h| {
+            (!self.view.graph.is_called(&front(h)), h.effect_time, h.workload.clone())
+        });
+        siblings
+    }
+
+    /// That a sibling's Service was left without endpoints, and when.
+    fn out_of_service(&self, sibling: &Hypothesis) -> Option<(String, Time)> {
+        let until = self.plot.resolved.unwrap_or(self.view.now);
+        let around = self.view.facts.around(
+            &sibling.workload,
+            &sibling.service,
+            sibling.cause_time - SLACK,
+            until,
+        );
+        let empty: Vec<&Event> =
+            around.into_iter().filter(|e| e.r#type == "endpoints.empty").collect();
+        words::lines(&empty).first().map(|line| (line.counted(), line.first.time))
+    }
+
     /// The service that the cause belongs to: of a resolver the resolver's, else the one where it shows.
     fn cause_service(&self) -> String {
-        let resolver = (self.best.relation == "resolves").then(|| self.view.cluster.resolver()).flatten();
-        resolver.map_or_else(|| self.best.service.clone(), |dns| self.view.graph.service(&dns).name.to_string())
+        let resolver =
+            (self.best.relation == "resolves").then(|| self.view.cluster.resolver()).flatten();
+        resolver.map_or_else(
+            || self.best.service.clone(),
+            |dns| self.view.graph.service(&dns).name.to_string(),
+        )
     }
 
     fn cause_events(&self) -> Vec<&Event> {
         let cause = &self.best.cause;
-        self.view.facts.around(cause, &cause.name, self.best.cause_time - SLACK, self.best.cause_time + SLACK)
+        self.view.facts.around(
+            cause,
+            &cause.name,
+            self.best.cause_time - SLACK,
+            self.best.cause_time + SLACK,
+        )
     }
 
     fn failure_words(&self, service: &Entity, failure: &Failure) -> String {
-        failure_words(service, failure, self.view, self.plot.last_bad, self.view.graph.is_called(service))
+        failure_words(
+            service,
+            failure,
+            self.view,
+            self.plot.last_bad,
+            self.view.graph.is_called(service),
+        )
     }
 
     /// The services that users meet: failing ones that nothing inside calls.
@@ -289,12 +383,23 @@ impl Teller<'_> {
         if !order.is_empty() || events.iter().any(|e| e.r#type == "endpoints.empty") {
             services.push(self.best.service.clone());
         }
-        services.extend(order.iter().map(|(s, _)| s.name.to_string()).filter(|name| *name != self.best.service));
+        let siblings = self.siblings().into_iter().filter(|s| self.out_of_service(s).is_some());
+        services.extend(siblings.map(|s| s.service.clone()));
+        for (service, _) in order {
+            if !services.iter().any(|known| **known == *service.name) {
+                services.push(service.name.to_string());
+            }
+        }
         let pods = events.iter().filter(|e| e.entity_kind == "Pod").map(|e| e.entity_name.clone());
         Affected { services, pods: pods.collect::<BTreeSet<_>>().into_iter().collect() }
     }
 
-    fn reasons(&self, pattern: Option<&Pattern>, mechanism: Option<String>, order: &[(Entity, &Failure)]) -> Vec<String> {
+    fn reasons(
+        &self,
+        pattern: Option<&Pattern>,
+        mechanism: Option<String>,
+        order: &[(Entity, &Failure)],
+    ) -> Vec<String> {
         let mut reasons = Vec::new();
         if let (Some(_), Some(mechanism)) = (pattern, mechanism) {
             reasons.push(format!("mechanism: {mechanism}"));
@@ -304,25 +409,37 @@ impl Teller<'_> {
             reasons.push(format!("the first effect came {} after the change", words::lasting(lag)));
         }
         if self.best.rivals == 0 && self.best.change.is_some() {
-            reasons.push(format!("nothing else that {} depends on was changed", self.best.workload.name));
+            reasons.push(format!(
+                "nothing else that {} depends on was changed",
+                self.best.workload.name
+            ));
         }
         let failing: BTreeSet<&Entity> = order.iter().map(|(s, _)| s).collect();
         let callers: Vec<&Entity> = self.view.graph.callers(&front(self.best)).collect();
         if !callers.is_empty() && callers.iter().all(|c| failing.contains(c)) {
-            reasons.push(format!("every caller of {} fails: {}", self.best.service, names(callers.into_iter())));
+            reasons.push(format!(
+                "every caller of {} fails: {}",
+                self.best.service,
+                names(callers.into_iter())
+            ));
         }
         reasons
     }
 
     fn doubts(&self) -> Vec<String> {
         let mut doubts = Vec::new();
-        let unseen: Vec<&str> =
-            ["traces", "logs", "metrics", "kubernetes", "kernel"].into_iter().filter(|s| !self.view.sighted.contains(s)).collect();
+        let unseen: Vec<&str> = ["traces", "logs", "metrics", "kubernetes", "kernel"]
+            .into_iter()
+            .filter(|s| !self.view.sighted.contains(s))
+            .collect();
         if !unseen.is_empty() {
             doubts.push(format!("not seen: {}", unseen.join(", ")));
         }
         if self.best.rivals > 0 {
-            doubts.push(format!("{} other change(s) upstream of {} in the same time", self.best.rivals, self.best.workload.name));
+            doubts.push(format!(
+                "{} other change(s) upstream of {} in the same time",
+                self.best.rivals, self.best.workload.name
+            ));
         }
         if self.best.pattern.is_empty() {
             doubts.push("no known mechanism leads from this change to this failure; it is only near in time and upstream".to_owned());
@@ -336,10 +453,15 @@ impl Teller<'_> {
         let root = front(self.best);
         let mut well = BTreeSet::new();
         for (s, _) in order {
-            well.extend(self.view.graph.callees(s).filter(|c| !failing.contains(c) && **c != root).cloned());
+            well.extend(
+                self.view.graph.callees(s).filter(|c| !failing.contains(c) && **c != root).cloned(),
+            );
         }
         if !well.is_empty() {
-            out.push(format!("{}: no errors of their own beyond what is usual", names(well.iter())));
+            out.push(format!(
+                "{}: no errors of their own beyond what is usual",
+                names(well.iter())
+            ));
         }
         let from = self.best.cause_time - Duration::from_secs(1800);
         let mut others = BTreeSet::new();
@@ -356,11 +478,14 @@ impl Teller<'_> {
 fn unexplained(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evidence>) {
     let mut order: Vec<(&Entity, &Failure)> = plot.failures.iter().collect();
     order.sort_by_key(|(s, f)| (!view.graph.is_called(s), f.since));
-    let words: Vec<String> =
-        order.iter().map(|(s, f)| failure_words(s, f, view, plot.last_bad, view.graph.is_called(s))).collect();
+    let words: Vec<String> = order
+        .iter()
+        .map(|(s, f)| failure_words(s, f, view, plot.last_bad, view.graph.is_called(s)))
+        .collect();
     let names = names(order.iter().map(|(s, _)| *s));
     let title = format!("Nothing inside the cluster explains why {names} fail");
-    let chain = order.iter().zip(&words).map(|((s, f), w)| link(s, &s.name, w.clone(), f.since)).collect();
+    let chain =
+        order.iter().zip(&words).map(|((s, f), w)| link(s, &s.name, w.clone(), f.since)).collect();
     let story = Story {
         id: plot.id.to_owned(),
         state: if plot.resolved.is_some() { StoryState::Resolved } else { StoryState::Open },
@@ -395,19 +520,33 @@ fn unexplained(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evidence>) {
     (story, evidence.collect())
 }
 
-fn failure_words(service: &Entity, failure: &Failure, view: &View<'_>, until: Time, inner: bool) -> String {
+fn failure_words(
+    service: &Entity,
+    failure: &Failure,
+    view: &View<'_>,
+    until: Time,
+    inner: bool,
+) -> String {
     let who = if inner { service.name.to_string() } else { format!("users of {}", service.name) };
     if failure.kind == "latency" {
-        return format!("{who} wait: {:.0} ms in the median, was {:.0} ms", failure.worst, failure.baseline);
+        return format!(
+            "{who} wait: {:.0} ms in the median, was {:.0} ms",
+            failure.worst, failure.baseline
+        );
     }
     let served = view.windows.served(&service.namespace, &service.name, failure.since, until);
     let total: u64 = served.iter().map(|s| s.1).sum();
     let failed: u64 = served.iter().map(|s| s.2).sum();
     if failed == 0 {
-        let seen = if failure.detail.is_empty() { String::new() } else { format!(": {}", words::short(&failure.detail, 70)) };
+        let seen = if failure.detail.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", words::short(&failure.detail, 70))
+        };
         return format!("calls to {} fail{seen}", service.name);
     }
-    let operations: Vec<&str> = served.iter().filter(|s| s.2 * 10 >= failed).map(|s| &*s.0).take(3).collect();
+    let operations: Vec<&str> =
+        served.iter().filter(|s| s.2 * 10 >= failed).map(|s| &*s.0).take(3).collect();
     format!(
         "{who}: {} of requests fail ({} of {}), was {}; {}",
         words::percent(failed as f64 / total.max(1) as f64),
@@ -435,10 +574,17 @@ fn narrative(title: &str, mechanism: Option<&str>, impact: &[String]) -> String 
     text
 }
 
-fn recommendations(pattern: Option<&Pattern>, values: &BTreeMap<&'static str, String>) -> Vec<String> {
+fn recommendations(
+    pattern: Option<&Pattern>,
+    values: &BTreeMap<&'static str, String>,
+) -> Vec<String> {
     let Some(pattern) = pattern else {
         let undo = values.get("undo").map(String::as_str).unwrap_or_default();
-        return if undo.is_empty() { Vec::new() } else { vec![format!("if nothing else explains it, undo the change: {undo}")] };
+        return if undo.is_empty() {
+            Vec::new()
+        } else {
+            vec![format!("if nothing else explains it, undo the change: {undo}")]
+        };
     };
     let mut out: Vec<String> = Vec::new();
     for remedy in &pattern.r#do {
@@ -495,6 +641,6 @@ fn round(confidence: f64) -> f64 {
 }
 
 /// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

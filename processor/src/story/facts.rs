@@ -47,7 +47,9 @@ impl Facts {
         let mut found: Vec<&Event> = self
             .events
             .iter()
-            .filter(|e| e.time >= from && e.time <= to && *e.entity_namespace == *workload.namespace)
+            .filter(|e| {
+                e.time >= from && e.time <= to && *e.entity_namespace == *workload.namespace
+            })
             .filter(|e| {
                 (*e.workload_kind == *workload.kind && *e.workload_name == *workload.name)
                     || (*e.entity_kind == *workload.kind && *e.entity_name == *workload.name)

@@ -25,13 +25,20 @@ const WORTH: f64 = 0.4;
 pub struct Group {
     /// What explains it, best first; empty when nothing does.
     pub hypotheses: Vec<Hypothesis>,
+    /// The same explanation on other workloads: a node that takes several down, a resolver for all.
+    pub siblings: Vec<Hypothesis>,
     /// Services that fail because of it, and since when.
     pub services: BTreeMap<Entity, Time>,
 }
 
 /// Splits what is wrong now into incidents: the hypothesis that explains most takes its failing
 /// services with it, then the next, until what is left has no explanation.
-pub fn groups(hypotheses: &[Hypothesis], symptoms: &Symptoms, graph: &Graph, now: Time) -> Vec<Group> {
+pub fn groups(
+    hypotheses: &[Hypothesis],
+    symptoms: &Symptoms,
+    graph: &Graph,
+    now: Time,
+) -> Vec<Group> {
     let failing = failing(symptoms);
     let sick = sick(symptoms, graph);
     let mut uncovered: BTreeSet<Entity> = failing.keys().cloned().collect();
@@ -41,14 +48,21 @@ pub fn groups(hypotheses: &[Hypothesis], symptoms: &Symptoms, graph: &Graph, now
         let best = hypotheses
             .iter()
             .filter(|h| h.confidence >= WORTH && !told.contains(&h.workload))
-            .map(|h| (h, covered(h, &failing, graph)))
+            .map(|h| {
+                let same = hypotheses.iter().filter(|other| same_explanation(h, other));
+                (h, same.flat_map(|other| covered(other, &failing, graph)).collect::<BTreeSet<_>>())
+            })
             .filter(|(h, covers)| {
                 covers.iter().any(|s| uncovered.contains(s))
                     || (sick.get(&h.workload).is_some_and(|since| *since + SICK_FOR <= now)
-                        && !graph.downstream(&front(h)).iter().any(|s| told.contains(&graph.workload(s))))
+                        && !graph
+                            .downstream(&front(h))
+                            .iter()
+                            .any(|s| told.contains(&graph.workload(s))))
             })
             .map(|(h, covers)| {
-                let share = covers.iter().filter(|s| uncovered.contains(*s)).count() as f64 / failing.len().max(1) as f64;
+                let share = covers.iter().filter(|s| uncovered.contains(*s)).count() as f64
+                    / failing.len().max(1) as f64;
                 (h.confidence + 0.1 * share, h, covers)
             })
             .fold(None, |best: Option<(f64, &Hypothesis, BTreeSet<Entity>)>, next| match best {
@@ -57,13 +71,27 @@ pub fn groups(hypotheses: &[Hypothesis], symptoms: &Symptoms, graph: &Graph, now
             });
         let Some((_, best, covers)) = best else { break };
         let mut chosen = vec![best.clone()];
-        chosen.extend(hypotheses.iter().filter(|h| *h != best && related(h, best, &covers, graph)).take(4).cloned());
+        chosen.extend(
+            hypotheses
+                .iter()
+                .filter(|h| *h != best && related(h, best, &covers, graph))
+                .take(4)
+                .cloned(),
+        );
         told.extend(covers.iter().map(|s| graph.workload(s)));
         told.insert(best.workload.clone());
-        told.extend(hypotheses.iter().filter(|h| h.cause == best.cause && h.pattern == best.pattern).map(|h| h.workload.clone()));
+        let siblings: Vec<Hypothesis> = hypotheses
+            .iter()
+            .filter(|h| h.workload != best.workload && same_explanation(best, h))
+            .cloned()
+            .collect();
+        told.extend(siblings.iter().map(|h| h.workload.clone()));
         uncovered.retain(|s| !covers.contains(s) && !told.contains(&graph.workload(s)));
-        let services = covers.into_iter().filter_map(|s| failing.get(&s).map(|since| (s.clone(), *since))).collect();
-        groups.push(Group { hypotheses: chosen, services });
+        let services = covers
+            .into_iter()
+            .filter_map(|s| failing.get(&s).map(|since| (s.clone(), *since)))
+            .collect();
+        groups.push(Group { hypotheses: chosen, siblings, services });
     }
     let rest: BTreeMap<Entity, Time> = uncovered
         .into_iter()
@@ -71,9 +99,13 @@ pub fn groups(hypotheses: &[Hypothesis], symptoms: &Symptoms, graph: &Graph, now
         .filter(|(_, since)| *since + UNEXPLAINED_FOR <= now)
         .collect();
     if !rest.is_empty() {
-        groups.push(Group { hypotheses: Vec::new(), services: rest });
+        groups.push(Group { hypotheses: Vec::new(), siblings: Vec::new(), services: rest });
     }
     groups
+}
+
+fn same_explanation(a: &Hypothesis, b: &Hypothesis) -> bool {
+    a.cause == b.cause && a.change == b.change && a.pattern == b.pattern
 }
 
 /// Failing services that the hypothesis explains: the one where it shows, and its failing callers.
@@ -101,6 +133,6 @@ fn related(h: &Hypothesis, best: &Hypothesis, covers: &BTreeSet<Entity>, graph: 
 }
 
 /// The service where a hypothesis shows first.
-pub fn front(h: &Hypothesis) -> Entity {
+pub(super) fn front(h: &Hypothesis) -> Entity {
     Entity::new("Service", &h.workload.namespace, &h.service)
 }

@@ -39,8 +39,7 @@ impl Sent {
             self.evidence.clear();
         }
         let sent = self.evidence.entry(story.id.clone()).or_default();
-        let fresh: Vec<&Evidence> =
-            evidence.iter().filter(|e| sent.insert(e.key())).collect();
+        let fresh: Vec<&Evidence> = evidence.iter().filter(|e| sent.insert(e.key())).collect();
         let mut spans = Vec::new();
         let mut count = 0;
         if matches!(telling, Telling::Opened(..)) {
@@ -70,7 +69,10 @@ impl Sent {
 fn request(signal: Signal, records: &[u8], items: usize) -> Request {
     let resource = encode_attributes(
         1,
-        &[(attr::SERVICE_NAME, attr::Value::Text(SERVICE)), ("service.version", attr::Value::Text(env!("CARGO_PKG_VERSION")))],
+        &[
+            (attr::SERVICE_NAME, attr::Value::Text(SERVICE)),
+            ("service.version", attr::Value::Text(env!("CARGO_PKG_VERSION"))),
+        ],
     );
     let mut scope = Vec::new();
     put_len_field(&mut scope, 1, b"tapio.story");
@@ -87,25 +89,40 @@ fn request(signal: Signal, records: &[u8], items: usize) -> Request {
 }
 
 fn root_span(story: &Story) -> Vec<u8> {
-    let start = story.root_cause.as_ref().map(|r| r.time).or_else(|| story.chain.first().map(|l| l.time)).unwrap_or(story.opened);
-    let mut span = Span::new(story, root_id(story), None, &story.title, start.min(story.opened), story.opened);
+    let start = story
+        .root_cause
+        .as_ref()
+        .map(|r| r.time)
+        .or_else(|| story.chain.first().map(|l| l.time))
+        .unwrap_or(story.opened);
+    let mut span =
+        Span::new(story, root_id(story), None, &story.title, start.min(story.opened), story.opened);
     span.texts(&describe(story));
     span.status_error();
     span.done()
 }
 
 fn evidence_span(story: &Story, evidence: &Evidence) -> Vec<u8> {
-    let id = span_id(&[&story.id, &evidence.role, &evidence.entity_name, &evidence.what, &evidence.time.to_string()]);
+    let id = span_id(&[
+        &story.id,
+        &evidence.role,
+        &evidence.entity_name,
+        &evidence.what,
+        &evidence.time.to_string(),
+    ]);
     let end = Time(evidence.time.0.saturating_add(MOMENT));
     let mut span = Span::new(story, id, Some(root_id(story)), &evidence.what, evidence.time, end);
-    let entity = format!("{} {}/{}", evidence.entity_kind, evidence.entity_namespace, evidence.entity_name);
+    let entity =
+        format!("{} {}/{}", evidence.entity_kind, evidence.entity_namespace, evidence.entity_name);
     span.texts(&[
         (attr::STORY_ID, story.id.clone()),
         (attr::STORY_ROLE, evidence.role.clone()),
         ("tapio.entity", entity),
         ("tapio.evidence.source", evidence.source.clone()),
     ]);
-    if let (Some(trace), Some(span_id)) = (unhex::<16>(&evidence.trace_id), unhex::<8>(&evidence.span_id)) {
+    if let (Some(trace), Some(span_id)) =
+        (unhex::<16>(&evidence.trace_id), unhex::<8>(&evidence.span_id))
+    {
         let mut link = Vec::new();
         put_len_field(&mut link, 1, &trace);
         put_len_field(&mut link, 2, &span_id);
@@ -116,7 +133,14 @@ fn evidence_span(story: &Story, evidence: &Evidence) -> Vec<u8> {
 
 fn end_span(story: &Story, resolved: Time) -> Vec<u8> {
     let id = span_id(&[&story.id, "resolved"]);
-    let mut span = Span::new(story, id, Some(root_id(story)), "resolved", story.opened.min(resolved), resolved);
+    let mut span = Span::new(
+        story,
+        id,
+        Some(root_id(story)),
+        "resolved",
+        story.opened.min(resolved),
+        resolved,
+    );
     span.texts(&describe(story));
     span.done()
 }
@@ -124,13 +148,16 @@ fn end_span(story: &Story, resolved: Time) -> Vec<u8> {
 fn log_record(telling: &Telling, story: &Story, evidence: &[Evidence]) -> Vec<u8> {
     let time = match telling {
         Telling::Opened(..) => story.opened,
-        Telling::Updated(..) => evidence.iter().map(|e| e.time).max().unwrap_or(story.opened).max(story.opened),
+        Telling::Updated(..) => {
+            evidence.iter().map(|e| e.time).max().unwrap_or(story.opened).max(story.opened)
+        }
         Telling::Resolved(..) => story.resolved.unwrap_or(story.opened),
     };
     let mut record = Vec::new();
     put_fixed64_field(&mut record, 1, time.0 as u64);
     put_fixed64_field(&mut record, 11, time.0 as u64);
-    let (number, text) = if matches!(telling, Telling::Resolved(..)) { (9, "INFO") } else { (17, "ERROR") };
+    let (number, text) =
+        if matches!(telling, Telling::Resolved(..)) { (9, "INFO") } else { (17, "ERROR") };
     put_varint_field(&mut record, 2, number);
     put_len_field(&mut record, 3, text.as_bytes());
     let mut body = Vec::new();
@@ -139,7 +166,10 @@ fn log_record(telling: &Telling, story: &Story, evidence: &[Evidence]) -> Vec<u8
     for (key, value) in describe(story) {
         record.extend(encode_attributes(6, &[(key, attr::Value::Text(cut(&value)))]));
     }
-    record.extend(encode_attributes(6, &[(attr::STORY_CONFIDENCE, attr::Value::Double(story.confidence))]));
+    record.extend(encode_attributes(
+        6,
+        &[(attr::STORY_CONFIDENCE, attr::Value::Double(story.confidence))],
+    ));
     put_len_field(&mut record, 9, &trace_id(story));
     put_len_field(&mut record, 10, &root_id(story));
     put_len_field(&mut record, 12, format!("tapio.story.{}", telling.name()).as_bytes());
@@ -148,17 +178,29 @@ fn log_record(telling: &Telling, story: &Story, evidence: &[Evidence]) -> Vec<u8
 
 /// What the root span, the end and every log record say of the story.
 fn describe(story: &Story) -> Vec<(&'static str, String)> {
-    let mut texts = vec![(attr::STORY_ID, story.id.clone()), (attr::STORY_TITLE, story.title.clone())];
+    let mut texts =
+        vec![(attr::STORY_ID, story.id.clone()), (attr::STORY_TITLE, story.title.clone())];
     match &story.root_cause {
         Some(root) => {
-            texts.push((attr::STORY_ROOT_CAUSE, format!("{} {}/{}", root.kind, root.namespace, root.name)));
+            texts.push((
+                attr::STORY_ROOT_CAUSE,
+                format!("{} {}/{}", root.kind, root.namespace, root.name),
+            ));
             texts.push(("tapio.story.pattern", root.pattern.clone()));
             texts.extend(root.change.clone().map(|change| ("tapio.story.change", change)));
         }
         None => texts.extend(story.reason.clone().map(|reason| (attr::STORY_ROOT_CAUSE, reason))),
     }
     texts.push(("tapio.story.services", story.affected.services.join(", ")));
-    texts.push(("tapio.story.chain", story.chain.iter().map(|l| format!("{} {}: {}", l.kind, l.name, l.what)).collect::<Vec<_>>().join(" -> ")));
+    texts.push((
+        "tapio.story.chain",
+        story
+            .chain
+            .iter()
+            .map(|l| format!("{} {}: {}", l.kind, l.name, l.what))
+            .collect::<Vec<_>>()
+            .join(" -> "),
+    ));
     texts.push(("tapio.story.do", story.recommendations.join("; ")));
     texts.push(("tapio.story.narrative", story.narrative.clone()));
     texts.retain(|(_, text)| !text.is_empty());
@@ -170,7 +212,14 @@ struct Span {
 }
 
 impl Span {
-    fn new(story: &Story, id: [u8; 8], parent: Option<[u8; 8]>, name: &str, start: Time, end: Time) -> Self {
+    fn new(
+        story: &Story,
+        id: [u8; 8],
+        parent: Option<[u8; 8]>,
+        name: &str,
+        start: Time,
+        end: Time,
+    ) -> Self {
         let mut bytes = Vec::new();
         put_len_field(&mut bytes, 1, &trace_id(story));
         put_len_field(&mut bytes, 2, &id);
@@ -181,7 +230,10 @@ impl Span {
         put_varint_field(&mut bytes, 6, 1); // SPAN_KIND_INTERNAL
         put_fixed64_field(&mut bytes, 7, start.0 as u64);
         put_fixed64_field(&mut bytes, 8, end.0 as u64);
-        bytes.extend(encode_attributes(9, &[(attr::STORY_CONFIDENCE, attr::Value::Double(story.confidence))]));
+        bytes.extend(encode_attributes(
+            9,
+            &[(attr::STORY_CONFIDENCE, attr::Value::Double(story.confidence))],
+        ));
         Span { bytes }
     }
 

@@ -14,7 +14,12 @@ const THRESHOLD: f64 = 0.7;
 /// The text of a story as it stands at `now`.
 pub fn render(story: &Story, evidence: &[Evidence], now: Time) -> String {
     let mut out = Vec::new();
-    let since = story.root_cause.as_ref().map(|r| r.time).or_else(|| evidence.first().map(|e| e.time)).unwrap_or(story.opened);
+    let since = story
+        .root_cause
+        .as_ref()
+        .map(|r| r.time)
+        .or_else(|| evidence.first().map(|e| e.time))
+        .unwrap_or(story.opened);
     let until = story.resolved.unwrap_or(now);
     let state = match story.state {
         StoryState::Open => "OPEN",
@@ -26,13 +31,18 @@ pub fn render(story: &Story, evidence: &[Evidence], now: Time) -> String {
         story.confidence,
         story.id
     ));
-    let perhaps = if story.confidence < THRESHOLD && story.root_cause.is_some() { "Perhaps: " } else { "" };
+    let perhaps =
+        if story.confidence < THRESHOLD && story.root_cause.is_some() { "Perhaps: " } else { "" };
     out.extend(wrap(&format!("{perhaps}{}", story.title), "", ""));
     out.push(String::new());
     out.push(header("What happened", if story.root_cause.is_some() { "since cause" } else { "" }));
     for fact in evidence.iter().take(MOST_FACTS) {
         let offset = fact.time.seconds_since(since).round();
-        let offset = if offset > 0.0 && story.root_cause.is_some() { format!("+{}", words::lasting(offset)) } else { String::new() };
+        let offset = if offset > 0.0 && story.root_cause.is_some() {
+            format!("+{}", words::lasting(offset))
+        } else {
+            String::new()
+        };
         out.extend(timed(&fact.time.clock(), &fact.line(), &offset));
     }
     if evidence.len() > MOST_FACTS {
@@ -43,9 +53,13 @@ pub fn render(story: &Story, evidence: &[Evidence], now: Time) -> String {
         out.push("Why".to_owned());
         story.reasons.iter().for_each(|line| out.extend(wrap(line, "  + ", "    ")));
         story.doubts.iter().for_each(|line| out.extend(wrap(line, "  - ", "    ")));
-        story.ruled_out.iter().for_each(|line| out.extend(wrap(&format!("ruled out: {line}"), "  ", "    ")));
+        story
+            .ruled_out
+            .iter()
+            .for_each(|line| out.extend(wrap(&format!("ruled out: {line}"), "  ", "    ")));
     }
-    let (prevent, actions): (Vec<&String>, Vec<&String>) = story.recommendations.iter().partition(|r| r.starts_with("prevent: "));
+    let (prevent, actions): (Vec<&String>, Vec<&String>) =
+        story.recommendations.iter().partition(|r| r.starts_with("prevent: "));
     if !actions.is_empty() {
         out.push(String::new());
         out.push("Do".to_owned());
@@ -80,14 +94,20 @@ fn timed(clock: &str, what: &str, offset: &str) -> Vec<String> {
 
 fn wrap(text: &str, first: &str, rest: &str) -> Vec<String> {
     let lines = fold(text, WIDTH - first.chars().count().max(rest.chars().count()));
-    lines.into_iter().enumerate().map(|(i, line)| format!("{}{line}", if i == 0 { first } else { rest })).collect()
+    lines
+        .into_iter()
+        .enumerate()
+        .map(|(i, line)| format!("{}{line}", if i == 0 { first } else { rest }))
+        .collect()
 }
 
 /// Breaks at spaces; a word longer than a line stays whole.
 fn fold(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
-        let full = lines.last().is_some_and(|line| !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width);
+        let full = lines.last().is_some_and(|line| {
+            !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width
+        });
         if full {
             lines.push(String::new());
         }

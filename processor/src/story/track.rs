@@ -57,6 +57,7 @@ struct Thread {
     opened: Time,
     last_bad: Time,
     hypotheses: Vec<Hypothesis>,
+    siblings: BTreeMap<Entity, Hypothesis>,
     failures: BTreeMap<Entity, Failure>,
     workloads: BTreeSet<Entity>,
     told: Option<(Story, Vec<Evidence>)>,
@@ -106,7 +107,11 @@ impl Stories {
     }
 
     fn ids(&self) -> BTreeSet<String> {
-        self.open.iter().map(|t| t.id.clone()).chain(self.resolved.iter().map(|(s, _)| s.id.clone())).collect()
+        self.open
+            .iter()
+            .map(|t| t.id.clone())
+            .chain(self.resolved.iter().map(|(s, _)| s.id.clone()))
+            .collect()
     }
 
     /// Is any story open?
@@ -117,7 +122,8 @@ impl Stories {
     /// Stories with their evidence, by the time they opened.
     pub fn all(&self) -> Vec<(&Story, &[Evidence])> {
         let open = self.open.iter().filter_map(|t| t.told.as_ref());
-        let mut all: Vec<_> = self.resolved.iter().chain(open).map(|(s, e)| (s, e.as_slice())).collect();
+        let mut all: Vec<_> =
+            self.resolved.iter().chain(open).map(|(s, e)| (s, e.as_slice())).collect();
         all.sort_by(|a, b| (a.0.opened, &a.0.id).cmp(&(b.0.opened, &b.0.id)));
         all
     }
@@ -132,13 +138,18 @@ impl Thread {
     fn new(group: &Group, now: Time, taken: &BTreeSet<String>) -> Self {
         let first = group.hypotheses.first();
         let on = first.map(|h| h.workload.to_string());
-        let on = on.or_else(|| group.services.keys().next().map(Entity::to_string)).unwrap_or_default();
-        let since = first.map(|h| h.effect_time).or_else(|| group.services.values().min().copied()).unwrap_or(now);
+        let on =
+            on.or_else(|| group.services.keys().next().map(Entity::to_string)).unwrap_or_default();
+        let since = first
+            .map(|h| h.effect_time)
+            .or_else(|| group.services.values().min().copied())
+            .unwrap_or(now);
         Thread {
             id: id(&on, since, taken),
             opened: now,
             last_bad: now,
             hypotheses: Vec::new(),
+            siblings: BTreeMap::new(),
             failures: BTreeMap::new(),
             workloads: BTreeSet::new(),
             told: None,
@@ -148,7 +159,10 @@ impl Thread {
     /// Does the group tell of the same incident?
     fn is_of(&self, group: &Group) -> bool {
         let same_root = match (self.hypotheses.first(), group.hypotheses.first()) {
-            (Some(mine), Some(new)) => mine.workload == new.workload || (mine.cause == new.cause && mine.change == new.change),
+            (Some(mine), Some(new)) => {
+                mine.workload == new.workload
+                    || (mine.cause == new.cause && mine.change == new.change)
+            }
             _ => false,
         };
         same_root
@@ -162,13 +176,35 @@ impl Thread {
             (_, None) => false,
             (None, Some(_)) => true,
             (Some(mine), Some(new)) => {
-                (mine.cause == new.cause && mine.change == new.change && new.confidence >= mine.confidence)
+                (mine.cause == new.cause
+                    && mine.change == new.change
+                    && new.confidence >= mine.confidence)
                     || new.confidence > mine.confidence + SURER
             }
         };
         if change_of_mind {
+            let same = |mine: &Hypothesis, new: &Hypothesis| {
+                mine.cause == new.cause && mine.change == new.change
+            };
+            if !self
+                .hypotheses
+                .first()
+                .zip(group.hypotheses.first())
+                .is_some_and(|(mine, new)| same(mine, new))
+            {
+                self.siblings.clear();
+            }
             self.hypotheses = group.hypotheses;
         }
+        if let Some(best) = self.hypotheses.first() {
+            let mine = group
+                .siblings
+                .into_iter()
+                .filter(|s| s.cause == best.cause && s.workload != best.workload);
+            self.siblings.extend(mine.map(|s| (s.workload.clone(), s)));
+            self.siblings.remove(&best.workload);
+        }
+        self.workloads.extend(self.siblings.keys().cloned());
         self.workloads.extend(self.hypotheses.first().map(|h| h.workload.clone()));
         self.workloads.extend(group.services.keys().map(|s| view.graph.workload(s)));
         for service in group.services.keys() {
@@ -192,8 +228,10 @@ impl Thread {
                 self.last_bad = self.last_bad.max(failure.refresh(service, view));
             }
         }
+        let sick = sick(view.symptoms, view.graph);
         if let Some(best) = self.hypotheses.first()
-            && sick(view.symptoms, view.graph).contains_key(&best.workload)
+            && (sick.contains_key(&best.workload)
+                || self.siblings.keys().any(|w| sick.contains_key(w)))
         {
             self.last_bad = view.now;
             // A caller that starts to fail while the cause lasts belongs to the story.
@@ -211,6 +249,7 @@ impl Thread {
             opened: self.opened,
             resolved: over.then_some(self.last_bad),
             hypotheses: &self.hypotheses,
+            siblings: &self.siblings,
             failures: &self.failures,
             last_bad: self.last_bad,
         };
@@ -249,7 +288,11 @@ impl Failure {
                 self.kind = kind.to_owned();
                 self.baseline = s.baseline;
                 self.worst = s.value;
-                self.since = if self.sample.is_none() && self.until == self.since { s.onset } else { self.since.min(s.onset) };
+                self.since = if self.sample.is_none() && self.until == self.since {
+                    s.onset
+                } else {
+                    self.since.min(s.onset)
+                };
             }
             if kind == self.kind {
                 self.since = self.since.min(s.onset);
@@ -264,7 +307,8 @@ impl Failure {
 
 /// Is the difference worth telling? Figures that only grow are not.
 fn says_more(old: &Story, new: &Story) -> bool {
-    old.root_cause.as_ref().map(|r| (&r.kind, &r.name, &r.pattern)) != new.root_cause.as_ref().map(|r| (&r.kind, &r.name, &r.pattern))
+    old.root_cause.as_ref().map(|r| (&r.kind, &r.name, &r.pattern))
+        != new.root_cause.as_ref().map(|r| (&r.kind, &r.name, &r.pattern))
         || old.affected.services != new.affected.services
         || old.chain.len() != new.chain.len()
         || (old.confidence - new.confidence).abs() >= 0.05

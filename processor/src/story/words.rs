@@ -4,19 +4,8 @@ use std::collections::BTreeMap;
 
 use tapio_proto::model::{Change, Event};
 
-/// `96 MiB`, `1.5 GiB`, `512 B`.
-pub fn bytes(value: f64) -> String {
-    let (value, unit) = match value {
-        v if v >= 1024.0 * 1024.0 * 1024.0 => (v / (1024.0 * 1024.0 * 1024.0), "GiB"),
-        v if v >= 1024.0 * 1024.0 => (v / (1024.0 * 1024.0), "MiB"),
-        v if v >= 1024.0 => (v / 1024.0, "KiB"),
-        v => (v, "B"),
-    };
-    if value >= 10.0 || value.fract() == 0.0 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
-}
-
 /// `45 %`, `0.4 %`, `0 %`.
-pub fn percent(ratio: f64) -> String {
+pub(super) fn percent(ratio: f64) -> String {
     match ratio * 100.0 {
         p if p == 0.0 || p >= 1.0 => format!("{p:.0} %"),
         p => format!("{p:.1} %"),
@@ -24,7 +13,7 @@ pub fn percent(ratio: f64) -> String {
 }
 
 /// `1,285`
-pub fn count(n: u64) -> String {
+pub(super) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (i, c) in digits.chars().enumerate() {
@@ -37,7 +26,7 @@ pub fn count(n: u64) -> String {
 }
 
 /// `2 m 31 s`, `45 s`, `3 h 5 m`.
-pub fn lasting(seconds: f64) -> String {
+pub(super) fn lasting(seconds: f64) -> String {
     let s = seconds.max(0.0).round() as u64;
     match s {
         0..=59 => format!("{s} s"),
@@ -47,7 +36,7 @@ pub fn lasting(seconds: f64) -> String {
 }
 
 /// At most `most` characters of a text, in one line.
-pub fn short(text: &str, most: usize) -> String {
+pub(super) fn short(text: &str, most: usize) -> String {
     let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     line.retain(|c| !c.is_control());
     if line.chars().count() > most {
@@ -57,7 +46,7 @@ pub fn short(text: &str, most: usize) -> String {
 }
 
 /// What was changed: `pool.json max_connections 8 -> 200`.
-pub fn change(rows: &[&Change]) -> String {
+pub(super) fn change(rows: &[&Change]) -> String {
     let one = |row: &Change| {
         let path = field(&row.path);
         match (&row.old, &row.new) {
@@ -77,12 +66,15 @@ pub fn change(rows: &[&Change]) -> String {
 
 /// A field as a person says it: the part of the path that tells it.
 fn field(path: &str) -> String {
-    let path = path.strip_prefix("spec.template.spec.").or_else(|| path.strip_prefix("spec.")).unwrap_or(path);
+    let path = path
+        .strip_prefix("spec.template.spec.")
+        .or_else(|| path.strip_prefix("spec."))
+        .unwrap_or(path);
     path.strip_prefix("data.").unwrap_or(path).to_owned()
 }
 
 /// Facts of one sort on one workload, as one line.
-pub struct Line<'a> {
+pub(super) struct Line<'a> {
     /// The first of them.
     pub first: &'a Event,
     /// How many there were.
@@ -90,14 +82,21 @@ pub struct Line<'a> {
 }
 
 /// Facts by sort, in order of the first of each: deaths by reason, waiting by reason, lines by text.
-pub fn lines<'a>(events: &[&'a Event]) -> Vec<Line<'a>> {
+pub(super) fn lines<'a>(events: &[&'a Event]) -> Vec<Line<'a>> {
     let mut sorts: BTreeMap<(&str, &str, &str, &str), usize> = BTreeMap::new();
     let mut lines: Vec<Line<'a>> = Vec::new();
     for event in events {
         let sort = match event.r#type.as_str() {
             "log.new" | "log.error" => (event.r#type.as_str(), event.message.as_str(), "", ""),
-            "probe.failed" => ("probe.failed", event.message.split(' ').next().unwrap_or(""), event.container.as_str(), ""),
-            kind => (kind, event.reason.as_str(), event.container.as_str(), event.entity_kind.as_str()),
+            "probe.failed" => (
+                "probe.failed",
+                event.message.split(' ').next().unwrap_or(""),
+                event.container.as_str(),
+                "",
+            ),
+            kind => {
+                (kind, event.reason.as_str(), event.container.as_str(), event.entity_kind.as_str())
+            }
         };
         match sorts.get(&sort) {
             Some(at) => lines[*at].times += 1,
@@ -112,40 +111,72 @@ pub fn lines<'a>(events: &[&'a Event]) -> Vec<Line<'a>> {
 
 impl Line<'_> {
     /// In words: `container inventory OOMKilled (exit 137)`.
-    pub fn words(&self) -> String {
+    pub(super) fn words(&self) -> String {
         let e = self.first;
-        let container = if e.container.is_empty() { "container".to_owned() } else { format!("container {}", e.container) };
+        let container = if e.container.is_empty() {
+            "container".to_owned()
+        } else {
+            format!("container {}", e.container)
+        };
         match e.r#type.as_str() {
             "container.terminated" => {
                 let exit = e.value.map(|code| format!(" (exit {code:.0})")).unwrap_or_default();
                 let reason = if e.reason == "Error" { "dies" } else { &e.reason };
-                let said = if e.message.is_empty() { String::new() } else { format!(": {}", short(&e.message, 80)) };
+                let said = if e.message.is_empty() {
+                    String::new()
+                } else {
+                    format!(": {}", short(&e.message, 80))
+                };
                 format!("{container} {reason}{exit}{said}")
             }
-            "container.waiting" if e.message.is_empty() => format!("{container} cannot run: {}", e.reason),
-            "container.waiting" => format!("{container} cannot run: {}: {}", e.reason, short(&e.message, 110)),
+            "container.waiting" if e.message.is_empty() => {
+                format!("{container} cannot run: {}", e.reason)
+            }
+            "container.waiting" => {
+                format!("{container} cannot run: {}: {}", e.reason, short(&e.message, 110))
+            }
             "endpoints.empty" => format!("Service {} has no ready endpoint", e.entity_name),
             "probe.failed" => short(&e.message, 110),
-            "pod.unschedulable" => format!("pod {} cannot be scheduled: {}", e.entity_name, short(&e.message, 90)),
+            "pod.unschedulable" => {
+                format!("pod {} cannot be scheduled: {}", e.entity_name, short(&e.message, 90))
+            }
             "pod.not_ready" => format!("pod {} is not ready", e.entity_name),
-            "node.not_ready" => format!("node {} is not ready: {}", e.entity_name, short(&e.message, 80)),
-            "log.new" => format!("{} logs for the first time: \"{}\"", e.workload_name, short(&e.message, 80)),
+            "node.not_ready" => {
+                format!("node {} is not ready: {}", e.entity_name, short(&e.message, 80))
+            }
+            "log.new" => format!(
+                "{} logs for the first time: \"{}\"",
+                e.workload_name,
+                short(&e.message, 80)
+            ),
             "log.error" => format!("{} logs: \"{}\"", e.workload_name, short(&e.message, 90)),
             _ => {
-                let said = if e.message.is_empty() { String::new() } else { format!(": {}", short(&e.message, 90)) };
-                format!("{} {}{said}", e.entity_name, if e.reason.is_empty() { &e.r#type } else { &e.reason })
+                let said = if e.message.is_empty() {
+                    String::new()
+                } else {
+                    format!(": {}", short(&e.message, 90))
+                };
+                format!(
+                    "{} {}{said}",
+                    e.entity_name,
+                    if e.reason.is_empty() { &e.r#type } else { &e.reason }
+                )
             }
         }
     }
 
     /// In words, and how often when that is more than once.
-    pub fn counted(&self) -> String {
-        if self.times > 1 { format!("{}, {} times so far", self.words(), self.times) } else { self.words() }
+    pub(super) fn counted(&self) -> String {
+        if self.times > 1 {
+            format!("{}, {} times so far", self.words(), self.times)
+        } else {
+            self.words()
+        }
     }
 }
 
 /// Fills `{name}` from the map, once: what is filled in is not read again. Unknown names stay.
-pub fn fill(template: &str, values: &BTreeMap<&str, String>) -> String {
+pub(super) fn fill(template: &str, values: &BTreeMap<&str, String>) -> String {
     let mut out = String::with_capacity(template.len());
     let mut rest = template;
     while let Some(open) = rest.find('{') {
@@ -172,7 +203,8 @@ mod tests {
 
     #[test]
     fn telemetry_text_is_never_a_template() {
-        let values = BTreeMap::from([("new", "{undo}".to_owned()), ("undo", "rm -rf /".to_owned())]);
+        let values =
+            BTreeMap::from([("new", "{undo}".to_owned()), ("undo", "rm -rf /".to_owned())]);
         assert_eq!(fill("image {new} {odd", &values), "image {undo} {odd");
     }
 
@@ -180,7 +212,6 @@ mod tests {
     fn numbers_as_people_write_them() {
         assert_eq!(count(1285), "1,285");
         assert_eq!(percent(0.4451), "45 %");
-        assert_eq!(bytes(96.0 * 1024.0 * 1024.0), "96 MiB");
         assert_eq!(lasting(151.2), "2 m 31 s");
     }
 }

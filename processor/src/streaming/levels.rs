@@ -54,13 +54,30 @@ pub struct Levels {
 
 impl Levels {
     /// Adds one point; one older than the newest is left out.
-    pub fn add(&mut self, namespace: &str, pod: &str, container: &str, resource: Resource, time: Time, value: f64) {
+    pub fn add(
+        &mut self,
+        namespace: &str,
+        pod: &str,
+        container: &str,
+        resource: Resource,
+        time: Time,
+        value: f64,
+    ) {
         if !value.is_finite() {
             return;
         }
-        let key = Key { namespace: namespace.into(), pod: pod.into(), container: container.into(), resource };
+        let key = Key {
+            namespace: namespace.into(),
+            pod: pod.into(),
+            container: container.into(),
+            resource,
+        };
         if !self.series.contains_key(&key) && self.series.len() >= MOST_SERIES {
-            let silent = self.series.iter().min_by_key(|(_, points)| points.back().map(|p| p.0)).map(|(key, _)| key.clone());
+            let silent = self
+                .series
+                .iter()
+                .min_by_key(|(_, points)| points.back().map(|p| p.0))
+                .map(|(key, _)| key.clone());
             if let Some(silent) = silent {
                 self.series.remove(&silent);
             }
@@ -89,16 +106,18 @@ impl Levels {
             }
             let Some(workload) = owner(&key.namespace, &key.pod) else { continue };
             let limit = limit(&key.namespace, &key.pod, &key.container, key.resource);
-            rows.extend(points.iter().filter(|point| point.0 >= since).map(|(time, value)| Level {
-                time: *time,
-                workload_kind: workload.kind.to_string(),
-                namespace: key.namespace.clone(),
-                workload_name: workload.name.to_string(),
-                pod: key.pod.clone(),
-                container: key.container.clone(),
-                resource: key.resource.name().to_owned(),
-                value: *value,
-                ceiling: limit,
+            rows.extend(points.iter().filter(|point| point.0 >= since).map(|(time, value)| {
+                Level {
+                    time: *time,
+                    workload_kind: workload.kind.to_string(),
+                    namespace: key.namespace.clone(),
+                    workload_name: workload.name.to_string(),
+                    pod: key.pod.clone(),
+                    container: key.container.clone(),
+                    resource: key.resource.name().to_owned(),
+                    value: *value,
+                    ceiling: limit,
+                }
             }));
         }
         rows

@@ -71,7 +71,10 @@ pub fn template(line: &str) -> String {
                 if !out.ends_with('#') {
                     out.push('#');
                 }
-                while rest.peek().is_some_and(|c| c.is_ascii_hexdigit() || matches!(c, '.' | ':' | '-' | '_')) {
+                while rest
+                    .peek()
+                    .is_some_and(|c| c.is_ascii_hexdigit() || matches!(c, '.' | ':' | '-' | '_'))
+                {
                     rest.next();
                 }
             }

@@ -188,7 +188,13 @@ impl Windows {
         let cells = &mut self.cells;
         let cell = slot.cells.entry(key).or_insert_with(|| {
             *cells += 1;
-            Cell { count: 0, errors: 0, sum_ns: 0, first_error: None, histogram: Box::new([0; BUCKETS]) }
+            Cell {
+                count: 0,
+                errors: 0,
+                sum_ns: 0,
+                first_error: None,
+                histogram: Box::new([0; BUCKETS]),
+            }
         });
         let nanos = u64::try_from(span.end.0.saturating_sub(span.start.0)).unwrap_or(0);
         cell.count = cell.count.saturating_add(1);
@@ -197,7 +203,8 @@ impl Windows {
         *bucket = bucket.saturating_add(1);
         if span.failed {
             cell.errors = cell.errors.saturating_add(1);
-            cell.first_error = Some(cell.first_error.map_or(span.start, |first| first.min(span.start)));
+            cell.first_error =
+                Some(cell.first_error.map_or(span.start, |first| first.min(span.start)));
             self.keep_failure(span, key.peer);
         }
         self.link(span);
@@ -222,7 +229,14 @@ impl Windows {
     fn link(&mut self, span: &SpanFact<'_>) {
         let (namespace, name) = self.services[span.service.0 as usize].clone();
         if span.kind == SpanKind::Client && !span.peer.is_empty() {
-            self.calls.insert(CallEdge { namespace, caller: name, callee: self.names.text(self.names.id_of(span.peer)) }, span.end);
+            self.calls.insert(
+                CallEdge {
+                    namespace,
+                    caller: name,
+                    callee: self.names.text(self.names.id_of(span.peer)),
+                },
+                span.end,
+            );
         }
         let Some((caller, callee)) = self.parents.pair(span) else { return };
         let (namespace, caller) = self.services[caller.0 as usize].clone();
@@ -280,8 +294,11 @@ impl Windows {
             }
         }
         // A caller that gave up waiting says nothing of why; prefer what names a reason.
-        let vague = |text: &str| text.is_empty() || text.contains("context") || text.contains("canceled");
-        let best = texts.iter().max_by_key(|(text, count)| (!vague(text), **count, std::cmp::Reverse(**text)))?;
+        let vague =
+            |text: &str| text.is_empty() || text.contains("context") || text.contains("canceled");
+        let best = texts
+            .iter()
+            .max_by_key(|(text, count)| (!vague(text), **count, std::cmp::Reverse(**text)))?;
         (!best.0.is_empty()).then(|| (*best.0).to_owned())
     }
 
@@ -292,8 +309,16 @@ impl Windows {
     }
 
     /// Requests served and failed by (service, operation) from `from` on, for the impact.
-    pub fn served(&self, namespace: &str, service: &str, from: Time, to: Time) -> Vec<(Arc<str>, u64, u64)> {
-        let Some(id) = self.service_ids.get(&(Arc::from(namespace), Arc::from(service))) else { return Vec::new() };
+    pub fn served(
+        &self,
+        namespace: &str,
+        service: &str,
+        from: Time,
+        to: Time,
+    ) -> Vec<(Arc<str>, u64, u64)> {
+        let Some(id) = self.service_ids.get(&(Arc::from(namespace), Arc::from(service))) else {
+            return Vec::new();
+        };
         let mut by_operation: BTreeMap<Arc<str>, (u64, u64)> = BTreeMap::new();
         for (_, slot) in self.slots.range(from.bucket(WINDOW)..=to) {
             for (key, cell) in &slot.cells {
@@ -322,8 +347,13 @@ impl Windows {
                         rows.push(slot.cells[key].row(*bucket, key, service, &self.names, calm));
                     }
                     rows.sort_by(|a, b| {
-                        (&a.namespace, &a.service, &a.operation, &a.kind, &a.peer)
-                            .cmp(&(&b.namespace, &b.service, &b.operation, &b.kind, &b.peer))
+                        (&a.namespace, &a.service, &a.operation, &a.kind, &a.peer).cmp(&(
+                            &b.namespace,
+                            &b.service,
+                            &b.operation,
+                            &b.kind,
+                            &b.peer,
+                        ))
                     });
                     Window::batch(&rows)?
                 }
@@ -336,7 +366,14 @@ impl Windows {
 }
 
 impl Cell {
-    fn row(&self, bucket: Time, key: &Key, service: &(Arc<str>, Arc<str>), names: &Names, calm: bool) -> Window {
+    fn row(
+        &self,
+        bucket: Time,
+        key: &Key,
+        service: &(Arc<str>, Arc<str>),
+        names: &Names,
+        calm: bool,
+    ) -> Window {
         Window {
             bucket,
             namespace: service.0.to_string(),

@@ -63,7 +63,9 @@ impl Dictionary {
         let text = cut(text, LONGEST_TEXT);
         let Dictionary { hasher, table, values, offsets, .. } = self;
         let hash = hasher.hash_one(text.as_bytes());
-        let at = |index: u32| &values[offsets[index as usize] as usize..offsets[index as usize + 1] as usize];
+        let at = |index: u32| {
+            &values[offsets[index as usize] as usize..offsets[index as usize + 1] as usize]
+        };
         if let Some(index) = table.find(hash, |index| at(*index) == text.as_bytes()) {
             return Key(*index);
         }
@@ -98,7 +100,10 @@ impl Dictionary {
     pub(super) fn finish(&mut self) -> ArrayRef {
         let keys = std::mem::take(&mut self.keys);
         let nulls = std::mem::take(&mut self.nulls);
-        let values = self.array.get_or_insert_with(|| Arc::new(strings(&self.offsets, &self.values))).clone();
+        let values = self
+            .array
+            .get_or_insert_with(|| Arc::new(strings(&self.offsets, &self.values)))
+            .clone();
         let keys = if nulls == 0 {
             UInt32Array::from(keys)
         } else {
@@ -113,7 +118,9 @@ impl Dictionary {
             // A key is an index of a value that was there when the key was made.
             Err(error) => {
                 debug_assert!(false, "{error}");
-                Arc::new(DictionaryArray::<UInt32Type>::from_iter(std::iter::empty::<Option<&str>>()))
+                Arc::new(DictionaryArray::<UInt32Type>::from_iter(
+                    std::iter::empty::<Option<&str>>(),
+                ))
             }
         }
     }
@@ -141,10 +148,14 @@ mod tests {
     fn read(array: &ArrayRef) -> Vec<Option<String>> {
         let dictionary = array.as_dictionary::<UInt32Type>();
         let texts = dictionary.downcast_dict::<StringArray>().unwrap();
-        (0..array.len()).map(|i| array.is_valid(i).then(|| {
-            let key = dictionary.keys().value(i) as usize;
-            texts.values().value(key).to_owned()
-        })).collect()
+        (0..array.len())
+            .map(|i| {
+                array.is_valid(i).then(|| {
+                    let key = dictionary.keys().value(i) as usize;
+                    texts.values().value(key).to_owned()
+                })
+            })
+            .collect()
     }
 
     #[test]
@@ -158,7 +169,9 @@ mod tests {
         column.push_text("b");
         let second = column.finish();
         assert_eq!(read(&second), [Some("b".into())]);
-        let values = |array: &ArrayRef| array.as_dictionary::<UInt32Type>().values().as_string::<i32>().values().as_ptr();
+        let values = |array: &ArrayRef| {
+            array.as_dictionary::<UInt32Type>().values().as_string::<i32>().values().as_ptr()
+        };
         assert_eq!(values(&first), values(&second));
         column.push_text("c");
         assert_eq!(read(&column.finish()), [Some("c".into())]);

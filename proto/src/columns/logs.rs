@@ -9,8 +9,8 @@ use arrow::{
 };
 
 use super::{
-    LONGEST_BODY, batch, cut, dictionary, dictionary::Dictionary, nanos, origin, origin::Origin, push_id, schema, times,
-    utc,
+    LONGEST_BODY, batch, cut, dictionary, dictionary::Dictionary, nanos, origin, origin::Origin,
+    push_id, schema, times, utc,
 };
 use crate::view::{AnyValue, LogView, ResourceView};
 
@@ -71,7 +71,8 @@ impl LogColumns {
     /// Adds a log record.
     pub fn push(&mut self, resource: &ResourceView<'_>, log: &LogView<'_>) {
         self.origin.push(resource);
-        let time = if log.time_unix_nano == 0 { log.observed_time_unix_nano } else { log.time_unix_nano };
+        let time =
+            if log.time_unix_nano == 0 { log.observed_time_unix_nano } else { log.time_unix_nano };
         self.time.push(nanos(time));
         self.observed.push(nanos(log.observed_time_unix_nano));
         self.severity_number.push(u8::try_from(log.severity_number).unwrap_or(0));
@@ -102,7 +103,8 @@ impl LogColumns {
 
     /// About how many bytes they take; the dictionaries, which are bounded, are not counted.
     pub fn bytes(&self) -> usize {
-        let texts = self.severity_text.bytes() + self.event_name.bytes() + self.body.values_slice().len();
+        let texts =
+            self.severity_text.bytes() + self.event_name.bytes() + self.body.values_slice().len();
         self.origin.bytes() + texts + self.len() * (16 + 1 + 4 + 24)
     }
 

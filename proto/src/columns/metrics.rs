@@ -9,7 +9,8 @@ use arrow::{
 };
 
 use super::{
-    LONGEST_TEXT, batch, dictionary, dictionary::Dictionary, nanos, origin, origin::Origin, schema, times, utc,
+    LONGEST_TEXT, batch, dictionary, dictionary::Dictionary, nanos, origin, origin::Origin, schema,
+    times, utc,
 };
 use crate::view::{AnyValue, MetricView, PointValue, PointView, ResourceView};
 
@@ -77,7 +78,12 @@ impl MetricColumns {
     }
 
     /// Adds a data point.
-    pub fn push(&mut self, resource: &ResourceView<'_>, metric: &MetricView<'_>, point: &PointView<'_>) {
+    pub fn push(
+        &mut self,
+        resource: &ResourceView<'_>,
+        metric: &MetricView<'_>,
+        point: &PointView<'_>,
+    ) {
         self.origin.push(resource);
         self.time.push(nanos(point.time_unix_nano));
         self.name.push_text(metric.name);
@@ -125,7 +131,9 @@ impl MetricColumns {
     /// About how many bytes they take; the dictionaries, which are bounded, are not counted.
     pub fn bytes(&self) -> usize {
         let texts = [&self.name, &self.unit, &self.kind, &self.attributes];
-        self.origin.bytes() + texts.iter().map(|column| column.bytes()).sum::<usize>() + self.len() * (8 + 5 * 8)
+        self.origin.bytes()
+            + texts.iter().map(|column| column.bytes()).sum::<usize>()
+            + self.len() * (8 + 5 * 8)
     }
 
     /// The points since the last time, as one batch.

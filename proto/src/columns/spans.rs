@@ -8,7 +8,10 @@ use arrow::{
     record_batch::RecordBatch,
 };
 
-use super::{batch, dictionary, dictionary::Dictionary, nanos, origin, origin::Origin, push_id, schema, times, utc};
+use super::{
+    batch, dictionary, dictionary::Dictionary, nanos, origin, origin::Origin, push_id, schema,
+    times, utc,
+};
 use crate::view::{AnyValue, ResourceView, SpanView};
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
@@ -87,7 +90,8 @@ impl<'a> Told<'a> {
             let rank = match key {
                 b"http.response.status_code" | b"http.status_code" => {
                     let status = AnyValue::new(value).ok().and_then(|value| value.as_int());
-                    told.http_status = status.and_then(|status| i32::try_from(status).ok()).or(told.http_status);
+                    told.http_status =
+                        status.and_then(|status| i32::try_from(status).ok()).or(told.http_status);
                     continue;
                 }
                 b"error.type" => {
@@ -124,7 +128,8 @@ impl SpanColumns {
         let told = Told::by(span);
         self.origin.push(resource);
         self.time.push(nanos(span.start_time_unix_nano));
-        self.duration.push(nanos(span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano)));
+        self.duration
+            .push(nanos(span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano)));
         push_id(&mut self.trace_id, span.trace_id);
         push_id(&mut self.span_id, span.span_id);
         push_id(&mut self.parent_span_id, span.parent_span_id);
@@ -150,7 +155,9 @@ impl SpanColumns {
     /// About how many bytes they take; the dictionaries, which are bounded, are not counted.
     pub fn bytes(&self) -> usize {
         let texts = [&self.name, &self.status_message, &self.peer, &self.error_type];
-        self.origin.bytes() + texts.iter().map(|column| column.bytes()).sum::<usize>() + self.len() * (16 + 32 + 2 + 4)
+        self.origin.bytes()
+            + texts.iter().map(|column| column.bytes()).sum::<usize>()
+            + self.len() * (16 + 32 + 2 + 4)
     }
 
     /// The spans since the last time, as one batch.

@@ -31,7 +31,12 @@ struct Member<'a> {
     count: usize,
 }
 
-fn message(mut fields: Fields<'_>, schema: &Message, depth: u32, out: &mut String) -> Result<(), WireError> {
+fn message(
+    mut fields: Fields<'_>,
+    schema: &Message,
+    depth: u32,
+    out: &mut String,
+) -> Result<(), WireError> {
     let whole = fields;
     let mut members: Vec<Member<'_>> = Vec::with_capacity(schema.fields.len());
     while let Some(found) = fields.next_field()? {
@@ -40,7 +45,8 @@ fn message(mut fields: Fields<'_>, schema: &Message, depth: u32, out: &mut Strin
         let nested = fields.nested(&found);
         if field.label == Label::Oneof {
             // The last of a oneof counts.
-            members.retain(|member| member.field.label != Label::Oneof || member.position == position);
+            members
+                .retain(|member| member.field.label != Label::Oneof || member.position == position);
         }
         match members.iter_mut().rev().find(|member| member.position == position) {
             Some(member) => {
@@ -68,13 +74,17 @@ fn message(mut fields: Fields<'_>, schema: &Message, depth: u32, out: &mut Strin
         out.push_str("\":");
         let (from, to) = member.range;
         match (member.field.label, member.field.kind) {
-            (Label::Repeated, kind) => repeated(whole.between(from, to), member.field, kind, depth, out)?,
+            (Label::Repeated, kind) => {
+                repeated(whole.between(from, to), member.field, kind, depth, out)?
+            }
             (_, Kind::Message(inner)) if member.count > 1 => {
                 // Protobuf merges a message that comes in parts, which is to join their bytes.
                 let mut joined = Vec::new();
                 for found in whole.between(from, to) {
                     let found = found?;
-                    if let (true, Value::Len(part)) = (found.number == member.field.number, found.value) {
+                    if let (true, Value::Len(part)) =
+                        (found.number == member.field.number, found.value)
+                    {
                         joined.extend_from_slice(part);
                     }
                 }
@@ -91,7 +101,13 @@ fn deeper(depth: u32, offset: usize) -> Result<u32, WireError> {
     depth.checked_sub(1).ok_or(WireError { offset, what: Fault::Depth(MAX_DEPTH) })
 }
 
-fn repeated(mut fields: Fields<'_>, field: &Field, kind: Kind, depth: u32, out: &mut String) -> Result<(), WireError> {
+fn repeated(
+    mut fields: Fields<'_>,
+    field: &Field,
+    kind: Kind,
+    depth: u32,
+    out: &mut String,
+) -> Result<(), WireError> {
     out.push('[');
     let mut first = true;
     let mut comma = |out: &mut String| {
@@ -126,8 +142,14 @@ fn repeated(mut fields: Fields<'_>, field: &Field, kind: Kind, depth: u32, out: 
 
 fn packed_number(packed: &[u8], kind: Kind) -> Result<(Value<'static>, usize), Fault> {
     match kind.wire_type() {
-        1 => packed.first_chunk().map(|b| (Value::Fixed64(u64::from_le_bytes(*b)), 8)).ok_or(Fault::Eof),
-        5 => packed.first_chunk().map(|b| (Value::Fixed32(u32::from_le_bytes(*b)), 4)).ok_or(Fault::Eof),
+        1 => packed
+            .first_chunk()
+            .map(|b| (Value::Fixed64(u64::from_le_bytes(*b)), 8))
+            .ok_or(Fault::Eof),
+        5 => packed
+            .first_chunk()
+            .map(|b| (Value::Fixed32(u32::from_le_bytes(*b)), 4))
+            .ok_or(Fault::Eof),
         _ => read_varint(packed).map(|(value, len)| (Value::Varint(value), len)),
     }
 }

@@ -51,7 +51,11 @@ impl<'a> Reader<'a> {
     /// Nothing but white space may follow.
     pub(super) fn end(&mut self) -> Read<()> {
         self.peek();
-        if self.at == self.text.len() { Ok(()) } else { self.bad("unexpected text after the JSON value") }
+        if self.at == self.text.len() {
+            Ok(())
+        } else {
+            self.bad("unexpected text after the JSON value")
+        }
     }
 
     /// Enters an object or an array; `bracket` is `{` or `[`.
@@ -187,8 +191,11 @@ impl<'a> Reader<'a> {
     }
 
     fn hex4(&mut self) -> Read<u32> {
-        let digits = self.text.get(self.at..self.at + 4).filter(|d| d.iter().all(u8::is_ascii_hexdigit));
-        let value = digits.and_then(|d| std::str::from_utf8(d).ok()).and_then(|d| u32::from_str_radix(d, 16).ok());
+        let digits =
+            self.text.get(self.at..self.at + 4).filter(|d| d.iter().all(u8::is_ascii_hexdigit));
+        let value = digits
+            .and_then(|d| std::str::from_utf8(d).ok())
+            .and_then(|d| u32::from_str_radix(d, 16).ok());
         match value {
             Some(value) => {
                 self.at += 4;

@@ -46,7 +46,15 @@ fn numbers_are_exact() {
     ] {
         assert_eq!(round(Signal::Logs, &body(read)), body(written));
     }
-    for bad in [r#"{"intValue":9223372036854775808}"#, r#"{"intValue":1.5}"#, r#"{"intValue":"x"}"#, r#"{"intValue":1e30}"#, r#"{"doubleValue":"inf"}"#, r#"{"doubleValue":1e999}"#, r#"{"boolValue":1}"#] {
+    for bad in [
+        r#"{"intValue":9223372036854775808}"#,
+        r#"{"intValue":1.5}"#,
+        r#"{"intValue":"x"}"#,
+        r#"{"intValue":1e30}"#,
+        r#"{"doubleValue":"inf"}"#,
+        r#"{"doubleValue":1e999}"#,
+        r#"{"boolValue":1}"#,
+    ] {
         assert!(to_proto(Signal::Logs, body(bad).as_bytes()).is_err(), "{bad}");
     }
 }
@@ -56,17 +64,35 @@ fn escapes_are_read_and_written() {
     let json = body(r#"{"stringValue":"\u00e4\ud83d\ude00\/\b\f\n\r\t\"\\\u0001 \ud83d"}"#);
     let want = body("{\"stringValue\":\"ä😀/\\u0008\\u000c\\n\\r\\t\\\"\\\\\\u0001 \u{fffd}\"}");
     assert_eq!(round(Signal::Logs, &json), want);
-    assert_eq!(round(Signal::Logs, &body(r#"{"\u0073tringValue":"x"}"#)), body(r#"{"stringValue":"x"}"#));
-    assert_eq!(round(Signal::Logs, &body(r#"{"bytesValue":"-_8"}"#)), body(r#"{"bytesValue":"+/8="}"#));
+    assert_eq!(
+        round(Signal::Logs, &body(r#"{"\u0073tringValue":"x"}"#)),
+        body(r#"{"stringValue":"x"}"#)
+    );
+    assert_eq!(
+        round(Signal::Logs, &body(r#"{"bytesValue":"-_8"}"#)),
+        body(r#"{"bytesValue":"+/8="}"#)
+    );
 }
 
 #[test]
 fn bad_json_says_where_and_what_was_expected() {
     for (json, says) in [
-        (r#"{"resourceSpans":[{"resource":5}]}"#, "JSON line 1 column 31: resourceSpans[0].resource: expected an object, found '5'"),
-        (r#"{"resourceSpans":{}}"#, "JSON line 1 column 18: resourceSpans: expected an array, found '{'"),
-        ("{\"resourceSpans\":[{},\n{\"scopeSpans\":[{\"spans\":[{\"traceId\":\"xy\"}]}]}]}", "JSON line 2 column 37: resourceSpans[1].scopeSpans[0].spans[0].traceId: expected an id in hex"),
-        (r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"kind":"BAD"}]}]}]}"#, "spans[0].kind: expected a number or a name of the enum, found \"BAD\""),
+        (
+            r#"{"resourceSpans":[{"resource":5}]}"#,
+            "JSON line 1 column 31: resourceSpans[0].resource: expected an object, found '5'",
+        ),
+        (
+            r#"{"resourceSpans":{}}"#,
+            "JSON line 1 column 18: resourceSpans: expected an array, found '{'",
+        ),
+        (
+            "{\"resourceSpans\":[{},\n{\"scopeSpans\":[{\"spans\":[{\"traceId\":\"xy\"}]}]}]}",
+            "JSON line 2 column 37: resourceSpans[1].scopeSpans[0].spans[0].traceId: expected an id in hex",
+        ),
+        (
+            r#"{"resourceSpans":[{"scopeSpans":[{"spans":[{"kind":"BAD"}]}]}]}"#,
+            "spans[0].kind: expected a number or a name of the enum, found \"BAD\"",
+        ),
         ("{bad", "JSON line 1 column 2: expected a key in quotes, found 'b'"),
         ("", "JSON line 1 column 1: unexpected end of the text: expected an object"),
         ("{} x", "unexpected text after the JSON value"),
@@ -88,7 +114,10 @@ fn deep_nesting_is_an_error_and_no_crash() {
     for open in [r#"{"arrayValue":{"values":["#, r#"{"unknown":["#, "[", r#"{"a":"#] {
         let json = body(&open.repeat(100_000));
         let error = to_proto(Signal::Logs, json.as_bytes()).unwrap_err().to_string();
-        assert!(error.contains("nested too deep") || error.contains("expected an object"), "{error}");
+        assert!(
+            error.contains("nested too deep") || error.contains("expected an object"),
+            "{error}"
+        );
     }
 }
 

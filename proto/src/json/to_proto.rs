@@ -119,7 +119,9 @@ impl Door<'_> {
                     self.reader.literal("null")?;
                     put_len_field(out, field.number, &[]);
                 }
-                Kind::Message(inner) => put_message(out, field.number, |out| self.message(inner, out))?,
+                Kind::Message(inner) => {
+                    put_message(out, field.number, |out| self.message(inner, out))?
+                }
                 kind => match kind.wire_type() {
                     0 => put_varint(out, self.number(kind)?),
                     1 => out.extend_from_slice(&self.number(kind)?.to_le_bytes()),
@@ -163,14 +165,19 @@ impl Door<'_> {
             }
             _ => Cow::Borrowed(self.reader.number()?),
         };
-        parse(kind, &text).map_err(|wanted| Bad { at, what: format!("expected {wanted}, found {}", shown(&text)).into() })
+        parse(kind, &text).map_err(|wanted| Bad {
+            at,
+            what: format!("expected {wanted}, found {}", shown(&text)).into(),
+        })
     }
 
     #[cold]
     fn error(&self, text: &[u8], bad: Bad) -> JsonError {
         let before = &text[..bad.at.min(text.len())];
         let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-        let column = before.len() - before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1) + 1;
+        let column = before.len()
+            - before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)
+            + 1;
         let mut path = String::new();
         for step in &self.path {
             match step {
@@ -202,19 +209,25 @@ fn parse(kind: Kind, text: &str) -> Result<u64, &'static str> {
         Kind::Sint32 => int32(text).map(zigzag).ok_or("a 32-bit integer"),
         Kind::Enum(names) => match names.iter().position(|name| *name == text) {
             Some(number) => Ok(number as u64),
-            None => int32(text).map(|value| i64::from(value) as u64).ok_or("a number or a name of the enum"),
+            None => int32(text)
+                .map(|value| i64::from(value) as u64)
+                .ok_or("a number or a name of the enum"),
         },
-        Kind::Uint32 | Kind::Fixed32 => {
-            integer(text).and_then(|value| u32::try_from(value).ok()).map(u64::from).ok_or("an unsigned 32-bit integer")
-        }
-        Kind::Int64 | Kind::Sfixed64 => {
-            integer(text).and_then(|value| i64::try_from(value).ok()).map(|value| value as u64).ok_or("a 64-bit integer")
-        }
-        Kind::Uint64 | Kind::Fixed64 => {
-            integer(text).and_then(|value| u64::try_from(value).ok()).ok_or("an unsigned 64-bit integer")
-        }
+        Kind::Uint32 | Kind::Fixed32 => integer(text)
+            .and_then(|value| u32::try_from(value).ok())
+            .map(u64::from)
+            .ok_or("an unsigned 32-bit integer"),
+        Kind::Int64 | Kind::Sfixed64 => integer(text)
+            .and_then(|value| i64::try_from(value).ok())
+            .map(|value| value as u64)
+            .ok_or("a 64-bit integer"),
+        Kind::Uint64 | Kind::Fixed64 => integer(text)
+            .and_then(|value| u64::try_from(value).ok())
+            .ok_or("an unsigned 64-bit integer"),
         Kind::Double => double(text).map(f64::to_bits).ok_or("a number"),
-        Kind::String | Kind::Bytes | Kind::TraceId | Kind::SpanId | Kind::Message(_) => Err("a text"),
+        Kind::String | Kind::Bytes | Kind::TraceId | Kind::SpanId | Kind::Message(_) => {
+            Err("a text")
+        }
     }
 }
 
@@ -237,7 +250,10 @@ fn double(text: &str) -> Option<f64> {
         "Infinity" => Some(f64::INFINITY),
         "-Infinity" => Some(f64::NEG_INFINITY),
         // Rust also reads `inf` and `nan` in any case, which JSON has not.
-        _ if text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')) => {
+        _ if text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E')) =>
+        {
             text.parse().ok().filter(|value: &f64| value.is_finite())
         }
         _ => None,

@@ -24,7 +24,11 @@ impl Entity {
 
     /// `shop/inventory`, or the name alone where there is no namespace.
     pub fn path(&self) -> String {
-        if self.namespace.is_empty() { self.name.to_string() } else { format!("{}/{}", self.namespace, self.name) }
+        if self.namespace.is_empty() {
+            self.name.to_string()
+        } else {
+            format!("{}/{}", self.namespace, self.name)
+        }
     }
 }
 

@@ -191,6 +191,10 @@ impl Evidence {
 
     /// The fact in words, and how often it has happened when that is more than once.
     pub fn line(&self) -> String {
-        if self.times > 1 { format!("{}, {} times so far", self.what, self.times) } else { self.what.clone() }
+        if self.times > 1 {
+            format!("{}, {} times so far", self.what, self.times)
+        } else {
+            self.what.clone()
+        }
     }
 }

@@ -20,12 +20,21 @@ impl Time {
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         let bytes = text.as_bytes();
         let number = |from: usize, to: usize| text.get(from..to)?.parse::<i64>().ok();
-        if bytes.len() < 20 || bytes[4] != b'-' || bytes[7] != b'-' || !matches!(bytes[10], b'T' | b't' | b' ') {
+        if bytes.len() < 20
+            || bytes[4] != b'-'
+            || bytes[7] != b'-'
+            || !matches!(bytes[10], b'T' | b't' | b' ')
+        {
             return None;
         }
         let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
         let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-        if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        if !(1..=12).contains(&month)
+            || !(1..=31).contains(&day)
+            || hour > 23
+            || minute > 59
+            || second > 60
+        {
             return None;
         }
         let mut rest = text.get(19..)?;
@@ -50,7 +59,8 @@ impl Time {
                 sign * (hours * 60 + minutes) * 60
             }
         };
-        let seconds = ((days_from_civil(year, month, day) * 24 + hour) * 60 + minute) * 60 + second - offset;
+        let seconds =
+            ((days_from_civil(year, month, day) * 24 + hour) * 60 + minute) * 60 + second - offset;
         seconds.checked_mul(1_000_000_000)?.checked_add(nanos).map(Time)
     }
 
@@ -135,15 +145,27 @@ mod tests {
 
     #[test]
     fn rfc3339_round_trips_through_display() {
-        for text in ["2026-11-22T03:11:39Z", "1969-12-31T23:59:59.500Z", "2024-02-29T00:00:00.000000001Z"] {
+        for text in
+            ["2026-11-22T03:11:39Z", "1969-12-31T23:59:59.500Z", "2024-02-29T00:00:00.000000001Z"]
+        {
             assert_eq!(Time::parse_rfc3339(text).unwrap().to_string(), text);
         }
-        assert_eq!(Time::parse_rfc3339("2026-11-22T05:11:39+02:00"), Time::parse_rfc3339("2026-11-22T03:11:39Z"));
+        assert_eq!(
+            Time::parse_rfc3339("2026-11-22T05:11:39+02:00"),
+            Time::parse_rfc3339("2026-11-22T03:11:39Z")
+        );
     }
 
     #[test]
     fn what_is_no_time_is_none() {
-        for text in ["", "2026-11-22", "2026-13-22T03:11:39Z", "2026-11-22T03:11:39", "2026-11-22T03:11:39.é", "２026-11-22T03:11:39Z"] {
+        for text in [
+            "",
+            "2026-11-22",
+            "2026-13-22T03:11:39Z",
+            "2026-11-22T03:11:39",
+            "2026-11-22T03:11:39.é",
+            "２026-11-22T03:11:39Z",
+        ] {
             assert_eq!(Time::parse_rfc3339(text), None, "{text}");
         }
     }

@@ -90,7 +90,10 @@ impl<'a> MetricView<'a> {
             };
             (metric.kind, metric.data) = (kind, rest.nested(&field));
         }
-        if matches!(metric.kind, MetricKind::Sum | MetricKind::Histogram | MetricKind::ExponentialHistogram) {
+        if matches!(
+            metric.kind,
+            MetricKind::Sum | MetricKind::Histogram | MetricKind::ExponentialHistogram
+        ) {
             for field in metric.data {
                 let field = field?;
                 match (field.number, field.value) {
@@ -315,9 +318,15 @@ impl<'a> PointView<'a> {
             start_time_unix_nano: 0,
             flags: 0,
             value: match kind {
-                MetricKind::Histogram => PointValue::Histogram(HistogramView { fields, ..Default::default() }),
-                MetricKind::ExponentialHistogram => PointValue::ExponentialHistogram(Default::default()),
-                MetricKind::Summary => PointValue::Summary(SummaryView { fields, ..Default::default() }),
+                MetricKind::Histogram => {
+                    PointValue::Histogram(HistogramView { fields, ..Default::default() })
+                }
+                MetricKind::ExponentialHistogram => {
+                    PointValue::ExponentialHistogram(Default::default())
+                }
+                MetricKind::Summary => {
+                    PointValue::Summary(SummaryView { fields, ..Default::default() })
+                }
                 _ => PointValue::None,
             },
             attributes: Attributes::new(fields, attributes),
@@ -331,8 +340,12 @@ impl<'a> PointView<'a> {
                 (number, value) => match &mut point.value {
                     PointValue::Histogram(histogram) => histogram.take(number, value),
                     PointValue::ExponentialHistogram(histogram) => match (number, value) {
-                        (8, Value::Len(_)) => histogram.positive = BucketsView::new(rest.nested(&field))?,
-                        (9, Value::Len(_)) => histogram.negative = BucketsView::new(rest.nested(&field))?,
+                        (8, Value::Len(_)) => {
+                            histogram.positive = BucketsView::new(rest.nested(&field))?
+                        }
+                        (9, Value::Len(_)) => {
+                            histogram.negative = BucketsView::new(rest.nested(&field))?
+                        }
                         _ => histogram.take(number, value),
                     },
                     PointValue::Summary(summary) => match (number, value) {
@@ -341,7 +354,9 @@ impl<'a> PointView<'a> {
                         _ => {}
                     },
                     number_value => match (number, value) {
-                        (4, Value::Fixed64(bits)) => *number_value = PointValue::Double(f64::from_bits(bits)),
+                        (4, Value::Fixed64(bits)) => {
+                            *number_value = PointValue::Double(f64::from_bits(bits))
+                        }
                         (6, Value::Fixed64(bits)) => *number_value = PointValue::Int(bits as i64),
                         _ => {}
                     },

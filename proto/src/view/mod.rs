@@ -253,7 +253,11 @@ fn first_nested<'a>(mut fields: Fields<'a>, number: u32) -> Result<Fields<'a>, W
     next_nested(&mut fields, number).unwrap_or(Ok(Fields::new(&[])))
 }
 
-fn last_text<'a>(fields: Fields<'a>, number: u32, name: &'static str) -> Result<&'a str, WireError> {
+fn last_text<'a>(
+    fields: Fields<'a>,
+    number: u32,
+    name: &'static str,
+) -> Result<&'a str, WireError> {
     let mut last = "";
     for field in fields {
         let field = field?;
@@ -266,10 +270,14 @@ fn last_text<'a>(fields: Fields<'a>, number: u32, name: &'static str) -> Result<
 
 fn last_varint(fields: Fields<'_>, number: u32) -> u64 {
     let varints = fields.flatten().filter(|field| field.number == number);
-    varints.filter_map(|field| if let Value::Varint(v) = field.value { Some(v) } else { None }).last().unwrap_or(0)
+    varints
+        .filter_map(|field| if let Value::Varint(v) = field.value { Some(v) } else { None })
+        .last()
+        .unwrap_or(0)
 }
 
 #[inline]
 fn text<'a>(field: &Field<'a>, bytes: &'a [u8], name: &'static str) -> Result<&'a str, WireError> {
-    std::str::from_utf8(bytes).map_err(|_| WireError { offset: field.body, what: Fault::Utf8(name) })
+    std::str::from_utf8(bytes)
+        .map_err(|_| WireError { offset: field.body, what: Fault::Utf8(name) })
 }

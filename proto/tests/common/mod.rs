@@ -54,17 +54,20 @@ pub fn any_value() -> impl Strategy<Value = AnyValue> {
     .prop_map(|value| AnyValue { value });
     leaf.prop_recursive(4, 24, 3, |inner| {
         prop_oneof![
-            vec(inner.clone(), 0..3)
-                .prop_map(|values| Value::ArrayValue(ArrayValue { values })),
-            vec(key_value(inner), 0..3).prop_map(|values| Value::KvlistValue(KeyValueList { values })),
+            vec(inner.clone(), 0..3).prop_map(|values| Value::ArrayValue(ArrayValue { values })),
+            vec(key_value(inner), 0..3)
+                .prop_map(|values| Value::KvlistValue(KeyValueList { values })),
         ]
         .prop_map(|value| AnyValue { value: Some(value) })
     })
 }
 
 fn key_value(value: impl Strategy<Value = AnyValue>) -> impl Strategy<Value = KeyValue> {
-    (text(), option::weighted(0.9, value))
-        .prop_map(|(key, value)| KeyValue { key, value, ..Default::default() })
+    (text(), option::weighted(0.9, value)).prop_map(|(key, value)| KeyValue {
+        key,
+        value,
+        ..Default::default()
+    })
 }
 
 pub fn attributes() -> impl Strategy<Value = Vec<KeyValue>> {
@@ -78,27 +81,38 @@ pub fn id(len: usize) -> impl Strategy<Value = Vec<u8>> {
 pub fn resource() -> impl Strategy<Value = Option<Resource>> {
     let refs = vec((text(), text(), vec(text(), 0..3)), 0..2).prop_map(|refs| {
         refs.into_iter()
-            .map(|(schema_url, r#type, id_keys)| EntityRef { schema_url, r#type, id_keys, ..Default::default() })
+            .map(|(schema_url, r#type, id_keys)| EntityRef {
+                schema_url,
+                r#type,
+                id_keys,
+                ..Default::default()
+            })
             .collect()
     });
-    option::weighted(0.9, (attributes(), any::<u32>(), refs).prop_map(
-        |(attributes, dropped_attributes_count, entity_refs)| Resource {
-            attributes,
-            dropped_attributes_count,
-            entity_refs,
-        },
-    ))
+    option::weighted(
+        0.9,
+        (attributes(), any::<u32>(), refs).prop_map(
+            |(attributes, dropped_attributes_count, entity_refs)| Resource {
+                attributes,
+                dropped_attributes_count,
+                entity_refs,
+            },
+        ),
+    )
 }
 
 pub fn scope() -> impl Strategy<Value = Option<InstrumentationScope>> {
-    option::weighted(0.9, (text(), text(), attributes(), any::<u32>()).prop_map(
-        |(name, version, attributes, dropped_attributes_count)| InstrumentationScope {
-            name,
-            version,
-            attributes,
-            dropped_attributes_count,
-        },
-    ))
+    option::weighted(
+        0.9,
+        (text(), text(), attributes(), any::<u32>()).prop_map(
+            |(name, version, attributes, dropped_attributes_count)| InstrumentationScope {
+                name,
+                version,
+                attributes,
+                dropped_attributes_count,
+            },
+        ),
+    )
 }
 
 prop_compose! {
@@ -189,7 +203,10 @@ prop_compose! {
 }
 
 fn buckets() -> impl Strategy<Value = Option<Buckets>> {
-    option::of((any::<i32>(), vec(any::<u64>(), 0..4)).prop_map(|(offset, bucket_counts)| Buckets { offset, bucket_counts }))
+    option::of(
+        (any::<i32>(), vec(any::<u64>(), 0..4))
+            .prop_map(|(offset, bucket_counts)| Buckets { offset, bucket_counts }),
+    )
 }
 
 prop_compose! {
@@ -230,37 +247,66 @@ pub fn metric() -> impl Strategy<Value = Metric> {
                 is_monotonic
             }))
         ),
-        (vec(histogram_point(), 0..3), any::<i32>()).prop_map(|(data_points, aggregation_temporality)| {
-            Some(Data::Histogram(Histogram { data_points, aggregation_temporality }))
-        }),
-        (vec(exponential_point(), 0..3), any::<i32>()).prop_map(|(data_points, aggregation_temporality)| {
-            Some(Data::ExponentialHistogram(ExponentialHistogram { data_points, aggregation_temporality }))
-        }),
-        vec(summary_point(), 0..3).prop_map(|data_points| Some(Data::Summary(Summary { data_points }))),
+        (vec(histogram_point(), 0..3), any::<i32>()).prop_map(
+            |(data_points, aggregation_temporality)| {
+                Some(Data::Histogram(Histogram { data_points, aggregation_temporality }))
+            }
+        ),
+        (vec(exponential_point(), 0..3), any::<i32>()).prop_map(
+            |(data_points, aggregation_temporality)| {
+                Some(Data::ExponentialHistogram(ExponentialHistogram {
+                    data_points,
+                    aggregation_temporality,
+                }))
+            }
+        ),
+        vec(summary_point(), 0..3)
+            .prop_map(|data_points| Some(Data::Summary(Summary { data_points }))),
     ];
-    (text(), text(), text(), attributes(), data).prop_map(|(name, description, unit, metadata, data)| Metric {
-        name,
-        description,
-        unit,
-        metadata,
-        data,
-    })
+    (text(), text(), text(), attributes(), data).prop_map(
+        |(name, description, unit, metadata, data)| Metric {
+            name,
+            description,
+            unit,
+            metadata,
+            data,
+        },
+    )
 }
 
 macro_rules! requests {
     ($name:ident, $record:expr, $request:ident . $resources:ident, $resource_group:ident . $scopes:ident, $scope_group:ident . $records:ident) => {
         pub fn $name() -> impl Strategy<Value = $request> {
-            let scopes = (scope(), vec($record, 0..4), text()).prop_map(|(scope, $records, schema_url)| {
-                $scope_group { scope, $records, schema_url }
-            });
-            let resources = (resource(), vec(scopes, 0..3), text()).prop_map(|(resource, $scopes, schema_url)| {
-                $resource_group { resource, $scopes, schema_url }
-            });
+            let scopes =
+                (scope(), vec($record, 0..4), text()).prop_map(|(scope, $records, schema_url)| {
+                    $scope_group { scope, $records, schema_url }
+                });
+            let resources = (resource(), vec(scopes, 0..3), text()).prop_map(
+                |(resource, $scopes, schema_url)| $resource_group { resource, $scopes, schema_url },
+            );
             vec(resources, 0..3).prop_map(|$resources| $request { $resources })
         }
     };
 }
 
-requests!(traces, span(), ExportTraceServiceRequest.resource_spans, ResourceSpans.scope_spans, ScopeSpans.spans);
-requests!(logs, log(), ExportLogsServiceRequest.resource_logs, ResourceLogs.scope_logs, ScopeLogs.log_records);
-requests!(metrics, metric(), ExportMetricsServiceRequest.resource_metrics, ResourceMetrics.scope_metrics, ScopeMetrics.metrics);
+requests!(
+    traces,
+    span(),
+    ExportTraceServiceRequest.resource_spans,
+    ResourceSpans.scope_spans,
+    ScopeSpans.spans
+);
+requests!(
+    logs,
+    log(),
+    ExportLogsServiceRequest.resource_logs,
+    ResourceLogs.scope_logs,
+    ScopeLogs.log_records
+);
+requests!(
+    metrics,
+    metric(),
+    ExportMetricsServiceRequest.resource_metrics,
+    ResourceMetrics.scope_metrics,
+    ScopeMetrics.metrics
+);
