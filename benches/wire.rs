@@ -180,7 +180,7 @@ fn main() {
                 let at = &mut one_in_100;
                 let decide = |_: &Record<'_>| {
                     *at += 1;
-                    (*at % 100 == 0).then_some(&extra[..])
+                    at.is_multiple_of(100).then_some(&extra[..])
                 };
                 let mut decide = Some(decide);
                 black_box(

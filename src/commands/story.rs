@@ -88,6 +88,7 @@ mod tests {
             entity_namespace: "shop".to_owned(),
             entity_name: "pool".to_owned(),
             what: what.to_owned(),
+            times: 1,
             source: "changes".to_owned(),
             trace_id: None,
             span_id: None,
