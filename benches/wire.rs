@@ -211,6 +211,10 @@ fn main() {
             }),
         ),
     ];
+    // `-- columns` runs only the steps with that word, for a profiler.
+    if let Some(word) = std::env::args().skip(1).find(|arg| !arg.starts_with('-')) {
+        steps.retain(|(name, _)| name.contains(&word));
+    }
     let mut times = vec![Vec::with_capacity(ROUNDS); steps.len()];
     for _ in 0..ROUNDS {
         for ((_, step), times) in steps.iter_mut().zip(&mut times) {

@@ -54,8 +54,26 @@ pub(crate) struct Message {
     pub(crate) fields: &'static [Field],
     /// Position in `fields` + 1 of each field number; 0 for none.
     index: [u8; MAX_NUMBER + 1],
+    /// What `check` does with a field, by its tag, if the tag takes one byte.
+    pub(crate) steps: [Step; 128],
     /// Is each of these what the signal counts: a span, a log record, a data point?
     pub(crate) item: bool,
+}
+
+/// What there is to do with a field to check it.
+#[derive(Clone, Copy)]
+pub(crate) enum Step {
+    /// Look closer: not known, not of the right wire type, packed, or with a long tag.
+    Look,
+    Varint,
+    Fixed32,
+    Fixed64,
+    /// Bytes that may be anything.
+    Bytes,
+    Text,
+    /// Bytes that are an id of this length, or none.
+    Id(u8),
+    Nested(&'static Message),
 }
 
 /// Highest field number in OTLP (`Span.flags`).
@@ -72,17 +90,38 @@ impl Kind {
             _ => 0,
         }
     }
+
+    const fn step(self) -> Step {
+        match self {
+            Kind::String => Step::Text,
+            Kind::Bytes => Step::Bytes,
+            Kind::TraceId => Step::Id(16),
+            Kind::SpanId => Step::Id(8),
+            Kind::Message(inner) => Step::Nested(inner),
+            _ => match self.wire_type() {
+                1 => Step::Fixed64,
+                5 => Step::Fixed32,
+                _ => Step::Varint,
+            },
+        }
+    }
 }
 
 impl Message {
     const fn new(fields: &'static [Field]) -> Self {
         let mut index = [0; MAX_NUMBER + 1];
+        let mut steps = [Step::Look; 128];
         let mut i = 0;
         while i < fields.len() {
-            index[fields[i].number as usize] = i as u8 + 1;
+            let field = &fields[i];
+            index[field.number as usize] = i as u8 + 1;
+            let tag = (field.number << 3) as usize | field.kind.wire_type() as usize;
+            if tag < steps.len() {
+                steps[tag] = field.kind.step();
+            }
             i += 1;
         }
-        Message { fields, index, item: false }
+        Message { fields, index, steps, item: false }
     }
 
     const fn item(fields: &'static [Field]) -> Self {

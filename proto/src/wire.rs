@@ -137,13 +137,14 @@ impl<'a> Fields<'a> {
     }
 
     /// The fields between two positions of `bytes`; clamped to what is there.
+    #[inline(always)]
     pub fn within(bytes: &'a [u8], start: usize, end: usize) -> Self {
         let end = end.min(bytes.len());
         Fields { bytes: &bytes[..end], at: start.min(end) }
     }
 
     /// The fields of the message that `field` of this message holds.
-    #[inline]
+    #[inline(always)]
     pub fn nested(&self, field: &Field<'a>) -> Fields<'a> {
         Fields::within(self.bytes, field.body, field.end)
     }
@@ -173,7 +174,7 @@ impl<'a> Fields<'a> {
     }
 
     /// The next field; `None` at the end of the message.
-    #[inline]
+    #[inline(always)]
     pub fn next_field(&mut self) -> Result<Option<Field<'a>>, WireError> {
         let start = self.at;
         if start >= self.bytes.len() {
@@ -205,7 +206,7 @@ impl<'a> Fields<'a> {
         Ok(Some(Field { number, value, start, body, end: self.at }))
     }
 
-    #[inline]
+    #[inline(always)]
     fn tag(&mut self) -> Result<(u32, u8), WireError> {
         let start = self.at;
         let tag = self.varint()?;
@@ -216,17 +217,23 @@ impl<'a> Fields<'a> {
         Ok((number, (tag & 7) as u8))
     }
 
-    #[inline]
+    #[inline(always)]
     fn varint(&mut self) -> Result<u64, WireError> {
-        match self.bytes.get(self.at) {
-            Some(&byte) if byte < 0x80 => {
+        match self.bytes[self.at.min(self.bytes.len())..] {
+            [byte, ..] if byte < 0x80 => {
                 self.at += 1;
                 Ok(u64::from(byte))
+            }
+            // Lengths of records.
+            [low, high, ..] if high < 0x80 => {
+                self.at += 2;
+                Ok(u64::from(low & 0x7f) | u64::from(high) << 7)
             }
             _ => self.long_varint(),
         }
     }
 
+    #[cold]
     fn long_varint(&mut self) -> Result<u64, WireError> {
         let start = self.at;
         match read_varint(&self.bytes[start.min(self.bytes.len())..]) {
@@ -238,7 +245,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         match self.bytes[self.at..].first_chunk::<N>() {
             Some(chunk) => {

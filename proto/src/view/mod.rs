@@ -214,6 +214,7 @@ pub enum Record<'a> {
 
 impl<'a> Record<'a> {
     /// Views the message in `fields`; `None` for profiles.
+    #[inline(always)]
     pub(crate) fn new(signal: Signal, fields: Fields<'a>) -> Result<Option<Self>, WireError> {
         Ok(Some(match signal {
             Signal::Traces => Record::Span(SpanView::new(fields)?),
@@ -227,6 +228,7 @@ impl<'a> Record<'a> {
 impl<'a> Iterator for Records<'a> {
     type Item = Result<Record<'a>, WireError>;
 
+    #[inline(always)]
     fn next(&mut self) -> Option<Self::Item> {
         let record = next_nested(&mut self.fields, 2)?;
         record.and_then(|fields| Record::new(self.signal, fields)).transpose()
@@ -234,7 +236,7 @@ impl<'a> Iterator for Records<'a> {
 }
 
 /// The next message in the field `number`.
-#[inline]
+#[inline(always)]
 fn next_nested<'a>(fields: &mut Fields<'a>, number: u32) -> Option<Result<Fields<'a>, WireError>> {
     loop {
         match fields.next_field() {

@@ -54,6 +54,7 @@ pub enum AnyValue<'a> {
 }
 
 impl<'a> AnyValue<'a> {
+    #[inline]
     pub(crate) fn new(mut fields: Fields<'a>) -> Result<Self, WireError> {
         let mut any = AnyValue::Empty;
         while let Some(field) = fields.next_field()? {
@@ -191,7 +192,7 @@ impl<'a> Attributes<'a> {
 
     /// The next key as bytes, and the message of its value: what columns need, without validating
     /// text that nobody looks at.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn next_raw(&mut self) -> Option<Result<(&'a [u8], Fields<'a>), WireError>> {
         let fields = match next_nested(&mut self.fields, self.number)? {
             Ok(fields) => fields,
@@ -203,6 +204,16 @@ impl<'a> Attributes<'a> {
 
 #[inline]
 fn raw<'a>(mut fields: Fields<'a>) -> Result<(&'a [u8], Fields<'a>), WireError> {
+    // As every SDK writes it: key, then value, both shorter than 128 bytes, nothing else.
+    if let [0x0a, key_len, rest @ ..] = fields.rest()
+        && *key_len < 0x80
+        && let Some((key, [0x12, len, value @ ..])) = rest.split_at_checked(usize::from(*key_len))
+        && *len < 0x80
+        && usize::from(*len) == value.len()
+    {
+        let end = fields.end();
+        return Ok((key, fields.between(end - value.len(), end)));
+    }
     let (mut key, mut value) = (&[][..], Fields::new(&[]));
     while let Some(field) = fields.next_field()? {
         match (field.number, field.value) {
