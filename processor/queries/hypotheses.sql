@@ -5,18 +5,20 @@
 --   + evidence   how much of what the pattern asks for was seen
 --   + nearness   how soon after the cause the first effect came, on the pattern's own scale
 --   - rivals     other changes upstream of the same workload in the same span of time
--- and never more than 0.6 without a pattern (mechanism), or than 0.35 for a cause that came after.
+-- Without a pattern (mechanism) never more than 0.6, and below 0.4 while the failure is young: every
+-- rollout has its seconds of refused connections.
 with local as (
     -- every fact on the workload itself, on what it owns, and on the Service in front of it
     select r.workload_kind, r.workload_namespace, r.workload_name,
-           f.kind, f.reason, f.text, f.time
+           f.kind, f.reason, f.text, f.time, f.lasted_s
     from (select distinct workload_kind, workload_namespace, workload_name, service from reach) r
     join (
-        select e.type as kind, e.reason, e.message as text, e.time,
+        select e.type as kind, e.reason, e.message as text, e.time, 0.0 as lasted_s,
                e.entity_kind, e.entity_namespace, e.entity_name, e.workload_kind, e.workload_name
         from events e cross join params where e.time >= params.lookback
         union all
         select s.kind, '' as reason, s.detail as text, s.onset as time,
+               (cast(s.last as bigint) - cast(s.onset as bigint)) / 1000000000.0 as lasted_s,
                s.entity_kind, s.entity_namespace, s.entity_name, '' as workload_kind, '' as workload_name
         from symptoms s
         where s.kind in ('error_ratio', 'latency', 'call_errors', 'memory_growth', 'cpu_at_limit')
@@ -97,7 +99,8 @@ bare as (
     -- a change upstream of what fails, which no pattern explains
     select c.cause_kind, c.cause_namespace, c.cause_name, c.relation,
            c.workload_kind, c.workload_namespace, c.workload_name, c.service,
-           c.source, c.change, '' as pattern, 0.25 as prior, 600.0 as within_s,
+           c.source, c.change, '' as pattern,
+           case when max(l.lasted_s) >= 30.0 then 0.4 else 0.2 end as prior, 600.0 as within_s,
            min(c.time) as cause_time, min(l.time) as effect_time, 0.0 as evidence
     from causes c
     join local l on l.workload_kind = c.workload_kind and l.workload_namespace = c.workload_namespace

@@ -31,6 +31,8 @@ pub struct Graph {
     callers: BTreeMap<Entity, BTreeSet<Entity>>,
     /// Service to workload.
     workloads: BTreeMap<Entity, Entity>,
+    /// Hosts outside of what is known here, and who calls them.
+    outside: BTreeMap<Entity, BTreeSet<Entity>>,
 }
 
 impl Graph {
@@ -53,6 +55,8 @@ impl Graph {
         for (edge, _) in windows.calls(since) {
             let caller = Entity::new("Service", &edge.namespace, &edge.caller);
             let Some(callee) = resolve(&edge.callee, &edge.namespace, &known, cluster) else {
+                let host = Entity::new("Service", &edge.namespace, &edge.callee);
+                graph.outside.entry(host).or_default().insert(caller);
                 continue;
             };
             if caller != callee {
@@ -86,6 +90,11 @@ impl Graph {
     /// Direct callers.
     pub fn callers(&self, service: &Entity) -> impl Iterator<Item = &Entity> {
         self.callers.get(service).into_iter().flatten()
+    }
+
+    /// Who calls a host outside of what is known here; `None` when it is no such host.
+    pub fn outside(&self, host: &Entity) -> Option<&BTreeSet<Entity>> {
+        self.outside.get(host)
     }
 
     /// Direct callees.
@@ -143,16 +152,6 @@ fn resolve(
             (known.contains(&other) || cluster.object(&other).is_some()).then_some(other)
         }
     }
-}
-
-/// Does an address that somebody calls lead outside of what is known here?
-pub fn is_outside(address: &str, namespace: &str, windows: &Windows, cluster: &Cluster) -> bool {
-    let known: BTreeSet<Entity> = windows
-        .services()
-        .into_iter()
-        .map(|(namespace, name)| Entity::new("Service", &namespace, &name))
-        .collect();
-    resolve(address, namespace, &known, cluster).is_none()
 }
 
 /// Services that fail now, by their own spans or by their callers', and since when.

@@ -93,8 +93,15 @@ pub fn groups(
             .collect();
         groups.push(Group { hypotheses: chosen, siblings, services });
     }
+    // A host outside that fails those who are sick themselves may well be what they cut short.
+    let cut_short = |host: &Entity| {
+        graph
+            .outside(host)
+            .is_some_and(|callers| callers.iter().all(|c| told.contains(&graph.workload(c))))
+    };
     let rest: BTreeMap<Entity, Time> = uncovered
         .into_iter()
+        .filter(|s| !cut_short(s))
         .filter_map(|s| failing.get(&s).map(|since| (s.clone(), *since)))
         .filter(|(_, since)| *since + UNEXPLAINED_FOR <= now)
         .collect();
