@@ -33,7 +33,13 @@ pub fn check(signal: Signal, bytes: &[u8]) -> Result<usize, WireError> {
 ///
 /// The loop is the fast half: one look-up by the tag tells what to do, and nearly every tag and length
 /// in OTLP is one or two bytes. What it does not know how to pass over, [`look`] judges.
-fn message(bytes: &[u8], mut at: usize, schema: &Message, depth: u32, items: &mut usize) -> Result<(), WireError> {
+fn message(
+    bytes: &[u8],
+    mut at: usize,
+    schema: &Message,
+    depth: u32,
+    items: &mut usize,
+) -> Result<(), WireError> {
     *items += usize::from(schema.item);
     while let Some(&tag) = bytes.get(at) {
         let step = if tag < 0x80 { schema.steps[usize::from(tag)] } else { Step::Look };
@@ -49,7 +55,9 @@ fn message(bytes: &[u8], mut at: usize, schema: &Message, depth: u32, items: &mu
             Step::Bytes | Step::Text | Step::Id(_) | Step::Nested(_) => {
                 let (len, body) = match bytes[at + 1..] {
                     [len, ..] if len < 0x80 => (usize::from(len), at + 2),
-                    [low, high, ..] if high < 0x80 => (usize::from(low & 0x7f) | usize::from(high) << 7, at + 3),
+                    [low, high, ..] if high < 0x80 => {
+                        (usize::from(low & 0x7f) | usize::from(high) << 7, at + 3)
+                    }
                     _ => (usize::MAX, at),
                 };
                 match bytes[body..].get(..len) {
@@ -80,18 +88,28 @@ fn message(bytes: &[u8], mut at: usize, schema: &Message, depth: u32, items: &mu
 
 /// Judges one field at leisure: where it ends, or what is wrong with it.
 #[cold]
-fn look(bytes: &[u8], at: usize, schema: &Message, depth: u32, items: &mut usize) -> Result<usize, WireError> {
+fn look(
+    bytes: &[u8],
+    at: usize,
+    schema: &Message,
+    depth: u32,
+    items: &mut usize,
+) -> Result<usize, WireError> {
     let mut fields = Fields::within(bytes, at, bytes.len());
     let Some(field) = fields.next_field()? else { return Ok(bytes.len()) };
     let Some(known) = schema.field(field.number) else { return Ok(field.end) };
     let fail = |offset, what| Err(WireError { offset, what });
     match (known.kind, field.value) {
-        (Kind::Message(_), Value::Len(_)) if depth == 0 => fail(field.start, Fault::Depth(MAX_DEPTH)),
+        (Kind::Message(_), Value::Len(_)) if depth == 0 => {
+            fail(field.start, Fault::Depth(MAX_DEPTH))
+        }
         (Kind::Message(inner), Value::Len(_)) => {
             message(&bytes[..field.end], field.body, inner, depth - 1, items)?;
             Ok(field.end)
         }
-        (Kind::String, Value::Len(text)) if !is_utf8(text) => fail(field.body, Fault::Utf8(known.name)),
+        (Kind::String, Value::Len(text)) if !is_utf8(text) => {
+            fail(field.body, Fault::Utf8(known.name))
+        }
         (Kind::TraceId, Value::Len(id)) if !matches!(id.len(), 0 | 16) => {
             fail(field.body, Fault::Id { field: known.name, len: id.len() })
         }
@@ -103,7 +121,9 @@ fn look(bytes: &[u8], at: usize, schema: &Message, depth: u32, items: &mut usize
             numbers(&field, kind, packed)?;
             Ok(field.end)
         }
-        (_, value) => fail(field.start, Fault::Mismatch { field: known.name, wire_type: value.wire_type() }),
+        (_, value) => {
+            fail(field.start, Fault::Mismatch { field: known.name, wire_type: value.wire_type() })
+        }
     }
 }
 
@@ -154,11 +174,15 @@ pub(crate) fn is_utf8(text: &[u8]) -> bool {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::wire::{put_fixed32_field, put_fixed64_field, put_len_field, put_message, put_varint_field};
+    use crate::wire::{
+        put_fixed32_field, put_fixed64_field, put_len_field, put_message, put_varint_field,
+    };
 
     fn span(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let mut out = Vec::new();
-        put_message(&mut out, 1, |group| put_message(group, 2, |scope| put_message(scope, 2, write)));
+        put_message(&mut out, 1, |group| {
+            put_message(group, 2, |scope| put_message(scope, 2, write))
+        });
         out
     }
 
@@ -168,15 +192,42 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_told_with_its_place() {
-        assert_eq!(fault(|s| put_len_field(s, 1, &[1; 15])), "proto: invalid length for field traceId: 15 bytes, expected 0 or 16 at byte 8");
-        assert_eq!(fault(|s| put_len_field(s, 4, &[1; 16])), "proto: invalid length for field parentSpanId: 16 bytes, expected 0 or 8 at byte 8");
-        assert_eq!(fault(|s| put_len_field(s, 5, b"\xff")), "proto: field name contains invalid UTF-8 at byte 8");
-        assert_eq!(fault(|s| put_varint_field(s, 5, 1)), "proto: wrong wireType = 0 for field name at byte 6");
-        assert_eq!(fault(|s| put_fixed64_field(s, 16, 1)), "proto: wrong wireType = 1 for field flags at byte 6");
-        assert_eq!(fault(|s| put_len_field(s, 6, b"xx")), "proto: wrong wireType = 2 for field kind at byte 6");
-        assert_eq!(fault(|s| s.extend_from_slice(&[0x2a, 5, b'x'])), "proto: unexpected EOF at byte 6");
-        assert_eq!(fault(|s| s.extend_from_slice(&[0x30, 0xff])), "proto: unexpected EOF at byte 7");
-        assert_eq!(fault(|s| s.extend_from_slice(&[0x30, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2])), "proto: integer overflow at byte 7");
+        assert_eq!(
+            fault(|s| put_len_field(s, 1, &[1; 15])),
+            "proto: invalid length for field traceId: 15 bytes, expected 0 or 16 at byte 8"
+        );
+        assert_eq!(
+            fault(|s| put_len_field(s, 4, &[1; 16])),
+            "proto: invalid length for field parentSpanId: 16 bytes, expected 0 or 8 at byte 8"
+        );
+        assert_eq!(
+            fault(|s| put_len_field(s, 5, b"\xff")),
+            "proto: field name contains invalid UTF-8 at byte 8"
+        );
+        assert_eq!(
+            fault(|s| put_varint_field(s, 5, 1)),
+            "proto: wrong wireType = 0 for field name at byte 6"
+        );
+        assert_eq!(
+            fault(|s| put_fixed64_field(s, 16, 1)),
+            "proto: wrong wireType = 1 for field flags at byte 6"
+        );
+        assert_eq!(
+            fault(|s| put_len_field(s, 6, b"xx")),
+            "proto: wrong wireType = 2 for field kind at byte 6"
+        );
+        assert_eq!(
+            fault(|s| s.extend_from_slice(&[0x2a, 5, b'x'])),
+            "proto: unexpected EOF at byte 6"
+        );
+        assert_eq!(
+            fault(|s| s.extend_from_slice(&[0x30, 0xff])),
+            "proto: unexpected EOF at byte 7"
+        );
+        assert_eq!(
+            fault(|s| s.extend_from_slice(&[0x30, 255, 255, 255, 255, 255, 255, 255, 255, 255, 2])),
+            "proto: integer overflow at byte 7"
+        );
         assert_eq!(fault(|s| s.extend_from_slice(&[0x39, 1])), "proto: unexpected EOF at byte 7");
         assert_eq!(fault(|s| s.push(0x3c)), "proto: mismatched group at byte 6");
     }
@@ -217,9 +268,15 @@ mod tests {
     fn packed_numbers_must_be_whole() {
         let counts = |packed: &[u8]| {
             let mut out = Vec::new();
-            put_message(&mut out, 1, |group| put_message(group, 2, |scope| put_message(scope, 2, |metric| {
-                put_message(metric, 9, |histogram| put_message(histogram, 1, |point| put_len_field(point, 6, packed)));
-            })));
+            put_message(&mut out, 1, |group| {
+                put_message(group, 2, |scope| {
+                    put_message(scope, 2, |metric| {
+                        put_message(metric, 9, |histogram| {
+                            put_message(histogram, 1, |point| put_len_field(point, 6, packed))
+                        });
+                    })
+                })
+            });
             check(Signal::Metrics, &out)
         };
         assert_eq!(counts(&[0; 16]), Ok(1));
@@ -229,7 +286,20 @@ mod tests {
 
     #[test]
     fn utf8_is_what_the_standard_library_says() {
-        for text in ["", "a", "ab", "abc", "abcd", "abcdefg", "abcdefgh", "abcdefghi", "ä", "abcdefghijklmnoä", "ä bcdefghijklmno", "😀😀😀"] {
+        for text in [
+            "",
+            "a",
+            "ab",
+            "abc",
+            "abcd",
+            "abcdefg",
+            "abcdefgh",
+            "abcdefghi",
+            "ä",
+            "abcdefghijklmnoä",
+            "ä bcdefghijklmno",
+            "😀😀😀",
+        ] {
             for cut in 0..=text.len() {
                 let bytes = &text.as_bytes()[..cut];
                 assert_eq!(is_utf8(bytes), std::str::from_utf8(bytes).is_ok(), "{bytes:?}");

@@ -231,3 +231,109 @@ fn marked(record: Fields<'_>, attributes: u32) -> bool {
         _ => false,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// One resource with the service `name` and `spans` spans.
+    fn group(out: &mut Vec<u8>, name: &str, spans: usize) {
+        put_message(out, 1, |group| {
+            put_message(group, 1, |resource| {
+                resource
+                    .extend(encode_attributes(1, &[(attr::SERVICE_NAME, attr::Value::Text(name))]));
+            });
+            put_message(group, 2, |scope| {
+                (0..spans).for_each(|_| put_len_field(scope, 2, b"\x2a\x01n"))
+            });
+        });
+    }
+
+    #[test]
+    fn only_the_resources_that_are_meant_are_touched() {
+        let (mut request, mut after) = (Vec::new(), Vec::new());
+        group(&mut request, "cart", 1);
+        let first = request.len();
+        group(&mut request, "shop", 2);
+        let request = Bytes::from(request);
+        let extra = encode_attributes(9, &[(attr::STORY_ID, attr::Value::Text("s"))]);
+        let out = splice(Signal::Traces, &request, |resource| {
+            match resource.attribute(attr::SERVICE_NAME).and_then(|value| value.as_str()) {
+                Some("cart") => Decision::All(&extra),
+                _ => Decision::Nothing,
+            }
+        });
+        let out = out.unwrap();
+        put_message(&mut after, 1, |group| {
+            put_message(group, 1, |resource| {
+                resource.extend(encode_attributes(
+                    1,
+                    &[(attr::SERVICE_NAME, attr::Value::Text("cart"))],
+                ));
+            });
+            put_message(group, 2, |scope| {
+                put_len_field(scope, 2, &[b"\x2a\x01n", &extra[..]].concat())
+            });
+        });
+        after.extend_from_slice(&request[first..]);
+        assert_eq!(out, after);
+        assert_eq!(out.len(), request.len() + extra.len());
+    }
+
+    #[test]
+    fn a_length_grows_by_a_byte_where_it_must() {
+        for spans in [1, 10, 40, 200] {
+            let mut request = Vec::new();
+            group(&mut request, "cart", spans);
+            let extra = encode_attributes(9, &[("k", attr::Value::Text(&"x".repeat(200)))]);
+            let out =
+                splice(Signal::Traces, &Bytes::from(request), |_| Decision::All(&extra)).unwrap();
+            assert_eq!(crate::check(Signal::Traces, &out), Ok(spans));
+        }
+    }
+
+    #[test]
+    fn lengths_and_tags_written_longer_than_need_be_are_understood() {
+        // A group of 7 bytes with a scope of 3 and an empty record; tag and length in two bytes each.
+        let request =
+            Bytes::from_static(&[0x8a, 0x00, 0x87, 0x00, 0x92, 0x00, 0x83, 0x00, 0x12, 0x80, 0x00]);
+        assert_eq!(crate::check(Signal::Traces, &request), Ok(1));
+        let extra = encode_attributes(9, &[("k", attr::Value::Bool(true))]);
+        let out = splice(Signal::Traces, &request, |_| Decision::All(&extra)).unwrap();
+        assert_eq!(crate::check(Signal::Traces, &out), Ok(1));
+        assert!(out.ends_with(&extra));
+    }
+
+    #[test]
+    fn a_record_of_another_story_keeps_it() {
+        let theirs = encode_attributes(9, &[(attr::STORY_ID, attr::Value::Text("theirs"))]);
+        let mut request = Vec::new();
+        put_message(&mut request, 1, |group| {
+            put_message(group, 2, |scope| {
+                put_len_field(scope, 2, &theirs);
+                // The words alone, in a name, are no mark.
+                put_message(scope, 2, |span| put_len_field(span, 5, b"tapio.story.id"));
+            });
+        });
+        let extra = encode_attributes(9, &[(attr::STORY_ID, attr::Value::Text("ours"))]);
+        let out = splice(Signal::Traces, &Bytes::from(request), |_| Decision::All(&extra)).unwrap();
+        assert_eq!(memmem::find_iter(&out, b"ours").count(), 1);
+        assert!(out.ends_with(&extra));
+        assert!(carries_story(&theirs, 9));
+        assert!(!carries_story(&theirs, 6));
+    }
+
+    #[test]
+    fn empty_additions_change_nothing() {
+        let mut request = Vec::new();
+        group(&mut request, "cart", 2);
+        let request = Bytes::from(request);
+        for signal in [Signal::Traces, Signal::Metrics] {
+            let out = splice(signal, &request, |_| Decision::All(b"")).unwrap();
+            assert_eq!(out.as_ptr(), request.as_ptr());
+            let out = splice(signal, &request, |_| Decision::Resource(b"")).unwrap();
+            assert_eq!(out.as_ptr(), request.as_ptr());
+        }
+    }
+}

@@ -10,6 +10,9 @@ mod metrics;
 mod origin;
 mod spans;
 
+#[cfg(test)]
+mod tests;
+
 pub use logs::LogColumns;
 pub use metrics::MetricColumns;
 pub use spans::SpanColumns;
