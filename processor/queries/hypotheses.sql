@@ -15,7 +15,8 @@ with local as (
     join (
         select e.type as kind, e.reason, e.message as text, e.time, 0.0 as lasted_s,
                e.entity_kind, e.entity_namespace, e.entity_name, e.workload_kind, e.workload_name
-        from events e cross join params where e.time >= params.lookback
+        from events e cross join params
+        where e.time >= params.lookback and (e.severity <> 'info' or e.type = 'log.new')
         union all
         select s.kind, '' as reason, s.detail as text, s.onset as time,
                (cast(s.last as bigint) - cast(s.onset as bigint)) / 1000000000.0 as lasted_s,
