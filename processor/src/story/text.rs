@@ -6,8 +6,10 @@ use super::words;
 
 /// Columns of a terminal that a story may use.
 const WIDTH: usize = 110;
-/// Lines of what happened, before the rest is counted.
-const MOST_FACTS: usize = 12;
+/// Lines that a story may have.
+const LINES: usize = 30;
+/// Facts that are told however long the rest is.
+const LEAST_FACTS: usize = 5;
 /// Below this a story is a hypothesis and says so.
 const THRESHOLD: f64 = 0.7;
 
@@ -34,20 +36,47 @@ pub fn render(story: &Story, evidence: &[Evidence], now: Time) -> String {
     let perhaps =
         if story.confidence < THRESHOLD && story.root_cause.is_some() { "Perhaps: " } else { "" };
     out.extend(wrap(&format!("{perhaps}{}", story.title), "", ""));
+    let tail = tail(story, evidence);
+    // Head, its blank line, the heading of the facts and the line that counts the rest.
+    let room = LINES.saturating_sub(out.len() + 3 + tail.len()).max(LEAST_FACTS);
+    let told = choose(evidence, room);
     out.push(String::new());
     out.push(header("What happened", if story.root_cause.is_some() { "since cause" } else { "" }));
-    for fact in evidence.iter().take(MOST_FACTS) {
+    for fact in &told {
         let offset = fact.time.seconds_since(since).round();
         let offset = if offset > 0.0 && story.root_cause.is_some() {
             format!("+{}", words::lasting(offset))
         } else {
             String::new()
         };
-        out.extend(timed(&fact.time.clock(), &fact.line(), &offset));
+        let line = format!("  {}  {}", fact.time.clock(), words::short(&fact.line(), WIDTH - 26));
+        out.push(header(&line, &offset));
     }
-    if evidence.len() > MOST_FACTS {
-        out.push(format!("  and {} more facts", evidence.len() - MOST_FACTS));
+    if evidence.len() > told.len() {
+        out.push(format!("  and {} more facts", evidence.len() - told.len()));
     }
+    out.extend(tail);
+    out.join("\n") + "\n"
+}
+
+/// The facts that are told where there is no room for all: the cause, what users see, then what led
+/// there, in order of time.
+fn choose(evidence: &[Evidence], room: usize) -> Vec<&Evidence> {
+    let rank = |fact: &Evidence| match fact.role.as_str() {
+        "cause" => 0,
+        "symptom" => 1,
+        _ => 2,
+    };
+    let mut order: Vec<usize> = (0..evidence.len()).collect();
+    order.sort_by_key(|at| (rank(&evidence[*at]), *at));
+    order.truncate(room);
+    order.sort_unstable();
+    order.into_iter().map(|at| &evidence[at]).collect()
+}
+
+/// Why, what to do, and where to look.
+fn tail(story: &Story, evidence: &[Evidence]) -> Vec<String> {
+    let mut out = Vec::new();
     if !(story.reasons.is_empty() && story.doubts.is_empty() && story.ruled_out.is_empty()) {
         out.push(String::new());
         out.push("Why".to_owned());
@@ -73,23 +102,12 @@ pub fn render(story: &Story, evidence: &[Evidence], now: Time) -> String {
     let trace = evidence.iter().rev().find_map(|e| e.trace_id.as_deref());
     let trace = trace.map(|id| format!("trace {id} (one that fails)   ")).unwrap_or_default();
     out.push(format!("See  {trace}tapio story {} --evidence", story.id));
-    out.join("\n") + "\n"
+    out
 }
 
 fn header(left: &str, right: &str) -> String {
     let gap = WIDTH.saturating_sub(left.chars().count() + right.chars().count());
     if right.is_empty() { left.to_owned() } else { format!("{left}{}{right}", " ".repeat(gap)) }
-}
-
-fn timed(clock: &str, what: &str, offset: &str) -> Vec<String> {
-    let indent = "            ";
-    let mut lines = fold(what, WIDTH - indent.len() - 12);
-    if let Some(first) = lines.first_mut() {
-        let line = format!("  {clock}  {first}");
-        *first = header(&line, offset);
-    }
-    lines.iter_mut().skip(1).for_each(|line| *line = format!("{indent}  {line}"));
-    lines
 }
 
 fn wrap(text: &str, first: &str, rest: &str) -> Vec<String> {
