@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tapio_proto::{
     Signal, WireError, attr, check, json,
     splice::{Decision, encode_attributes, splice},
+    view::RequestView,
     wire::{
         Fault, Fields, Value, put_fixed32_field as fixed32, put_fixed64_field as fixed64,
         put_len_field as len, put_message as msg, put_varint_field as varint, zigzag,
@@ -634,9 +635,12 @@ fn l31_profiles_pass_unread() {
         });
         len(out, 2, b"\xff\xff");
         varint(out, 77, 1);
+        // A group that is no message inside.
+        len(out, 1, b"\x00\x01");
     });
     let whole = Bytes::from(request);
     assert_eq!(check(Signal::Profiles, &whole), Ok(0));
+    assert_eq!(RequestView::new(Signal::Profiles, &whole).resources().count(), 0);
     let out = splice(Signal::Profiles, &whole, |_| Decision::All(b"never")).unwrap();
     assert_eq!(out.as_ptr(), whole.as_ptr());
     assert!(check(Signal::Profiles, &whole[..whole.len() - 1]).is_err());

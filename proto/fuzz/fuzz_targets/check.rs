@@ -15,7 +15,9 @@ fuzz_target!(|input: &[u8]| {
         for scope in resource.expect("checked").scopes() {
             for record in scope.expect("checked").records() {
                 seen += match record.expect("checked") {
-                    Record::Metric(metric) => metric.points().map(|point| point.expect("checked")).count(),
+                    Record::Metric(metric) => {
+                        metric.points().map(|point| point.expect("checked")).count()
+                    }
                     Record::Span(_) | Record::Log(_) => 1,
                 };
             }

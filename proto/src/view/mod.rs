@@ -54,9 +54,10 @@ impl<'a> RequestView<'a> {
         RequestView { signal, fields: Fields::new(bytes) }
     }
 
-    /// The `Resource<Signal>` groups in their order.
+    /// The `Resource<Signal>` groups in their order; none of profiles, which are opaque.
     pub fn resources(&self) -> Groups<'a> {
-        Groups { signal: self.signal, fields: self.fields }
+        let fields = if self.signal == Signal::Profiles { Fields::default() } else { self.fields };
+        Groups { signal: self.signal, fields }
     }
 }
 
