@@ -49,7 +49,8 @@ pub fn render(story: &Story, evidence: &[Evidence], now: Time) -> String {
         } else {
             String::new()
         };
-        let line = format!("  {}  {}", fact.time.clock(), words::short(&fact.line(), WIDTH - 26));
+        let room = WIDTH - "  03:11:16  ".len() - offset.chars().count() - 1;
+        let line = format!("  {}  {}", fact.time.clock(), words::short(&fact.line(), room));
         out.push(header(&line, &offset));
     }
     if evidence.len() > told.len() {
