@@ -2,11 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, atomic::Ordering},
+    time::Duration,
+};
 
-use tapio_processor::{Engine, Patterns, Telling, replay::Recording, store::Store, story::text};
+use tapio_processor::{
+    Analysis, AnalysisConfig, Engine, Patterns, Telling, replay::Recording, store::Store,
+    story::text,
+};
 use tapio_proto::{
-    Request, Signal, check,
+    Accepted, Consumer, Pending, Request, Signal, check,
     model::{Evidence, Story},
     view::{Record, RequestView},
 };
@@ -187,4 +194,90 @@ fn resources(request: &Request) -> Vec<Request> {
         .collect();
     all.reverse();
     all
+}
+
+/// Where marked telemetry comes out.
+#[derive(Default)]
+struct Capture(Mutex<Vec<Request>>);
+
+impl Consumer for Capture {
+    fn consume(&self, request: Request) -> Pending<'_> {
+        self.0.lock().unwrap().push(request);
+        Box::pin(async { Ok(Accepted::default()) })
+    }
+}
+
+/// Guarantees: the live engine tells what the replay tells, and while the story is open the spans of what
+/// it is about come out with it, all else as it went in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_live_stream_is_told_the_same_and_carries_the_story() {
+    let analysis =
+        Analysis::start(AnalysisConfig::default(), Arc::new(Patterns::builtin().unwrap())).unwrap();
+    let capture = Arc::new(Capture::default());
+    let mut told = analysis.watch();
+    let pipelines = [Signal::Traces, Signal::Metrics, Signal::Logs]
+        .map(|signal| (signal, analysis.processor(signal, capture.clone())));
+    let pipeline = |signal: Signal| &pipelines.iter().find(|(of, _)| *of == signal).unwrap().1;
+    let mut recording = recording();
+    let mut spans = Vec::new();
+    while let Some((_, request)) = recording.next_request() {
+        pipeline(request.signal).consume(request.clone()).await.unwrap();
+        spans.extend(resources(&request).into_iter().filter(|r| r.signal == Signal::Traces));
+    }
+    let opened = tokio::time::timeout(Duration::from_secs(120), told.recv())
+        .await
+        .expect("no story in time")
+        .unwrap();
+    let (story, _) = opened.story();
+    let root = story.root_cause.as_ref().unwrap();
+    assert_eq!(
+        (root.name.as_str(), root.pattern.as_str()),
+        ("inventory-pool", "config_change_memory_growth")
+    );
+    // Until the engine has taken everything in, the story still gains services.
+    while analysis.stats().waiting_bytes.load(Ordering::Relaxed) > 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let (mut marked, mut untouched) = (0, 0);
+    for request in spans.into_iter().rev().take(60) {
+        capture.0.lock().unwrap().clear();
+        pipeline(Signal::Traces).consume(request.clone()).await.unwrap();
+        let out =
+            capture.0.lock().unwrap().iter().find(|r| r.items == request.items).unwrap().clone();
+        let group = |request: &Request| {
+            RequestView::new(Signal::Traces, &request.bytes).resources().count()
+        };
+        assert_eq!(
+            (group(&out), check(Signal::Traces, &out.bytes).unwrap()),
+            (group(&request), request.items)
+        );
+        if out.bytes == request.bytes {
+            untouched += 1;
+            continue;
+        }
+        marked += 1;
+        let attributes = |request: &Request| -> Vec<Vec<String>> {
+            let view = RequestView::new(Signal::Traces, &request.bytes);
+            let scopes = view
+                .resources()
+                .flat_map(|group| group.unwrap().scopes().map(Result::unwrap).collect::<Vec<_>>());
+            let records =
+                scopes.flat_map(|scope| scope.records().map(Result::unwrap).collect::<Vec<_>>());
+            let keys = |record| match record {
+                Record::Span(span) => {
+                    span.attributes().map(|a| a.unwrap().key.to_owned()).collect()
+                }
+                _ => panic!("not a span"),
+            };
+            records.map(keys).collect()
+        };
+        for (before, after) in attributes(&request).iter().zip(attributes(&out)) {
+            let (own, added) = after.split_at(before.len());
+            assert_eq!(own, before);
+            let expected = ["id", "role", "title", "root_cause", "confidence"]
+                .map(|name| format!("tapio.story.{name}"));
+            assert_eq!(added, expected);
+        }
+    }
+    assert!(marked > 0 && untouched > 0, "{marked} marked, {untouched} untouched");
 }
