@@ -21,7 +21,7 @@ use crate::{
     telemetry::logs,
 };
 
-/// The recording: tests/recordings/pool-oom/README.md tells what happened.
+/// The recording: tests/recordings/README.md tells what happened.
 const RECORDING: [(&str, &[u8]); 3] = [
     ("logs.jsonl.zst", include_bytes!("../../tests/recordings/pool-oom/logs.jsonl.zst")),
     ("metrics.jsonl.zst", include_bytes!("../../tests/recordings/pool-oom/metrics.jsonl.zst")),
