@@ -48,6 +48,8 @@ const LEAST: i64 = 30;
 const AHEAD: Duration = Duration::from_secs(3600);
 /// After silence this long passes are not made up for; nothing could have changed in between.
 const HOLE: Duration = Duration::from_secs(120);
+/// Most confidence in a cause without a change while no Kubernetes object has been seen.
+const UNSEEN: f64 = 0.6;
 /// Edges kept in the topology table, those that have ended included.
 const MOST_EDGES: usize = 100_000;
 
@@ -239,7 +241,8 @@ impl Engine {
             Vec::new()
         } else {
             self.store.table(Reach::TABLE)?.replace(vec![Reach::batch(&reach)?])?;
-            hypotheses::judge(&mut self.plans)?
+            let judged = hypotheses::judge(&mut self.plans)?;
+            self.honest(judged)
         };
         let groups = crate::story::groups(&judged, &self.symptoms, &graph, now);
         let view = View {
@@ -257,6 +260,16 @@ impl Engine {
             self.publish_stories(now)?;
         }
         Ok(tellings)
+    }
+
+    /// "Nothing was changed" cannot be said where no objects were seen that could have been.
+    fn honest(&self, mut judged: Vec<hypotheses::Hypothesis>) -> Vec<hypotheses::Hypothesis> {
+        if !self.sighted.contains("kubernetes") {
+            for blind in judged.iter_mut().filter(|h| h.change.is_none()) {
+                blind.confidence = blind.confidence.min(UNSEEN);
+            }
+        }
+        judged
     }
 
     fn publish(&mut self, now: Time) -> Result<(), CorrelationError> {

@@ -1,10 +1,11 @@
 //! `tapio components`: what this build can do, in the YAML of the Collector's command.
 
-use std::process::ExitCode;
+use std::{fmt::Write as _, process::ExitCode};
 
 use crate::{
     components::{Component, EXPORTERS, EXTENSIONS, PROCESSORS, RECEIVERS},
     config::Sources,
+    doors::table::print,
     error::Result,
 };
 
@@ -14,39 +15,48 @@ pub(crate) struct Args {}
 
 impl Args {
     pub(crate) fn run(self, _: &Sources) -> Result<ExitCode> {
-        println!("buildinfo:");
-        println!("    command: tapio");
-        println!("    description: {}", env!("CARGO_PKG_DESCRIPTION"));
-        println!("    version: {}", env!("CARGO_PKG_VERSION"));
-        section("receivers", RECEIVERS);
-        section("processors", PROCESSORS);
-        section("exporters", EXPORTERS);
-        println!("connectors: []");
-        section("extensions", EXTENSIONS);
-        println!("providers:");
-        for scheme in ["env", "file", "yaml"] {
-            println!("    - scheme: {scheme}");
-            println!("      module: tapio v{}", env!("CARGO_PKG_VERSION"));
-        }
+        print(&text()?)?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn section<M>(name: &str, components: &[Component<M>]) {
-    println!("{name}:");
+fn text() -> Result<String> {
+    let mut out = String::new();
+        writeln!(out, "buildinfo:")?;
+        writeln!(out, "    command: tapio")?;
+        writeln!(out, "    description: {}", env!("CARGO_PKG_DESCRIPTION"))?;
+        writeln!(out, "    version: {}", env!("CARGO_PKG_VERSION"))?;
+        section(&mut out, "receivers", RECEIVERS)?;
+        section(&mut out, "processors", PROCESSORS)?;
+        section(&mut out, "exporters", EXPORTERS)?;
+        writeln!(out, "connectors: []")?;
+        section(&mut out, "extensions", EXTENSIONS)?;
+        writeln!(out, "providers:")?;
+        for scheme in ["env", "file", "yaml"] {
+            writeln!(out, "    - scheme: {scheme}")?;
+            writeln!(out, "      module: tapio v{}", env!("CARGO_PKG_VERSION"))?;
+        }
+    Ok(out)
+}
+
+fn section<M>(out: &mut String, name: &str, components: &[Component<M>]) -> Result<()> {
+    writeln!(out, "{name}:")?;
     let mut sorted: Vec<_> = components.iter().collect();
     sorted.sort_by_key(|component| component.name);
     for component in sorted {
-        println!("    - name: {}", component.name);
-        println!("      module: {} v{}", component.module, env!("CARGO_PKG_VERSION"));
-        println!("      stability:");
+        writeln!(out, "    - name: {}", component.name)?;
+        writeln!(out, "      module: {} v{}", component.module, env!("CARGO_PKG_VERSION"))?;
+        writeln!(out, "      stability:")?;
         match component.signals {
-            [] => println!("        extension: {}", component.stability),
+            [] => writeln!(out, "        extension: {}", component.stability)?,
             signals => {
                 let mut names: Vec<_> = signals.iter().map(|signal| signal.name()).collect();
                 names.sort_unstable();
-                names.iter().for_each(|signal| println!("        {signal}: {}", component.stability));
+                for signal in names {
+                    writeln!(out, "        {signal}: {}", component.stability)?;
+                }
             }
         }
     }
+    Ok(())
 }

@@ -111,6 +111,8 @@ fn exporter(
         quoted(&option("COMPRESSION").unwrap_or_else(|| "none".into()))
     );
     body += &tls(&endpoint, &option);
+    // Nobody has asked for a queue that takes a risk: the sender hears what the backend says.
+    body += ", sending_queue: {enabled: false}, retry_on_failure: {enabled: false}";
     Ok(Some((if grpc { "otlp_grpc" } else { "otlp_http" }, body)))
 }
 
@@ -211,6 +213,8 @@ mod tests {
                 "/exporters/otlp_grpc/headers/x-key: a $$b",
                 "/exporters/otlp_grpc/compression: none",
                 "/exporters/otlp_grpc/tls/insecure: true",
+                "/exporters/otlp_grpc/sending_queue/enabled: false",
+                "/exporters/otlp_grpc/retry_on_failure/enabled: false",
                 "/service/pipelines/traces/exporters: otlp_grpc",
                 "/service/pipelines/metrics/exporters: otlp_grpc",
                 "/service/pipelines/logs/exporters: otlp_grpc",
@@ -232,10 +236,14 @@ mod tests {
                 "/exporters/otlp_http/traces_endpoint: https://t/x",
                 "/exporters/otlp_http/timeout: 1500ms",
                 "/exporters/otlp_http/compression: gzip",
+                "/exporters/otlp_http/sending_queue/enabled: false",
+                "/exporters/otlp_http/retry_on_failure/enabled: false",
                 "/exporters/otlp_grpc/logs/endpoint: l:4317",
                 "/exporters/otlp_grpc/logs/timeout: 1500ms",
                 "/exporters/otlp_grpc/logs/compression: gzip",
                 "/exporters/otlp_grpc/logs/tls/insecure: true",
+                "/exporters/otlp_grpc/logs/sending_queue/enabled: false",
+                "/exporters/otlp_grpc/logs/retry_on_failure/enabled: false",
                 "/service/pipelines/traces/exporters: otlp_http",
                 "/service/pipelines/logs/exporters: otlp_grpc/logs",
             ]

@@ -432,14 +432,7 @@ impl Teller<'_> {
     }
 
     fn doubts(&self) -> Vec<String> {
-        let mut doubts = Vec::new();
-        let unseen: Vec<&str> = ["traces", "logs", "metrics", "kubernetes", "kernel"]
-            .into_iter()
-            .filter(|s| !self.view.sighted.contains(s))
-            .collect();
-        if !unseen.is_empty() {
-            doubts.push(format!("not seen: {}", unseen.join(", ")));
-        }
+        let mut doubts = unseen(self.view);
         if self.best.rivals > 0 {
             doubts.push(format!(
                 "{} other change(s) upstream of {} in the same time",
@@ -478,6 +471,13 @@ impl Teller<'_> {
         out.extend(others.iter().take(3).map(|o| format!("the change of {o}: nothing that fails depends on it, or no known mechanism leads from it to this failure")));
         out
     }
+}
+
+/// Signals that a story could not look at.
+fn unseen(view: &View<'_>) -> Vec<String> {
+    let all = ["traces", "logs", "metrics", "kubernetes", "kernel"].into_iter();
+    let unseen: Vec<&str> = all.filter(|signal| !view.sighted.contains(signal)).collect();
+    if unseen.is_empty() { Vec::new() } else { vec![format!("not seen: {}", unseen.join(", "))] }
 }
 
 /// Nothing inside explains it. Where the failing calls lead to a host outside, that is the answer;
@@ -542,7 +542,7 @@ fn unexplained(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evidence>) {
             "no change, state or resource upstream of them was seen that could bring this about"
                 .to_owned(),
         ],
-        doubts: Vec::new(),
+        doubts: unseen(view),
         ruled_out: Vec::new(),
     };
     let evidence = order.iter().zip(words).map(|((s, f), what)| Evidence {
