@@ -44,8 +44,12 @@ const CALLS: Duration = Duration::from_secs(900);
 const Z: f64 = 4.0;
 /// Requests that a past must hold before it can be a baseline.
 const LEAST: i64 = 30;
-/// A record that is ahead of all others by more does not set the clock.
-const AHEAD: Duration = Duration::from_secs(3600);
+/// A request further than this from the clock, either way, has a clock of its own.
+const ASTRAY: Duration = Duration::from_secs(3600);
+/// So many such requests in a row, and it was the engine's clock that was wrong.
+const AGREED: u32 = 8;
+/// The year 2200; what claims to be later has no clock at all.
+const LATEST: Time = Time(7_258_118_400_000_000_000);
 /// After silence this long passes are not made up for; nothing could have changed in between.
 const HOLE: Duration = Duration::from_secs(120);
 /// Most confidence in a cause without a change while no Kubernetes object has been seen.
@@ -74,7 +78,7 @@ pub struct Engine {
     stories: Stories,
     clock: Time,
     next: Time,
-    ahead: Option<Time>,
+    astray: u32,
     dirty: bool,
     /// Ids of facts found outside Kubernetes; negative, so that they never meet the cluster's own.
     fact_ids: i64,
@@ -138,7 +142,7 @@ impl Engine {
             stories: Stories::default(),
             clock: Time::default(),
             next: Time::default(),
-            ahead: None,
+            astray: 0,
             dirty: false,
             fact_ids: 0,
             failures: (0, None),
@@ -164,7 +168,10 @@ impl Engine {
     /// with the wall clock when a live stream is silent.
     pub fn advance(&mut self, to: Time) -> Vec<Telling> {
         let mut tellings = Vec::new();
-        if self.clock == Time::default() {
+        if !self.believes(to) {
+            return tellings;
+        }
+        if self.clock == Time::default() || to + ASTRAY < self.clock {
             self.clock = to;
             self.next = to.bucket(STEP.as_nanos() as i64) + STEP;
             return tellings;
@@ -172,12 +179,6 @@ impl Engine {
         if to <= self.clock {
             return tellings;
         }
-        // One record far in the future is a wrong clock; a second one that agrees with it is the time.
-        if to > self.clock + AHEAD && self.ahead.is_none_or(|ahead| to < ahead) {
-            self.ahead = Some(to);
-            return tellings;
-        }
-        self.ahead = None;
         self.clock = to;
         if self.next + HOLE < self.clock {
             tellings.extend(self.pass(self.next));
@@ -189,6 +190,19 @@ impl Engine {
             self.next = at + STEP;
         }
         tellings
+    }
+
+    /// One sender with a wrong clock is outvoted by the others; when all agree, they are right.
+    fn believes(&mut self, to: Time) -> bool {
+        if to <= Time::default() || to >= LATEST {
+            return false;
+        }
+        let astray = to > self.clock + ASTRAY || to + ASTRAY < self.clock;
+        self.astray = if astray && self.clock != Time::default() { self.astray + 1 } else { 0 };
+        if self.astray >= AGREED {
+            self.astray = 0;
+        }
+        self.astray == 0
     }
 
     /// The passes that are still due when no more telemetry comes.

@@ -1,0 +1,121 @@
+//! Clocks that are wrong and senders that mean no good: the engine stands, and goes on telling.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tapio_processor::{Engine, Patterns};
+use tapio_proto::{Request, Signal, check, json::to_proto};
+
+const SECOND: u64 = 1_000_000_000;
+/// 2026-11-22T03:00:00Z
+const START: u64 = 1_795_316_400 * SECOND;
+
+fn engine() -> Engine {
+    let store = Engine::store(64 << 20).unwrap();
+    Engine::new(store, Arc::new(Patterns::builtin().unwrap())).unwrap()
+}
+
+fn request(signal: Signal, body: &Value) -> Request {
+    let bytes = to_proto(signal, body.to_string().as_bytes()).unwrap();
+    Request { signal, items: check(signal, &bytes).unwrap(), bytes }
+}
+
+/// Server spans of one service that end at these times, 1 ms each; `status` 2 is an error.
+fn spans(service: &str, ends: impl Iterator<Item = u64>, status: u8) -> Request {
+    let spans: Vec<Value> = ends
+        .map(|end| {
+            json!({"name": "GET /", "kind": 2, "status": {"code": status},
+                "startTimeUnixNano": end.saturating_sub(1_000_000).to_string(), "endTimeUnixNano": end.to_string()})
+        })
+        .collect();
+    let resource =
+        json!({"attributes": [{"key": "service.name", "value": {"stringValue": service}}]});
+    request(
+        Signal::Traces,
+        &json!({"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": spans}]}]}),
+    )
+}
+
+/// Ten requests a second, from and to these seconds after the start.
+fn second(of: std::ops::Range<u64>) -> impl Iterator<Item = u64> {
+    of.flat_map(|second| (0..10).map(move |tenth| START + second * SECOND + tenth * SECOND / 10))
+}
+
+/// Guarantees: after all that, a service that fails is still told of.
+fn assert_still_tells(mut engine: Engine, from: u64) {
+    let mut told = Vec::new();
+    for at in from..from + 60 {
+        told.extend(engine.ingest(&spans("shop", second(at..at + 1), 0)));
+    }
+    for at in from + 60..from + 120 {
+        told.extend(engine.ingest(&spans("shop", second(at..at + 1), 2)));
+    }
+    assert_eq!(engine.failures, (0, None));
+    let stories: Vec<_> = told.iter().map(|telling| &telling.story().0.affected.services).collect();
+    assert!(stories.iter().any(|services| services.contains(&"shop".to_owned())), "{stories:?}");
+}
+
+#[test]
+fn a_failing_service_is_told_of() {
+    assert_still_tells(engine(), 0);
+}
+
+/// Guarantees: the end of time is no time: no endless row of passes, however often it is said.
+#[test]
+fn the_end_of_time_comes_to_an_end() {
+    let mut engine = engine();
+    engine.ingest(&spans("shop", second(0..60), 0));
+    for _ in 0..20 {
+        engine.ingest(&spans("broken", [u64::MAX, i64::MAX as u64].into_iter(), 2));
+    }
+    engine.finish();
+    assert_eq!(engine.failures, (0, None));
+}
+
+/// Guarantees: one sender whose clock is hours ahead neither stops the engine nor sets its time.
+#[test]
+fn failures_from_the_future_are_no_panic() {
+    let mut engine = engine();
+    engine.ingest(&spans("shop", second(0..60), 0));
+    let future = 7_200;
+    engine.ingest(&spans("shop", second(future..future + 15), 2));
+    assert_still_tells(engine, 60);
+}
+
+/// Guarantees: facts with any time at all do not make the queries fail.
+#[test]
+fn facts_at_the_ends_of_time_are_judged() {
+    let mut engine = engine();
+    engine.ingest(&spans("shop", second(0..60), 0));
+    for time in [0, 1, i64::MAX as u64, u64::MAX] {
+        let event = json!({"kind": "Event", "type": "Warning", "reason": "BackOff", "message": "x",
+            "metadata": {"name": format!("e{time}"), "namespace": "shop", "uid": format!("u{time}")},
+            "involvedObject": {"kind": "Pod", "namespace": "shop", "name": "shop-0"}});
+        let body = json!({"stringValue": event.to_string()});
+        let record = |body: &Value| {
+            json!({"timeUnixNano": time.to_string(), "observedTimeUnixNano": time.to_string(), "body": body,
+            "severityNumber": 17})
+        };
+        let text = |key: &str| json!({"key": key, "value": {"stringValue": "shop"}});
+        let resource = json!({"attributes": [text("service.name"), text("k8s.namespace.name")]});
+        let panic = json!({"stringValue": format!("panic {time}")});
+        let logs = json!({"resourceLogs": [{"resource": resource, "scopeLogs": [{
+            "logRecords": [record(&body), record(&panic)]}]}]});
+        engine.ingest(&request(Signal::Logs, &logs));
+    }
+    assert_still_tells(engine, 60);
+}
+
+/// Guarantees: more services, operations and texts than are told apart do not blur those that are.
+#[test]
+fn a_flood_of_names_blurs_nobody() {
+    let mut engine = engine();
+    for service in 0..20_100_u64 {
+        let name = format!("{service}-{}", "x".repeat(if service < 4 { 1 << 20 } else { 1 }));
+        engine.ingest(&spans(&name, [START + service].into_iter(), 2));
+    }
+    engine.ingest(&spans("late", second(0..1), 2));
+    engine.finish();
+    assert_eq!(engine.failures, (0, None));
+    assert!(engine.stories().all().is_empty(), "{:?}", engine.stories().all());
+}
