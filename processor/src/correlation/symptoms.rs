@@ -48,25 +48,15 @@ impl Symptoms {
         windows: &mut Windows,
         now: Time,
     ) -> Result<(), CorrelationError> {
-        for (query, kind) in [
-            ("symptoms_errors", "error_ratio"),
-            ("symptoms_calls", "call_errors"),
-            ("symptoms_latency", "latency"),
-        ] {
-            let rows = plans.rows(query)?;
-            for row in rows.iter() {
+        for query in ["symptoms_errors", "symptoms_latency"] {
+            for row in plans.rows(query)?.iter() {
                 let (namespace, service) = (row.text("namespace")?, row.text("service")?);
-                let bucket = row.time("bucket")?;
-                let onset = match kind {
-                    "latency" => bucket,
-                    _ => row.time_opt("first_error")?.unwrap_or(bucket),
-                };
                 self.measured(
-                    kind,
+                    row.text("kind")?,
                     Entity::new("Service", namespace, service),
                     Measure {
-                        bucket,
-                        onset,
+                        bucket: row.time("bucket")?,
+                        onset: row.time("onset")?,
                         value: row.float("value")?,
                         baseline: row.float("baseline")?,
                         score: row.float("score")?,

@@ -4,11 +4,14 @@
 //! stories over time, [`text`] is what an SRE reads, [`otlp`] what leaves as telemetry.
 
 mod assemble;
+mod chain;
 mod facts;
 mod group;
+mod judgement;
 pub mod otlp;
 pub mod text;
 mod track;
+mod unexplained;
 mod words;
 
 pub use assemble::View;

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use tapio_proto::model::{Change, Event};
+use tapio_proto::model::{Change, Entity, Event, Time};
+
+use super::assemble::{Failure, View};
 
 /// `45 %`, `0.4 %`, `0 %`.
 pub(super) fn percent(ratio: f64) -> String {
@@ -213,5 +215,70 @@ mod tests {
         assert_eq!(count(1285), "1,285");
         assert_eq!(percent(0.4451), "45 %");
         assert_eq!(lasting(151.2), "2 m 31 s");
+    }
+}
+
+/// `checkout: 12 % of requests fail (123 of 1,025), was 0 %; GET /cart`
+pub(super) fn failure_words(
+    service: &Entity,
+    failure: &Failure,
+    view: &View<'_>,
+    until: Time,
+    inner: bool,
+) -> String {
+    let who = if inner { service.name.to_string() } else { format!("users of {}", service.name) };
+    if failure.kind == "latency" {
+        return format!(
+            "{who} wait: {:.0} ms in the median, was {:.0} ms",
+            failure.worst, failure.baseline
+        );
+    }
+    let served = view.windows.served(&service.namespace, &service.name, failure.since, until);
+    let total: u64 = served.iter().map(|s| s.1).sum();
+    let failed: u64 = served.iter().map(|s| s.2).sum();
+    if failed == 0 {
+        let seen = if failure.detail.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", short(&failure.detail, 70))
+        };
+        return format!("calls to {} fail{seen}", service.name);
+    }
+    let operations: Vec<&str> =
+        served.iter().filter(|s| s.2 * 10 >= failed).map(|s| &*s.0).take(3).collect();
+    format!(
+        "{who}: {} of requests fail ({} of {}), was {}; {}",
+        percent(failed as f64 / total.max(1) as f64),
+        count(failed),
+        count(total),
+        percent(failure.baseline),
+        operations.join(", ")
+    )
+}
+
+/// Title, mechanism and impact in sentences.
+pub(super) fn narrative(title: &str, mechanism: Option<&str>, impact: &[String]) -> String {
+    let mut text = format!("{title}.");
+    if let Some(mechanism) = mechanism {
+        let mut first = mechanism.chars();
+        if let Some(c) = first.next() {
+            text.push(' ');
+            text.extend(c.to_uppercase());
+            text.push_str(first.as_str());
+            text.push('.');
+        }
+    }
+    for line in impact {
+        text.push_str(&format!(" Impact: {line}."));
+    }
+    text
+}
+
+/// The first four names, and how many more.
+pub(super) fn names<'a>(entities: impl Iterator<Item = &'a Entity>) -> String {
+    let all: Vec<&str> = entities.map(|e| &*e.name).collect();
+    match all.len() {
+        0..=4 => all.join(", "),
+        n => format!("{} and {} more", all[..4].join(", "), n - 4),
     }
 }

@@ -1,0 +1,165 @@
+//! The causal chain of a story, and the evidence for each of its links.
+
+use tapio_proto::model::{ChainLink, Change, Entity, Event, Evidence, Time};
+
+use super::{
+    assemble::{SLACK, Teller},
+    group::front,
+    words,
+};
+use crate::{correlation::hypotheses::Hypothesis, streaming::Sample};
+
+impl Teller<'_> {
+    pub(super) fn evidence(&self, rows: &[&Change], events: &[&Event]) -> Vec<Evidence> {
+        let mut all = Vec::new();
+        let mut add = |time: Time,
+                       role: &str,
+                       on: &Entity,
+                       (what, times): (String, usize),
+                       source: &str,
+                       sample: Option<Sample>| {
+            all.push(Evidence {
+                story_id: self.plot.id.to_owned(),
+                time,
+                role: role.to_owned(),
+                entity_kind: on.kind.to_string(),
+                entity_namespace: on.namespace.to_string(),
+                entity_name: on.name.to_string(),
+                what,
+                times: i64::try_from(times).unwrap_or(i64::MAX),
+                source: source.to_owned(),
+                trace_id: sample.map(|s| hex(&s.trace_id)),
+                span_id: sample.map(|s| hex(&s.span_id)),
+            });
+        };
+        if let Some(first) = rows.first() {
+            let by =
+                if first.actor.is_empty() { String::new() } else { format!(" by {}", first.actor) };
+            let what = format!("{} {}{by}: {}", self.best.cause, first.verb, words::change(rows));
+            add(self.best.cause_time, "cause", &self.best.cause, (what, 1), "changes", None);
+        }
+        for line in words::lines(events) {
+            let on = line.first.entity();
+            add(line.first.time, "effect", &on, (line.words(), line.times), "events", None);
+        }
+        for sibling in self.siblings() {
+            if let Some((what, time)) = self.out_of_service(sibling) {
+                add(time, "effect", &front(sibling), (what, 1), "events", None);
+            }
+        }
+        for (service, failure) in self.order() {
+            add(
+                failure.since,
+                "symptom",
+                &service,
+                (self.failure_words(&service, failure), 1),
+                "windows",
+                failure.sample,
+            );
+        }
+        all.sort_by_key(|a| (a.time, role_rank(&a.role)));
+        all
+    }
+
+    pub(super) fn chain(&self, rows: &[&Change], events: &[&Event]) -> Vec<ChainLink> {
+        let best = self.best;
+        let service = best.service.clone();
+        let own = best.cause == best.workload;
+        let what = match rows.is_empty() {
+            false => words::change(rows),
+            true if own => self
+                .view
+                .patterns
+                .get(&best.pattern)
+                .map(|p| p.catalogue.clone())
+                .unwrap_or_default(),
+            true => {
+                words::lines(&self.cause_events()).first().map(|l| l.words()).unwrap_or_default()
+            }
+        };
+        let mut chain = Vec::new();
+        if !(own && rows.is_empty()) {
+            chain.push(link(&best.cause, if own { &service } else { "" }, what, best.cause_time));
+        }
+        let lines = words::lines(events);
+        if !own && let Some(first) = lines.first() {
+            chain.push(link(&best.workload, &service, first.words(), first.first.time));
+        }
+        let mechanism = |l: &&words::Line<'_>| {
+            matches!(
+                l.first.r#type.as_str(),
+                "container.terminated" | "container.waiting" | "pod.unschedulable" | "probe.failed"
+            )
+        };
+        for line in lines.iter().filter(mechanism).take(3) {
+            let e = line.first;
+            let on = if e.container.is_empty() {
+                e.entity()
+            } else {
+                Entity::new("Container", &e.entity_namespace, &e.container)
+            };
+            chain.push(link(&on, &service, line.counted(), e.time));
+        }
+        if let Some(line) = lines.iter().find(|l| l.first.r#type == "endpoints.empty") {
+            chain.push(link(&front(best), &service, line.counted(), line.first.time));
+        }
+        for sibling in self.siblings() {
+            if let Some((words, time)) = self.out_of_service(sibling) {
+                chain.push(link(&front(sibling), &sibling.service, words, time));
+            }
+        }
+        for (s, failure) in self.order() {
+            chain.push(link(&s, &s.name, self.failure_words(&s, failure), failure.since));
+        }
+        chain
+    }
+
+    /// That a sibling's Service was left without endpoints, and when.
+    pub(super) fn out_of_service(&self, sibling: &Hypothesis) -> Option<(String, Time)> {
+        let until = self.plot.resolved.unwrap_or(self.view.now);
+        let around = self.view.facts.around(
+            &sibling.workload,
+            &sibling.service,
+            sibling.cause_time - SLACK,
+            until,
+        );
+        let empty: Vec<&Event> =
+            around.into_iter().filter(|e| e.r#type == "endpoints.empty").collect();
+        words::lines(&empty).first().map(|line| (line.counted(), line.first.time))
+    }
+
+    fn cause_events(&self) -> Vec<&Event> {
+        let cause = &self.best.cause;
+        self.view.facts.around(
+            cause,
+            &cause.name,
+            self.best.cause_time - SLACK,
+            self.best.cause_time + SLACK,
+        )
+    }
+}
+
+/// One link of a chain.
+pub(super) fn link(on: &Entity, service: &str, what: String, time: Time) -> ChainLink {
+    ChainLink {
+        kind: on.kind.to_string(),
+        namespace: on.namespace.to_string(),
+        name: on.name.to_string(),
+        service: service.to_owned(),
+        what,
+        time,
+    }
+}
+
+fn role_rank(role: &str) -> u8 {
+    match role {
+        "cause" => 0,
+        "effect" => 1,
+        _ => 2,
+    }
+}
+
+/// Lower-case hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

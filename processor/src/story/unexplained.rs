@@ -1,0 +1,96 @@
+//! The story of a failure that nothing inside the cluster explains.
+
+use tapio_proto::model::{Affected, Entity, Evidence, Story, StoryState};
+
+use super::{
+    assemble::{Failure, Plot, View},
+    chain::{hex, link},
+    judgement::unseen,
+    words::{failure_words, names, narrative},
+};
+
+/// Confidence that a host outside is to blame when calls to it fail and nothing inside explains it.
+const OUTSIDE: f64 = 0.7;
+/// Confidence in a story that blames nothing.
+const WEAK: f64 = 0.3;
+
+/// Nothing inside explains it. Where the failing calls lead to a host outside, that is the answer;
+/// elsewhere it is a hypothesis, and a weak one.
+pub(super) fn unexplained(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evidence>) {
+    let outside = |s: &Entity| view.graph.outside(s).is_some();
+    let mut order: Vec<(&Entity, &Failure)> = plot.failures.iter().collect();
+    let users_meet = |s: &Entity| !outside(s) && !view.graph.is_called(s);
+    order.sort_by_key(|(s, f)| (!outside(s), users_meet(s), f.since));
+    let words: Vec<String> = order
+        .iter()
+        .map(|(s, f)| failure_words(s, f, view, plot.last_bad, !users_meet(s)))
+        .collect();
+    let hosts = names(order.iter().map(|(s, _)| *s).filter(|s| outside(s)));
+    let inside = names(order.iter().map(|(s, _)| *s).filter(|s| !outside(s)));
+    let (title, confidence) = match (hosts.is_empty(), inside.is_empty()) {
+        (false, false) => (
+            format!(
+                "{inside} cannot do without {hosts}, which is outside the cluster and does not answer as it should"
+            ),
+            OUTSIDE,
+        ),
+        (false, true) => (
+            format!("calls to {hosts}, outside the cluster, fail; nothing inside fails with them"),
+            WEAK,
+        ),
+        (true, _) => (format!("Nothing inside the cluster explains why {inside} fails"), WEAK),
+    };
+    let recommendation = match hosts.is_empty() {
+        true => {
+            "look at what these services call outside the cluster, and at their own release history"
+                .to_owned()
+        }
+        false => format!(
+            "ask whoever runs {hosts}; if it can be done without for a while, switch it off"
+        ),
+    };
+    let chain =
+        order.iter().zip(&words).map(|((s, f), w)| link(s, &s.name, w.clone(), f.since)).collect();
+    let story = Story {
+        id: plot.id.to_owned(),
+        state: if plot.resolved.is_some() { StoryState::Resolved } else { StoryState::Open },
+        title: title.clone(),
+        confidence,
+        opened: plot.opened,
+        resolved: plot.resolved,
+        root_cause: None,
+        reason: Some("no_internal_cause".to_owned()),
+        hypotheses: Vec::new(),
+        chain,
+        affected: Affected {
+            services: order
+                .iter()
+                .filter(|(s, _)| !outside(s))
+                .map(|(s, _)| s.name.to_string())
+                .collect(),
+            pods: Vec::new(),
+        },
+        narrative: narrative(&title, None, &words),
+        recommendations: vec![recommendation],
+        reasons: vec![
+            "no change, state or resource upstream of them was seen that could bring this about"
+                .to_owned(),
+        ],
+        doubts: unseen(view),
+        ruled_out: Vec::new(),
+    };
+    let evidence = order.iter().zip(words).map(|((s, f), what)| Evidence {
+        story_id: plot.id.to_owned(),
+        time: f.since,
+        role: "symptom".to_owned(),
+        entity_kind: s.kind.to_string(),
+        entity_namespace: s.namespace.to_string(),
+        entity_name: s.name.to_string(),
+        what,
+        times: 1,
+        source: "windows".to_owned(),
+        trace_id: f.sample.map(|s| hex(&s.trace_id)),
+        span_id: f.sample.map(|s| hex(&s.span_id)),
+    });
+    (story, evidence.collect())
+}
