@@ -54,6 +54,8 @@ const LATEST: Time = Time(7_258_118_400_000_000_000);
 const HOLE: Duration = Duration::from_secs(120);
 /// Most confidence in a cause without a change while no Kubernetes object has been seen.
 const UNSEEN: f64 = 0.6;
+/// Bytes of rows that wait for the next pass.
+const MOST_WAITING: usize = 8 << 20;
 /// Edges kept in the topology table, those that have ended included.
 const MOST_EDGES: usize = 100_000;
 
@@ -161,6 +163,12 @@ impl Engine {
             Signal::Profiles => None,
         };
         self.dirty = true;
+        // Passes empty them into the store, but records whose time stands still make no pass.
+        if self.columns.bytes() > MOST_WAITING
+            && let Err(error) = self.columns.flush(&self.store)
+        {
+            self.fail(&error);
+        }
         newest.map(|newest| self.advance(newest)).unwrap_or_default()
     }
 
@@ -210,9 +218,13 @@ impl Engine {
         let end = self.clock + GRACE + STEP;
         let tellings = self.advance(end);
         if let Err(error) = self.publish(end).and_then(|()| self.publish_stories(end)) {
-            self.failures = (self.failures.0 + 1, Some(error.to_string()));
+            self.fail(&error);
         }
         tellings
+    }
+
+    fn fail(&mut self, error: &CorrelationError) {
+        self.failures = (self.failures.0 + 1, Some(error.to_string()));
     }
 
     /// All stories so far, by the time they opened.
@@ -234,7 +246,7 @@ impl Engine {
         match self.try_pass(now) {
             Ok(tellings) => tellings,
             Err(error) => {
-                self.failures = (self.failures.0 + 1, Some(error.to_string()));
+                self.fail(&error);
                 Vec::new()
             }
         }

@@ -46,6 +46,11 @@ impl Columns {
         self.changes.extend_from_slice(rows);
     }
 
+    /// About how many bytes have gathered; events and changes are few.
+    pub(crate) fn bytes(&self) -> usize {
+        self.spans.bytes() + self.logs.bytes() + self.metrics.bytes()
+    }
+
     /// Moves what has gathered into the store.
     pub(crate) fn flush(&mut self, store: &Store) -> Result<(), CorrelationError> {
         if !self.spans.is_empty() {

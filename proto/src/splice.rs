@@ -100,7 +100,8 @@ enum What<'e> {
 struct Plan<'b, 'e> {
     bytes: &'b [u8],
     edits: Vec<Edit<'e>>,
-    grown: usize,
+    /// Negative where a sender wrote a length longer than need be.
+    grown: isize,
 }
 
 impl<'e> Plan<'_, 'e> {
@@ -160,7 +161,7 @@ impl<'e> Plan<'_, 'e> {
         }
         if !extra.is_empty() {
             self.edits.push(Edit { at: start, what: What::InsertField(extra) });
-            self.grown += 1 + varint_len(extra.len() as u64) + extra.len();
+            self.grow(1 + varint_len(extra.len() as u64) + extra.len(), 0);
         }
         Ok(())
     }
@@ -175,7 +176,7 @@ impl<'e> Plan<'_, 'e> {
         let at = self.length_at(field);
         self.edits.push(Edit { at, what: What::Length { old: field.body - at, new: len } });
         self.edits.push(Edit { at: field.end, what: What::Insert(extra) });
-        self.grown += len - old_len + varint_len(len as u64) - (field.body - at);
+        self.grow(len + varint_len(len as u64), old_len + (field.body - at));
     }
 
     /// Plans what `inner` plans inside the message in `field`, and before that its new length.
@@ -193,10 +194,14 @@ impl<'e> Plan<'_, 'e> {
             self.edits.truncate(slot);
             return Ok(());
         }
-        let new = field.end - field.body + (self.grown - before);
-        self.grown = self.grown + varint_len(new as u64) - old;
+        let new = (field.end - field.body).saturating_add_signed(self.grown - before);
+        self.grow(varint_len(new as u64), old);
         self.edits[slot].what = What::Length { old, new };
         Ok(())
+    }
+
+    fn grow(&mut self, new: usize, old: usize) {
+        self.grown += new as isize - old as isize;
     }
 
     /// Where the length of a message stands: behind the tag, which a sender may have written longer
@@ -209,7 +214,7 @@ impl<'e> Plan<'_, 'e> {
 
     /// Copies the request with the changes.
     fn carry_out(self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.bytes.len() + self.grown);
+        let mut out = Vec::with_capacity(self.bytes.len().saturating_add_signed(self.grown));
         let mut from = 0;
         for edit in self.edits {
             out.extend_from_slice(&self.bytes[from..edit.at]);

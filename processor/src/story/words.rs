@@ -199,25 +199,6 @@ pub(super) fn fill(template: &str, values: &BTreeMap<&str, String>) -> String {
     out
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn telemetry_text_is_never_a_template() {
-        let values =
-            BTreeMap::from([("new", "{undo}".to_owned()), ("undo", "rm -rf /".to_owned())]);
-        assert_eq!(fill("image {new} {odd", &values), "image {undo} {odd");
-    }
-
-    #[test]
-    fn numbers_as_people_write_them() {
-        assert_eq!(count(1285), "1,285");
-        assert_eq!(percent(0.4451), "45 %");
-        assert_eq!(lasting(151.2), "2 m 31 s");
-    }
-}
-
 /// `checkout: 12 % of requests fail (123 of 1,025), was 0 %; GET /cart`
 pub(super) fn failure_words(
     service: &Entity,
@@ -280,5 +261,24 @@ pub(super) fn names<'a>(entities: impl Iterator<Item = &'a Entity>) -> String {
     match all.len() {
         0..=4 => all.join(", "),
         n => format!("{} and {} more", all[..4].join(", "), n - 4),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn telemetry_text_is_never_a_template() {
+        let values =
+            BTreeMap::from([("new", "{undo}".to_owned()), ("undo", "rm -rf /".to_owned())]);
+        assert_eq!(fill("image {new} {odd", &values), "image {undo} {odd");
+    }
+
+    #[test]
+    fn numbers_as_people_write_them() {
+        assert_eq!(count(1285), "1,285");
+        assert_eq!(percent(0.4451), "45 %");
+        assert_eq!(lasting(151.2), "2 m 31 s");
     }
 }

@@ -106,6 +106,24 @@ fn facts_at_the_ends_of_time_are_judged() {
     assert_still_tells(engine, 60);
 }
 
+/// Guarantees: records without a time are kept as bounded as all others.
+#[test]
+fn records_without_a_time_are_not_heaped_up() {
+    let store = Engine::store(8 << 20).unwrap();
+    let patterns = Arc::new(Patterns::builtin().unwrap());
+    let mut engine = Engine::new(store.clone(), patterns).unwrap();
+    let record = json!({"body": {"stringValue": "x".repeat(4000)}});
+    let records = vec![record; 1000];
+    let logs =
+        request(Signal::Logs, &json!({"resourceLogs": [{"scopeLogs": [{"logRecords": records}]}]}));
+    for _ in 0..20 {
+        engine.ingest(&logs);
+    }
+    let table = store.table("logs").unwrap();
+    assert!(table.stats().evicted_rows > 0, "80 MB of rows wait outside of the store");
+    assert_eq!(engine.failures, (0, None));
+}
+
 /// Guarantees: more services, operations and texts than are told apart do not blur those that are.
 #[test]
 fn a_flood_of_names_blurs_nobody() {

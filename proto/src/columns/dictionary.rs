@@ -35,6 +35,8 @@ pub(super) struct Dictionary {
     array: Option<Arc<StringArray>>,
     keys: Vec<u32>,
     nulls: usize,
+    /// Bytes of values when the last batch was finished.
+    finished: usize,
     /// Counts how often the dictionary began anew; keys of another generation are not valid.
     generation: u64,
 }
@@ -49,6 +51,7 @@ impl Default for Dictionary {
             array: None,
             keys: Vec::new(),
             nulls: 0,
+            finished: 0,
             generation: 0,
         }
     }
@@ -91,9 +94,9 @@ impl Dictionary {
         self.generation
     }
 
-    /// Bytes of the rows not finished yet; the dictionary itself is bounded.
+    /// Bytes of the rows not finished yet, and of the values that came with them.
     pub(super) fn bytes(&self) -> usize {
-        self.keys.len() * 4
+        self.keys.len() * 4 + self.values.len() - self.finished
     }
 
     /// The rows since the last time.
@@ -113,6 +116,7 @@ impl Dictionary {
             let generation = self.generation + 1;
             *self = Dictionary { generation, ..Dictionary::default() };
         }
+        self.finished = self.values.len();
         match DictionaryArray::<UInt32Type>::try_new(keys, values) {
             Ok(array) => Arc::new(array),
             // A key is an index of a value that was there when the key was made.

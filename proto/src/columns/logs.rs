@@ -101,7 +101,7 @@ impl LogColumns {
         self.time.is_empty()
     }
 
-    /// About how many bytes they take; the dictionaries, which are bounded, are not counted.
+    /// About how many bytes they take; of the dictionaries what is new.
     pub fn bytes(&self) -> usize {
         let texts =
             self.severity_text.bytes() + self.event_name.bytes() + self.body.values_slice().len();

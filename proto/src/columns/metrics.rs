@@ -9,8 +9,8 @@ use arrow::{
 };
 
 use super::{
-    LONGEST_TEXT, batch, dictionary, dictionary::Dictionary, nanos, origin, origin::Origin, schema,
-    times, utc,
+    LONGEST_TEXT, batch, cut, dictionary, dictionary::Dictionary, nanos, origin, origin::Origin,
+    schema, times, utc,
 };
 use crate::view::{AnyValue, MetricView, PointValue, PointView, ResourceView};
 
@@ -97,10 +97,10 @@ impl MetricColumns {
             if !self.text.is_empty() {
                 self.text.push(',');
             }
-            self.text.push_str(attribute.key);
+            self.text.push_str(cut(attribute.key, LONGEST_TEXT));
             self.text.push('=');
             match attribute.value {
-                AnyValue::String(value) => self.text.push_str(value),
+                AnyValue::String(value) => self.text.push_str(cut(value, LONGEST_TEXT)),
                 value => value.write_json(&mut self.text, LONGEST_TEXT),
             }
         }
@@ -128,7 +128,7 @@ impl MetricColumns {
         self.time.is_empty()
     }
 
-    /// About how many bytes they take; the dictionaries, which are bounded, are not counted.
+    /// About how many bytes they take; of the dictionaries what is new.
     pub fn bytes(&self) -> usize {
         let texts = [&self.name, &self.unit, &self.kind, &self.attributes];
         self.origin.bytes()

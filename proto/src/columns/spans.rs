@@ -152,7 +152,7 @@ impl SpanColumns {
         self.time.is_empty()
     }
 
-    /// About how many bytes they take; the dictionaries, which are bounded, are not counted.
+    /// About how many bytes they take; of the dictionaries what is new.
     pub fn bytes(&self) -> usize {
         let texts = [&self.name, &self.status_message, &self.peer, &self.error_type];
         self.origin.bytes()

@@ -16,56 +16,65 @@ use crate::{
 /// are left out. Errors as [`check`](crate::check()).
 pub fn from_proto(signal: Signal, bytes: &[u8]) -> Result<String, WireError> {
     let mut out = String::with_capacity(bytes.len() * 2);
-    message(Fields::new(bytes), schema::request(signal), MAX_DEPTH, &mut out)?;
+    message(&[Fields::new(bytes)], schema::request(signal), MAX_DEPTH, &mut out)?;
     Ok(out)
 }
 
-/// A known field where it first came, and where its last value is.
+/// A known field: where it first came, and its last value.
 struct Member<'a> {
     field: &'static Field,
     position: usize,
-    fields: Fields<'a>,
     value: Value<'a>,
-    /// Where the value came for the first time and where it came last, to find the ones between.
+    /// The fields of a message.
+    nested: Fields<'a>,
+    /// Further parts of a message that came more than once.
+    more: Vec<Fields<'a>>,
+    /// From where it first came to where it last came; meaningful in a message of one part.
     range: (usize, usize),
-    count: usize,
 }
 
+/// Writes a message, which may have come in several parts: protobuf merges them, as if their bytes
+/// were joined.
 fn message(
-    mut fields: Fields<'_>,
+    parts: &[Fields<'_>],
     schema: &Message,
     depth: u32,
     out: &mut String,
 ) -> Result<(), WireError> {
-    let whole = fields;
     let mut members: Vec<Member<'_>> = Vec::with_capacity(schema.fields.len());
-    while let Some(found) = fields.next_field()? {
-        let Some(position) = schema.position(found.number) else { continue };
-        let field = &schema.fields[position];
-        let nested = fields.nested(&found);
-        if field.label == Label::Oneof {
-            // The last of a oneof counts.
-            members
-                .retain(|member| member.field.label != Label::Oneof || member.position == position);
-        }
-        match members.iter_mut().rev().find(|member| member.position == position) {
-            Some(member) => {
-                (member.fields, member.value) = (nested, found.value);
-                member.range.1 = found.end;
-                member.count += 1;
+    for part in parts {
+        let mut fields = *part;
+        while let Some(found) = fields.next_field()? {
+            let Some(position) = schema.position(found.number) else { continue };
+            let field = &schema.fields[position];
+            let nested = fields.nested(&found);
+            if field.label == Label::Oneof {
+                // The last of a oneof counts.
+                members.retain(|member| {
+                    member.field.label != Label::Oneof || member.position == position
+                });
             }
-            None => members.push(Member {
-                field,
-                position,
-                fields: nested,
-                value: found.value,
-                range: (found.start, found.end),
-                count: 1,
-            }),
+            match members.iter_mut().rev().find(|member| member.position == position) {
+                Some(member) => {
+                    member.value = found.value;
+                    member.range.1 = found.end;
+                    if matches!(field.kind, Kind::Message(_)) && field.label != Label::Repeated {
+                        member.more.push(nested);
+                    }
+                }
+                None => members.push(Member {
+                    field,
+                    position,
+                    value: found.value,
+                    nested,
+                    more: Vec::new(),
+                    range: (found.start, found.end),
+                }),
+            }
         }
     }
     out.push('{');
-    for (i, member) in members.iter().enumerate() {
+    for (i, member) in members.iter_mut().enumerate() {
         if i > 0 {
             out.push(',');
         }
@@ -73,24 +82,18 @@ fn message(
         out.push_str(member.field.name);
         out.push_str("\":");
         let (from, to) = member.range;
-        match (member.field.label, member.field.kind) {
-            (Label::Repeated, kind) => {
-                repeated(whole.between(from, to), member.field, kind, depth, out)?
+        match (member.field.label, member.field.kind, parts) {
+            (Label::Repeated, kind, [part]) => {
+                repeated(&[part.between(from, to)], member.field, kind, depth, out)?;
             }
-            (_, Kind::Message(inner)) if member.count > 1 => {
-                // Protobuf merges a message that comes in parts, which is to join their bytes.
-                let mut joined = Vec::new();
-                for found in whole.between(from, to) {
-                    let found = found?;
-                    if let (true, Value::Len(part)) =
-                        (found.number == member.field.number, found.value)
-                    {
-                        joined.extend_from_slice(part);
-                    }
-                }
-                message(Fields::new(&joined), inner, deeper(depth, from)?, out)?;
+            (Label::Repeated, kind, parts) => repeated(parts, member.field, kind, depth, out)?,
+            (_, Kind::Message(inner), _) if !member.more.is_empty() => {
+                member.more.insert(0, member.nested);
+                message(&member.more, inner, deeper(depth, from)?, out)?;
             }
-            (_, kind) => single(member.fields, kind, member.field, member.value, from, depth, out)?,
+            (_, kind, _) => {
+                single(member.nested, kind, member.field, member.value, from, depth, out)?;
+            }
         }
     }
     out.push('}');
@@ -102,7 +105,7 @@ fn deeper(depth: u32, offset: usize) -> Result<u32, WireError> {
 }
 
 fn repeated(
-    mut fields: Fields<'_>,
+    parts: &[Fields<'_>],
     field: &Field,
     kind: Kind,
     depth: u32,
@@ -115,24 +118,27 @@ fn repeated(
             out.push(',');
         }
     };
-    while let Some(found) = fields.next_field()? {
-        if found.number != field.number {
-            continue;
-        }
-        match found.value {
-            Value::Len(packed) if kind.wire_type() != 2 => {
-                let mut at = 0;
-                while at < packed.len() {
-                    let place = |what| WireError { offset: found.body + at, what };
-                    let (value, len) = packed_number(&packed[at..], kind).map_err(place)?;
-                    comma(out);
-                    single(fields, kind, field, value, found.body, depth, out)?;
-                    at += len;
-                }
+    for part in parts {
+        let mut fields = *part;
+        while let Some(found) = fields.next_field()? {
+            if found.number != field.number {
+                continue;
             }
-            value => {
-                comma(out);
-                single(fields.nested(&found), kind, field, value, found.start, depth, out)?;
+            match found.value {
+                Value::Len(packed) if kind.wire_type() != 2 => {
+                    let mut at = 0;
+                    while at < packed.len() {
+                        let place = |what| WireError { offset: found.body + at, what };
+                        let (value, len) = packed_number(&packed[at..], kind).map_err(place)?;
+                        comma(out);
+                        single(fields, kind, field, value, found.body, depth, out)?;
+                        at += len;
+                    }
+                }
+                value => {
+                    comma(out);
+                    single(fields.nested(&found), kind, field, value, found.start, depth, out)?;
+                }
             }
         }
     }
@@ -166,7 +172,7 @@ fn single(
 ) -> Result<(), WireError> {
     let written = match (kind, value) {
         (Kind::Message(inner), Value::Len(_)) => {
-            return message(nested, inner, deeper(depth, offset)?, out);
+            return message(&[nested], inner, deeper(depth, offset)?, out);
         }
         (Kind::String, Value::Len(bytes)) => {
             let text = std::str::from_utf8(bytes)

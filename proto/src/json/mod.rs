@@ -21,7 +21,7 @@ use crate::{schema, signal::Signal};
 use read::Reader;
 
 /// Arrays and objects may nest this deep; an attribute value takes three levels for an array in it
-/// and five for a map. More than [`check`](crate::check::MAX_DEPTH) lets through never comes out.
+/// and four for a map. More than [`check`](crate::check::MAX_DEPTH) lets through never comes out.
 const MAX_DEPTH: u32 = 1_000;
 
 /// Why a text is no OTLP request in JSON.

@@ -1,7 +1,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use super::*;
-use crate::check;
+use crate::{
+    check,
+    wire::{put_len_field, put_message, put_varint_field},
+};
 
 fn round(signal: Signal, json: &str) -> String {
     let bytes = to_proto(signal, json.as_bytes()).unwrap();
@@ -119,6 +122,56 @@ fn deep_nesting_is_an_error_and_no_crash() {
             "{error}"
         );
     }
+}
+
+/// Guarantees: what is deep costs no more than it is long, in time and in memory, both ways.
+#[test]
+fn what_is_deep_and_long_is_passed_over_once() {
+    let (levels, long) = (140, 4 << 20);
+    let text = format!(r#"{{"stringValue":"{}"}}"#, "x".repeat(long));
+    let open = r#"{"arrayValue":{"values":["#.repeat(levels);
+    let json = body(&format!("{open}{text}{}", "]}}".repeat(levels)));
+    let started = std::time::Instant::now();
+    let bytes = to_proto(Signal::Logs, json.as_bytes()).unwrap();
+    assert_eq!(check(Signal::Logs, &bytes), Ok(1));
+    assert_eq!(from_proto(Signal::Logs, &bytes).unwrap(), json);
+    assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
+
+    // Each value comes in two parts, an array and an empty one, which are one array.
+    let mut value = Vec::new();
+    put_len_field(&mut value, 1, "y".repeat(long).as_bytes());
+    for _ in 0..levels {
+        let mut outer = Vec::new();
+        put_message(&mut outer, 5, |array| put_len_field(array, 1, &value));
+        put_len_field(&mut outer, 5, &[]);
+        value = outer;
+    }
+    let mut request = Vec::new();
+    put_message(&mut request, 1, |group| {
+        put_message(group, 2, |scope| put_message(scope, 2, |log| put_len_field(log, 5, &value)))
+    });
+    assert_eq!(check(Signal::Logs, &request), Ok(1));
+    let json = from_proto(Signal::Logs, &request).unwrap();
+    assert!(json.len() < long + levels * 40, "{}", json.len());
+}
+
+#[test]
+fn a_message_in_parts_is_one() {
+    let mut request = Vec::new();
+    put_message(&mut request, 1, |group| {
+        put_message(group, 1, |resource| put_varint_field(resource, 2, 7));
+        put_message(group, 1, |resource| {
+            put_message(resource, 1, |kv| put_len_field(kv, 1, b"a"));
+        });
+        put_message(group, 1, |resource| {
+            put_message(resource, 1, |kv| put_len_field(kv, 1, b"b"));
+            put_varint_field(resource, 2, 9);
+        });
+    });
+    assert_eq!(
+        from_proto(Signal::Logs, &request).unwrap(),
+        r#"{"resourceLogs":[{"resource":{"droppedAttributesCount":9,"attributes":[{"key":"a"},{"key":"b"}]}}]}"#
+    );
 }
 
 #[test]

@@ -13,8 +13,8 @@ use crate::{
     signal::Signal,
     transport::grpc::decode_bin,
     wire::{
-        put_fixed32_field, put_fixed64_field, put_len_field, put_message, put_varint,
-        put_varint_field, zigzag,
+        put_fixed32_field, put_fixed64_field, put_len_field, put_tag, put_varint, put_varint_field,
+        varint_len, zigzag,
     },
 };
 
@@ -24,9 +24,10 @@ use crate::{
 pub fn to_proto(signal: Signal, text: &[u8]) -> Result<Bytes, JsonError> {
     let mut door = Door { reader: Reader::new(text, MAX_DEPTH), path: Vec::new() };
     // Protobuf is about half as long.
-    let mut out = Vec::with_capacity(text.len() / 2);
+    let mut out =
+        Draft { bytes: Vec::with_capacity(text.len() / 2), lengths: Vec::new(), grown: 0 };
     match door.message(schema::request(signal), &mut out).and_then(|()| door.reader.end()) {
-        Ok(()) => Ok(out.into()),
+        Ok(()) => Ok(out.assemble().into()),
         Err(bad) => Err(door.error(text, bad)),
     }
 }
@@ -37,6 +38,42 @@ enum Step {
     Element(usize),
 }
 
+/// A request without the lengths of its messages, which are known only at their ends. They are put in
+/// at the very end, in one pass: to make room for each at once would move what is deep in it over and over.
+struct Draft {
+    bytes: Vec<u8>,
+    /// Where a length belongs, and what it is; in order of place.
+    lengths: Vec<(usize, usize)>,
+    /// Bytes that the lengths so far will take.
+    grown: usize,
+}
+
+impl Draft {
+    /// A message field whose contents `write` appends.
+    fn message<R>(&mut self, number: u32, write: impl FnOnce(&mut Self) -> R) -> R {
+        put_tag(&mut self.bytes, number, 2);
+        let (slot, body, before) = (self.lengths.len(), self.bytes.len(), self.grown);
+        self.lengths.push((body, 0));
+        let result = write(self);
+        let len = self.bytes.len() - body + self.grown - before;
+        self.lengths[slot].1 = len;
+        self.grown += varint_len(len as u64);
+        result
+    }
+
+    fn assemble(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.bytes.len() + self.grown);
+        let mut from = 0;
+        for (at, len) in self.lengths {
+            out.extend_from_slice(&self.bytes[from..at]);
+            put_varint(&mut out, len as u64);
+            from = at;
+        }
+        out.extend_from_slice(&self.bytes[from..]);
+        out
+    }
+}
+
 struct Door<'a> {
     reader: Reader<'a>,
     path: Vec<Step>,
@@ -44,7 +81,7 @@ struct Door<'a> {
 
 impl Door<'_> {
     /// The members of a message. Steps stay on the path where reading fails.
-    fn message(&mut self, schema: &Message, out: &mut Vec<u8>) -> Read<()> {
+    fn message(&mut self, schema: &Message, out: &mut Draft) -> Read<()> {
         self.reader.enter(b'{')?;
         let mut first = true;
         while self.reader.more(b'}', &mut first)? {
@@ -67,13 +104,13 @@ impl Door<'_> {
         Ok(())
     }
 
-    fn single(&mut self, field: &Field, out: &mut Vec<u8>) -> Read<()> {
+    fn single(&mut self, field: &Field, out: &mut Draft) -> Read<()> {
         match field.kind {
-            Kind::Message(inner) => put_message(out, field.number, |out| self.message(inner, out)),
+            Kind::Message(inner) => out.message(field.number, |out| self.message(inner, out)),
             kind if kind.wire_type() == 2 => {
                 let value = self.bytes(kind)?;
                 if !value.is_empty() || field.label != Label::Single {
-                    put_len_field(out, field.number, &value);
+                    put_len_field(&mut out.bytes, field.number, &value);
                 }
                 Ok(())
             }
@@ -81,9 +118,9 @@ impl Door<'_> {
                 let value = self.number(kind)?;
                 if value != 0 || field.label != Label::Single {
                     match kind.wire_type() {
-                        0 => put_varint_field(out, field.number, value),
-                        1 => put_fixed64_field(out, field.number, value),
-                        _ => put_fixed32_field(out, field.number, value as u32),
+                        0 => put_varint_field(&mut out.bytes, field.number, value),
+                        1 => put_fixed64_field(&mut out.bytes, field.number, value),
+                        _ => put_fixed32_field(&mut out.bytes, field.number, value as u32),
                     }
                 }
                 Ok(())
@@ -91,23 +128,25 @@ impl Door<'_> {
         }
     }
 
-    fn repeated(&mut self, field: &Field, out: &mut Vec<u8>) -> Read<()> {
+    fn repeated(&mut self, field: &Field, out: &mut Draft) -> Read<()> {
         let packed = field.kind.wire_type() != 2;
         if packed {
-            let start = out.len();
-            let any = put_message(out, field.number, |out| {
-                let before = out.len();
-                self.elements(field, out).map(|()| out.len() > before)
+            let (start, slot, before) = (out.bytes.len(), out.lengths.len(), out.grown);
+            let any = out.message(field.number, |out| {
+                let body = out.bytes.len();
+                self.elements(field, out).map(|()| out.bytes.len() > body)
             })?;
             if !any {
-                out.truncate(start);
+                out.bytes.truncate(start);
+                out.lengths.truncate(slot);
+                out.grown = before;
             }
             return Ok(());
         }
         self.elements(field, out)
     }
 
-    fn elements(&mut self, field: &Field, out: &mut Vec<u8>) -> Read<()> {
+    fn elements(&mut self, field: &Field, out: &mut Draft) -> Read<()> {
         self.reader.enter(b'[')?;
         let mut first = true;
         let mut index = 0;
@@ -117,16 +156,16 @@ impl Door<'_> {
                 // An element must keep its place: `null` is an empty one.
                 Kind::Message(_) if self.reader.peek() == b'n' => {
                     self.reader.literal("null")?;
-                    put_len_field(out, field.number, &[]);
+                    put_len_field(&mut out.bytes, field.number, &[]);
                 }
                 Kind::Message(inner) => {
-                    put_message(out, field.number, |out| self.message(inner, out))?
+                    out.message(field.number, |out| self.message(inner, out))?
                 }
                 kind => match kind.wire_type() {
-                    0 => put_varint(out, self.number(kind)?),
-                    1 => out.extend_from_slice(&self.number(kind)?.to_le_bytes()),
-                    2 => put_len_field(out, field.number, &self.bytes(kind)?),
-                    _ => out.extend_from_slice(&(self.number(kind)? as u32).to_le_bytes()),
+                    0 => put_varint(&mut out.bytes, self.number(kind)?),
+                    1 => out.bytes.extend_from_slice(&self.number(kind)?.to_le_bytes()),
+                    2 => put_len_field(&mut out.bytes, field.number, &self.bytes(kind)?),
+                    _ => out.bytes.extend_from_slice(&(self.number(kind)? as u32).to_le_bytes()),
                 },
             }
             self.path.pop();

@@ -141,7 +141,7 @@ fn json(value: &AnyValue<'_>, out: &mut String, limit: usize, depth: u32) {
                 if i > 0 {
                     out.push(',');
                 }
-                quoted(attribute.key, out);
+                quoted(&attribute.key[..attribute.key.floor_char_boundary(limit)], out);
                 out.push(':');
                 json(&attribute.value, out, limit, depth - 1);
             }
