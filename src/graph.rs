@@ -60,7 +60,7 @@ impl Graph {
         let mut heads: Vec<(&Pipeline, Next)> = Vec::new();
         for pipeline in pipelines {
             let mut next = Fanout::of(
-                pipeline.exporters.iter().filter_map(|id| exporters.get(id)).cloned().collect(),
+                pipeline.distinct_exporters().filter_map(|id| exporters.get(id)).cloned().collect(),
             );
             // Each new one stands in front of those before.
             self.processors.push(Vec::new());

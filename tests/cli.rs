@@ -99,9 +99,9 @@ fn several_mistakes_are_told_at_once() {
     assert_eq!(
         failure(&["validate", "--config", "undefined.yaml"]),
         "Error: 3 problems in the configuration:\n  \
-         undefined.yaml:6:16: service::extensions: references extension \"health_check\" which is not configured\n  \
-         undefined.yaml:10:20: service::pipelines::traces: references processor \"batch\" which is not configured\n  \
-         undefined.yaml:11:26: service::pipelines::traces: references exporter \"debug\" multiple times\n"
+         undefined.yaml:8:16: service::extensions: references extension \"health_check\" which is not configured\n  \
+         undefined.yaml:12:20: service::pipelines::traces: references processor \"batch\" which is not configured\n  \
+         undefined.yaml:12:43: service::pipelines::traces: references processor \"memory_limiter\" multiple times\n"
     );
     let text = failure(&["validate", "--config", "no_protocol.yaml"]);
     for part in [

@@ -18,6 +18,7 @@ use crate::{
     Engine, Patterns, Telling,
     correlation::CorrelationError,
     enrich::{Enricher, Marks},
+    pressure::Pressure,
     store::Store,
     story::otlp,
 };
@@ -74,15 +75,18 @@ pub struct Analysis {
     store: Arc<Store>,
     marks: Arc<RwLock<Arc<Marks>>>,
     stats: Arc<AnalysisStats>,
+    pressure: Arc<Pressure>,
     told: broadcast::Sender<Arc<Telling>>,
     outlets: Arc<Mutex<Vec<(Signal, Next)>>>,
 }
 
 impl Analysis {
-    /// Starts the engine's thread, and the task that sends its stories on the current runtime.
+    /// Starts the engine's thread, and the task that sends its stories on the current runtime. Under
+    /// `pressure` it looks at nothing, and its store holds half of what it did.
     pub fn start(
         config: AnalysisConfig,
         patterns: Arc<Patterns>,
+        pressure: Arc<Pressure>,
     ) -> Result<Arc<Self>, CorrelationError> {
         let store = Engine::store(config.store_bytes)?;
         let engine = Engine::new(store.clone(), patterns)?;
@@ -94,11 +98,15 @@ impl Analysis {
             store,
             marks: Arc::default(),
             stats: Arc::default(),
+            pressure,
             told: broadcast::channel(TELLINGS).0,
             outlets: Arc::default(),
         });
         let worker = Worker {
             engine,
+            store: analysis.store.clone(),
+            pressure: analysis.pressure.clone(),
+            pressed: analysis.pressure.times(),
             inbox,
             out,
             marks: analysis.marks.clone(),
@@ -128,6 +136,10 @@ impl Analysis {
     /// Gives the engine a look at a request. Never waits: what it has no room for is counted.
     pub fn tee(&self, request: &Request) {
         let size = request.bytes.len();
+        if self.pressure.is_on() {
+            self.stats.dropped_items.fetch_add(request.items as u64, Ordering::Relaxed);
+            return;
+        }
         let waiting = self.stats.waiting_bytes.fetch_add(size, Ordering::Relaxed);
         if waiting + size > self.tee_bytes || self.tee.try_send(request.clone()).is_err() {
             self.stats.waiting_bytes.fetch_sub(size, Ordering::Relaxed);
@@ -158,6 +170,10 @@ impl Analysis {
 
 struct Worker {
     engine: Engine,
+    store: Arc<Store>,
+    pressure: Arc<Pressure>,
+    /// How often pressure had begun at the last look.
+    pressed: u64,
     inbox: mpsc::Receiver<Request>,
     out: tokio_mpsc::Sender<Arc<Telling>>,
     marks: Arc<RwLock<Arc<Marks>>>,
@@ -185,11 +201,22 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            self.give_way();
             self.stats.failed_passes.store(self.engine.failures.0, Ordering::Relaxed);
             if let Some(error) = self.engine.failures.1.take() {
                 tracing::warn!(error, "a correlation pass failed; telemetry flows on");
             }
             self.tell(tellings);
+        }
+    }
+
+    fn give_way(&mut self) {
+        let times = self.pressure.times();
+        if std::mem::replace(&mut self.pressed, times) != times {
+            self.store.shrink();
+            tracing::warn!(
+                "Memory is short: the analysis pauses, and its tables hold half of what they did."
+            );
         }
     }
 

@@ -2,11 +2,12 @@
 //!
 //! Unlike the Collector's it acknowledges a request only when the merged one was acknowledged:
 //! what a sender was told is taken is taken by the next hop. The price is the sender's patience,
-//! at most `timeout` more.
+//! at most `timeout` more, and never more than [`PATIENCE`].
 
 use std::{
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -21,7 +22,7 @@ use tokio::{sync::oneshot, time::sleep};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchConfig {
-    /// For the first request of a batch; 0 turns batching off.
+    /// For the first request of a batch, up to [`PATIENCE`]; 0 turns batching off.
     pub timeout: GoDuration,
     /// Items at which a batch leaves; 0 turns batching off.
     pub send_batch_size: usize,
@@ -57,6 +58,8 @@ struct Part {
     done: oneshot::Sender<Outcome>,
 }
 
+/// Senders give up after 5 or 10 s, and would send again what was about to leave.
+pub const PATIENCE: Duration = Duration::from_secs(1);
 /// Merged requests stay below what gRPC servers accept by default, 4 MiB; requests that were
 /// small enough by themselves must not fail because Tapio merged them.
 const MAX_BYTES: usize = 4_000_000;
@@ -136,7 +139,7 @@ impl Shared {
         } else if lane.parts.len() == 1 {
             let (shared, generation) = (Arc::clone(self), lane.generation);
             tokio::spawn(async move {
-                sleep(*shared.config.timeout).await;
+                sleep((*shared.config.timeout).min(PATIENCE)).await;
                 let mut lane = shared.lane(signal);
                 if lane.generation == generation {
                     shared.leave(signal, lane.take());
@@ -155,9 +158,8 @@ impl Shared {
         }
     }
 
-    async fn send(&self, signal: Signal, mut parts: Vec<Part>) {
-        // Who has gone away was told nothing, still has the request, and will send it again.
-        parts.retain(|part| !part.done.is_closed());
+    /// Also what a sender has sent who has gone away since: it may not send it again.
+    async fn send(&self, signal: Signal, parts: Vec<Part>) {
         let items = parts.iter().map(|part| part.items).sum();
         let bytes = match parts.as_slice() {
             [] => return,
@@ -215,8 +217,6 @@ fn share(parts: Vec<Part>, partial: PartialSuccess) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::time::Duration;
-
     use tapio_proto::Code;
 
     use super::*;
@@ -332,10 +332,19 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_went_away_is_left_out() {
+    async fn what_was_sent_by_one_who_went_away_is_sent_on() {
         let (batch, next) = batch(BatchConfig::default(), taken);
         drop(batch.consume(request(b"gone", 1)));
         send_all(&batch, vec![request(b"here", 1)]).await;
-        assert_eq!(&next.seen.lock().unwrap()[0].bytes[..], b"here");
+        assert_eq!(&next.seen.lock().unwrap()[0].bytes[..], b"gonehere");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_longer_than_senders_do() {
+        let config = BatchConfig { timeout: GoDuration::from_secs(60), ..BatchConfig::default() };
+        let (batch, _) = batch(config, taken);
+        let started = tokio::time::Instant::now();
+        send_all(&batch, vec![request(b"one", 1)]).await;
+        assert_eq!(started.elapsed(), PATIENCE);
     }
 }

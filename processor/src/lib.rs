@@ -12,6 +12,7 @@ mod ingest;
 pub mod kubernetes;
 pub mod memory_limiter;
 mod patterns;
+mod pressure;
 pub mod replay;
 pub mod store;
 pub mod story;
@@ -21,6 +22,7 @@ mod tables;
 pub use analysis::{Analysis, AnalysisConfig, AnalysisStats};
 pub use engine::Engine;
 pub use patterns::{Pattern, PatternError, Patterns};
+pub use pressure::Pressure;
 pub use story::Telling;
 pub use tables::StoryRow;
 

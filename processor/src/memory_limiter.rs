@@ -1,13 +1,19 @@
 //! The `memory_limiter` processor: refuses requests while the process uses too much memory.
+//!
+//! Above the soft limit the analysis gives way first (see [`Pressure`]); what is still above it at the
+//! next look, or above the hard limit at any, makes it refuse. Memory that was freed may stay with the
+//! process, for its next use: where refusing has stopped to bring anything it ends, a little above.
 
 use std::{
     fs,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use serde::Deserialize;
 use tapio_proto::{Code, Consumer, Next, Pending, Request, Status, transport::GoDuration};
+
+use crate::pressure::Pressure;
 
 /// `processors: memory_limiter:`
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -30,17 +36,35 @@ pub struct MemoryLimiterConfig {
 /// Refuses above the soft limit.
 pub struct MemoryLimiter {
     next: Next,
-    soft_limit: u64,
+    limits: Limits,
     check_interval: Duration,
     read: fn() -> Option<u64>,
+    pressure: Arc<Pressure>,
     state: Mutex<State>,
 }
 
+/// In bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Limits {
+    soft: u64,
+    hard: u64,
+}
+
+#[derive(Default)]
 struct State {
     checked: Option<Instant>,
     refusing: bool,
+    /// The limit above which it refuses, where it is not the soft one.
+    raised: Option<u64>,
+    /// Looks in a row at which there was too much.
+    above: u32,
+    /// Looks in a row at which refusing changed nothing, and the memory at the last one.
+    still: u32,
+    last: u64,
 }
 
+/// After so many looks at which refusing changed nothing it is of no use.
+const STILL: u32 = 5;
 /// What a refused sender should wait.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -68,35 +92,38 @@ impl MemoryLimiterConfig {
         Ok(())
     }
 
-    /// In bytes, where the container or machine has `total`.
-    fn soft_limit(&self, total: u64) -> u64 {
+    /// Where the container or machine has `total` bytes.
+    fn limits(&self, total: u64) -> Limits {
         let share = |percentage: u64| (u128::from(total) * u128::from(percentage) / 100) as u64;
         let (hard, spike) = match self.limit_mib {
             0 => (share(self.limit_percentage), share(self.spike_limit_percentage)),
             mib => (mib << 20, self.spike_limit_mib << 20),
         };
-        hard - if spike == 0 { hard / 5 } else { spike }
+        Limits { soft: hard - if spike == 0 { hard / 5 } else { spike }, hard }
     }
 }
 
 impl MemoryLimiter {
-    /// Stands before `next`.
-    pub fn new(config: &MemoryLimiterConfig, next: Next) -> Self {
-        Self::with(config, next, total_memory().unwrap_or(u64::MAX), resident_memory)
+    /// Stands before `next`, and tells `pressure` when memory is short.
+    pub fn new(config: &MemoryLimiterConfig, next: Next, pressure: Arc<Pressure>) -> Self {
+        let limits = config.limits(total_memory().unwrap_or(u64::MAX));
+        Self::with(limits, config, next, pressure, resident_memory)
     }
 
     fn with(
+        limits: Limits,
         config: &MemoryLimiterConfig,
         next: Next,
-        total: u64,
+        pressure: Arc<Pressure>,
         read: fn() -> Option<u64>,
     ) -> Self {
         MemoryLimiter {
             next,
-            soft_limit: config.soft_limit(total),
+            limits,
             check_interval: *config.check_interval,
             read,
-            state: Mutex::new(State { checked: None, refusing: false }),
+            pressure,
+            state: Mutex::default(),
         }
     }
 
@@ -111,9 +138,11 @@ impl MemoryLimiter {
         let Some(used) = (self.read)() else {
             return state.refusing;
         };
-        let refusing = used > self.soft_limit;
+        let refusing = state.judge(used, self.limits);
+        self.pressure.set(state.above > 0);
         if refusing != state.refusing {
-            let (cur_mem_mib, limit_mib) = (used >> 20, self.soft_limit >> 20);
+            let limit = state.raised.unwrap_or(self.limits.soft);
+            let (cur_mem_mib, limit_mib) = (used >> 20, limit >> 20);
             if refusing {
                 tracing::warn!(
                     cur_mem_mib,
@@ -133,6 +162,30 @@ impl MemoryLimiter {
     }
 }
 
+impl State {
+    /// Whether to refuse, now that `used` bytes are.
+    fn judge(&mut self, used: u64, limits: Limits) -> bool {
+        if used <= limits.soft {
+            self.raised = None;
+        }
+        if used <= self.raised.unwrap_or(limits.soft) {
+            (self.above, self.still) = (0, 0);
+            return false;
+        }
+        self.above += 1;
+        let same = used.abs_diff(self.last) <= used / 100;
+        self.still = if self.refusing && same { self.still + 1 } else { 0 };
+        self.last = used;
+        if self.still >= STILL {
+            let left = limits.hard.saturating_sub(used) / 2;
+            self.raised = Some(used + left.max(limits.hard / 50));
+            (self.above, self.still) = (0, 0);
+            return false;
+        }
+        used > limits.hard || self.above > 1
+    }
+}
+
 impl Consumer for MemoryLimiter {
     fn consume(&self, request: Request) -> Pending<'_> {
         if !self.refusing() {
@@ -148,9 +201,7 @@ impl Consumer for MemoryLimiter {
 
 impl std::fmt::Debug for MemoryLimiter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MemoryLimiter")
-            .field("soft_limit", &self.soft_limit)
-            .finish_non_exhaustive()
+        f.debug_struct("MemoryLimiter").field("limits", &self.limits).finish_non_exhaustive()
     }
 }
 
@@ -178,10 +229,7 @@ fn kib_of(key: &str, text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    };
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use tapio_proto::{Accepted, Signal};
 
@@ -198,24 +246,56 @@ mod tests {
     static USED: AtomicU64 = AtomicU64::new(0);
 
     #[tokio::test]
-    async fn refuses_above_the_soft_limit_and_recovers() {
+    async fn the_analysis_gives_way_first_then_it_refuses_and_recovers() {
         let config = MemoryLimiterConfig {
             check_interval: GoDuration(Duration::from_nanos(1)),
             limit_mib: 100,
             ..MemoryLimiterConfig::default()
         };
-        let limiter =
-            MemoryLimiter::with(&config, Arc::new(Sink), 0, || Some(USED.load(Ordering::Relaxed)));
+        let pressure = Arc::new(Pressure::default());
+        let limiter = MemoryLimiter::with(
+            config.limits(0),
+            &config,
+            Arc::new(Sink),
+            Arc::clone(&pressure),
+            || Some(USED.load(Ordering::Relaxed)),
+        );
         let request = Request { signal: Signal::Logs, bytes: bytes::Bytes::new(), items: 0 };
-        for (mib, refused) in [(79, false), (81, true), (200, true), (80, false)] {
+        for (mib, short, refused) in [
+            (79, false, false),
+            (81, true, false),
+            (81, true, true),
+            (80, false, false),
+            (101, true, true),
+            (80, false, false),
+        ] {
             USED.store(mib << 20, Ordering::Relaxed);
             let outcome = limiter.consume(request.clone()).await;
-            assert_eq!(outcome.is_err(), refused, "{mib} MiB");
+            assert_eq!((outcome.is_err(), pressure.is_on()), (refused, short), "{mib} MiB");
             if let Err(status) = outcome {
                 assert_eq!(status.message, "data refused due to high memory usage");
                 assert!(status.retry_after.is_some() && status.is_retryable());
             }
         }
+    }
+
+    /// Guarantees: memory that the process keeps though it has freed it does not close the hop for good,
+    /// and does not let it grow without end either.
+    #[test]
+    fn refusing_ends_where_it_brings_nothing() {
+        let limits = Limits { soft: 800, hard: 1000 };
+        let mut state = State::default();
+        let mut look = |used: u64| {
+            state.refusing = state.judge(used, limits);
+            state.refusing
+        };
+        let refused = (0..20).take_while(|n| *n < 1 || look(850)).count();
+        assert!((2..=8).contains(&refused), "{refused}");
+        assert!(!look(850), "it takes what comes again");
+        assert!(!look(920), "and up to half of what is left");
+        assert!(!look(930) && look(930), "not more");
+        assert!(look(1001));
+        assert!(!look(790) && !look(850) && look(850), "below the soft limit it is as before");
     }
 
     #[test]
@@ -225,13 +305,13 @@ mod tests {
             spike_limit_percentage: 25,
             ..MemoryLimiterConfig::default()
         };
-        assert_eq!(config.soft_limit(1000), 550);
+        assert_eq!(config.limits(1000), Limits { soft: 550, hard: 800 });
         let config = MemoryLimiterConfig {
             limit_mib: 100,
             spike_limit_mib: 30,
             ..MemoryLimiterConfig::default()
         };
-        assert_eq!(config.soft_limit(1000), 70 << 20);
+        assert_eq!(config.limits(1000).soft, 70 << 20);
     }
 
     #[test]

@@ -50,7 +50,7 @@ impl Args {
         let mut sources = sources.clone();
         // The story is what is to be seen.
         sources.set.extend(["exporters.summary.interval=1h".into(), "service.telemetry.logs.level=warn".into()]);
-        let config = Config::new(sources.load()?)?;
+        let config = Config::new(sources.load_local()?)?;
         logs::init(&config.service.telemetry.logs);
         runtime()?.block_on(async {
             let service = Service::start(config).await?;
@@ -72,7 +72,7 @@ async fn play(service: &Service, stay: bool) -> Result<()> {
     ))?;
     let sent = send().await?;
     say(&format!("\nThe recording is over: {sent} spans, log records and data points. A story closes after 30 s of calm.\n"))?;
-    // Ends by itself when the story closes; what is still open then is shown as it stands.
+    // Ends by itself when the story closes.
     let _ = tokio::time::timeout(CALM, screen).await;
     say(&next(&analysis, stay)?)?;
     if stay {
@@ -85,6 +85,7 @@ async fn play(service: &Service, stay: bool) -> Result<()> {
 async fn send() -> Result<usize> {
     let mut config = OtlpGrpcConfig { endpoint: format!("http://{DOOR}"), ..OtlpGrpcConfig::default() };
     config.sending_queue.enabled = false;
+    config.retry_on_failure.enabled = false;
     let exporter = otlp_grpc("demo", &config, Arc::new(Silent))?;
     let mut recording = Recording::bundled(&RECORDING)?;
     let start = Instant::now();

@@ -5,7 +5,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::{config::Sources, error::Result};
+use crate::{
+    config::Sources,
+    doors::table::print,
+    error::{Error, Result},
+};
 
 mod run;
 
@@ -54,10 +58,15 @@ commands! {
 impl Cli {
     pub(crate) fn run(self) -> Result<ExitCode> {
         if self.version {
-            println!("tapio version {}", env!("CARGO_PKG_VERSION"));
+            print(concat!("tapio version ", env!("CARGO_PKG_VERSION"), "\n"))?;
             return Ok(ExitCode::SUCCESS);
         }
         match self.command {
+            Some(
+                Command::Replay(_) | Command::Sql(_) | Command::Stories(_) | Command::Story(_),
+            ) if !self.sources.is_empty() => {
+                Err(Error::new("this command reads no configuration: leave --config and --set out"))
+            }
             Some(command) => command.run(&self.sources),
             None => run::run(&self.sources),
         }
@@ -72,7 +81,10 @@ pub(crate) fn misused(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let text = error.to_string();
-    let line = text.lines().next().unwrap_or_default();
+    let words = text
+        .lines()
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let line = words.map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     eprintln!("Error: {}\nRun 'tapio --help' for usage.", line.trim_start_matches("error: "));
     ExitCode::FAILURE
 }

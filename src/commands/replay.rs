@@ -1,7 +1,7 @@
 //! `tapio replay`: recordings through the engine, in event time.
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
@@ -12,6 +12,7 @@ use tapio_processor::{Engine, Patterns, replay::Recording, store::Store, story::
 
 use crate::{
     config::Sources,
+    doors::table::print,
     error::{Error, Result},
 };
 
@@ -42,36 +43,35 @@ enum Format {
 
 impl Args {
     pub(crate) fn run(self, _: &Sources) -> Result<ExitCode> {
-        let mut patterns = Patterns::builtin()?;
-        for folder in &self.patterns {
-            patterns.add_folder(folder)?;
-        }
-        let (engine, _) = play(&self.paths, patterns)?;
-        let mut out = io::stdout().lock();
+        let (engine, _) = play(&self.paths, &self.patterns)?;
+        let mut out = String::new();
         let stories = engine.stories().all();
         for (story, evidence) in &stories {
             match self.format {
-                Format::Text => writeln!(out, "{}", text::render(story, evidence, engine.clock()))?,
-                Format::Json => {
-                    serde_json::to_writer(&mut out, story)?;
-                    writeln!(out)?;
-                }
+                Format::Text => out += &text::render(story, evidence, engine.clock()),
+                Format::Json => out += &serde_json::to_string(story)?,
             }
+            out.push('\n');
         }
         if self.format == Format::Text && stories.is_empty() {
-            writeln!(out, "No story: nothing in these recordings fails more than it used to.")?;
+            out += "No story: nothing in these recordings fails more than it used to.\n";
         }
+        print(&out)?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
 /// The store as a replay of these recordings leaves it.
-pub(crate) fn load(paths: &[PathBuf]) -> Result<Arc<Store>> {
-    Ok(play(paths, Patterns::builtin()?)?.1)
+pub(crate) fn load(paths: &[PathBuf], patterns: &[PathBuf]) -> Result<Arc<Store>> {
+    Ok(play(paths, patterns)?.1)
 }
 
 /// Plays recordings to their end. What is passed over is told on standard error, a line each.
-fn play(paths: &[PathBuf], patterns: Patterns) -> Result<(Engine, Arc<Store>)> {
+fn play(paths: &[PathBuf], folders: &[PathBuf]) -> Result<(Engine, Arc<Store>)> {
+    let mut patterns = Patterns::builtin()?;
+    for folder in folders {
+        patterns.add_folder(folder)?;
+    }
     let mut recording = Recording::open(paths)?;
     let store = Engine::store(STORE)?;
     let mut engine = Engine::new(Arc::clone(&store), Arc::new(patterns))?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tapio_exporter::{Debug, DebugConfig, File, FileConfig};
 use tapio_processor::{
-    batch::{Batch, BatchConfig},
+    batch::{Batch, BatchConfig, PATIENCE},
     memory_limiter::{MemoryLimiter, MemoryLimiterConfig},
 };
 use tapio_proto::{Next, Signal};
@@ -29,19 +29,31 @@ pub(super) async fn start_debug(config: DebugConfig, context: Context) -> Result
 
 pub(super) async fn start_batch(
     config: BatchConfig,
-    _: Context,
+    context: Context,
     _: Signal,
     next: Next,
 ) -> Result<Stage, String> {
+    if *config.timeout > PATIENCE {
+        tracing::warn!(
+            processor = context.id.as_str(),
+            timeout = ?config.timeout,
+            used = ?PATIENCE,
+            "Senders wait for their batch to leave; a longer timeout than this is not used."
+        );
+    }
     // Nothing to drain: who waits for a batch has not been told that it is taken.
     Ok(Stage { next: Arc::new(Batch::new(config, next)), stop: nothing_to_stop() })
 }
 
 pub(super) async fn start_memory_limiter(
     config: MemoryLimiterConfig,
-    _: Context,
+    context: Context,
     _: Signal,
     next: Next,
 ) -> Result<Stage, String> {
-    Ok(Stage { next: Arc::new(MemoryLimiter::new(&config, next)), stop: nothing_to_stop() })
+    let pressure = Arc::clone(&context.host.pressure);
+    Ok(Stage {
+        next: Arc::new(MemoryLimiter::new(&config, next, pressure)),
+        stop: nothing_to_stop(),
+    })
 }

@@ -9,7 +9,9 @@ use std::{
 };
 
 use serde::de::DeserializeOwned;
-use tapio_processor::{Analysis, batch::BatchConfig, memory_limiter::MemoryLimiterConfig};
+use tapio_processor::{
+    Analysis, Pressure, batch::BatchConfig, memory_limiter::MemoryLimiterConfig,
+};
 use tapio_proto::{Next, Signal};
 
 use crate::{
@@ -102,6 +104,8 @@ pub(crate) struct Context {
 pub(crate) struct Host {
     pub(crate) metrics: Arc<Registry>,
     pub(crate) health: Health,
+    /// Whether memory is short.
+    pub(crate) pressure: Arc<Pressure>,
     analyses: Mutex<BTreeMap<ComponentId, Arc<Analysis>>>,
 }
 

@@ -64,8 +64,8 @@ pub(super) async fn start(
     let Context { id, host } = context;
     let analysis = host.analysis_of(&id, || {
         let patterns = Arc::new(config.load_patterns()?);
-        let analysis =
-            Analysis::start(config.analysis(), patterns).map_err(|error| error.to_string())?;
+        let analysis = Analysis::start(config.analysis(), patterns, Arc::clone(&host.pressure))
+            .map_err(|error| error.to_string())?;
         show(&analysis, id.as_str(), &host.metrics);
         Ok(analysis)
     })?;

@@ -46,6 +46,14 @@ pub(crate) struct Pipeline {
     pub(crate) exporters: Vec<ComponentId>,
 }
 
+impl Pipeline {
+    /// The exporters, each once: one that is named twice gets everything once, as in the Collector.
+    pub(crate) fn distinct_exporters(&self) -> impl Iterator<Item = &ComponentId> {
+        let all = &self.exporters;
+        all.iter().enumerate().filter(|(i, id)| !all[..*i].contains(id)).map(|(_, id)| id)
+    }
+}
+
 /// The components of one section.
 pub(crate) type Section<M> = BTreeMap<ComponentId, Entry<M>>;
 
@@ -300,7 +308,7 @@ fn check_list<M>(
     for (i, id) in ids.iter().enumerate() {
         let text = match section.get(id) {
             None => format!("{path}: references {kind} \"{id}\" which is not configured"),
-            Some(_) if ids[..i].contains(id) => {
+            Some(_) if kind == "processor" && ids[..i].contains(id) => {
                 format!("{path}: references {kind} \"{id}\" multiple times")
             }
             Some(entry) => match signal {

@@ -2,7 +2,7 @@
 
 use super::{
     environment,
-    expand::{self, Warnings},
+    expand::{self, Lookup, Warnings},
     node::{Key, Node, Place, Value},
     problem::{Problem, Problems},
     yaml,
@@ -30,14 +30,27 @@ pub(crate) struct Loaded {
 }
 
 impl Sources {
+    /// Was nothing named?
+    pub(crate) fn is_empty(&self) -> bool {
+        self.config.is_empty() && self.set.is_empty()
+    }
+
     /// Reads, joins and expands all sources.
     pub(crate) fn load(&self) -> Result<Loaded, Problems> {
-        let variable = |name: &str| std::env::var(name).ok();
+        self.load_with(&|name: &str| std::env::var(name).ok())
+    }
+
+    /// As `load`, as if no environment variable were set: nothing leaves for the user's own backend.
+    pub(crate) fn load_local(&self) -> Result<Loaded, Problems> {
+        self.load_with(&|_: &str| None)
+    }
+
+    fn load_with(&self, variable: Lookup<'_>) -> Result<Loaded, Problems> {
         let mut warnings = Warnings::new();
         let mut root = match self.config.as_slice() {
             [] => {
                 let mut root = yaml::parse("default.yaml", DEFAULT)?;
-                root.merge(environment::exporters(&variable, &mut warnings)?);
+                root.merge(environment::exporters(variable, &mut warnings)?);
                 root
             }
             locations => {
@@ -45,8 +58,10 @@ impl Sources {
                 for location in locations {
                     let node = read(location)?;
                     match &mut root {
-                        Some(root) => root.merge(node),
-                        None => root = Some(node),
+                        // A file of comments says nothing.
+                        Some(_) if node.is_null() => {}
+                        Some(root) if !root.is_null() => root.merge(node),
+                        _ => root = Some(node),
                     }
                 }
                 root.unwrap_or_else(|| Node::empty("--config"))
@@ -56,7 +71,7 @@ impl Sources {
             root.merge(set(property)?);
         }
         let mut problems = Problems::default();
-        expand::expand(&mut root, &variable, &mut warnings, &mut problems);
+        expand::expand(&mut root, variable, &mut warnings, &mut problems);
         if problems.is_empty() { Ok(Loaded { root, warnings }) } else { Err(problems) }
     }
 }
@@ -172,6 +187,15 @@ mod tests {
         root.merge(set("a.d.e=5").unwrap());
         assert_eq!((text(&root, "a.b"), text(&root, "a.c"), text(&root, "a.d.e")), ("3", "2", "5"));
         assert!(matches!(&root.get("list").unwrap().value, Value::List(nodes) if nodes.len() == 1));
+    }
+
+    #[test]
+    fn an_empty_source_says_nothing() {
+        for order in [["yaml:a: 1", "yaml:# nothing"], ["yaml:# nothing", "yaml:a: 1"]] {
+            let config = order.map(str::to_owned).to_vec();
+            let loaded = Sources { config, set: Vec::new() }.load().unwrap();
+            assert_eq!(text(&loaded.root, "a"), "1");
+        }
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub(crate) struct Source {
     /// Replay these recordings (OTLP JSON lines, files or folders) and ask their store instead
     #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "door")]
     replay: Vec<PathBuf>,
+    /// Folders with patterns (*.yaml) beside the built-in ones, for --replay
+    #[arg(long, value_name = "FOLDER", requires = "replay")]
+    patterns: Vec<PathBuf>,
 }
 
 /// An open way to a store.
@@ -70,7 +73,7 @@ impl Source {
     pub(crate) fn open(&self) -> Result<Session> {
         match self.replay.as_slice() {
             [] => Session::at(self.door, None),
-            paths => Session::over(replay::load(paths)?),
+            paths => Session::over(replay::load(paths, &self.patterns)?),
         }
     }
 }

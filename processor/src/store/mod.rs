@@ -83,6 +83,11 @@ impl Store {
         })
     }
 
+    /// Halves what the ring tables may hold, and lets the oldest rows go at once.
+    pub fn shrink(&self) {
+        self.tables.values().for_each(|table| table.shrink());
+    }
+
     /// All tables, by name in order.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
         self.tables.values()

@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{PoisonError, RwLock},
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use arrow::{compute::concat_batches, datatypes::SchemaRef, record_batch::RecordBatch};
@@ -55,7 +58,7 @@ pub struct TableStats {
 #[derive(Debug)]
 pub struct Table {
     spec: TableSpec,
-    limit: usize,
+    limit: AtomicUsize,
     held: RwLock<Held>,
 }
 
@@ -89,7 +92,7 @@ impl TableSpec {
 impl Table {
     /// An empty table; `limit` is in bytes and binds rings only.
     pub(super) fn new(spec: TableSpec, limit: usize) -> Self {
-        Table { spec, limit, held: RwLock::default() }
+        Table { spec, limit: limit.into(), held: RwLock::default() }
     }
 
     /// Its name in SQL.
@@ -114,8 +117,17 @@ impl Table {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         held.push(batch);
         held.join_newest().map_err(|source| self.schema_error(source))?;
-        held.evict(self.limit);
+        held.evict(self.limit.load(Ordering::Relaxed));
         Ok(())
+    }
+
+    /// Halves the limit, and lets go at once what is over it.
+    pub(super) fn shrink(&self) {
+        let limit = self.limit.load(Ordering::Relaxed) / 2;
+        self.limit.store(limit, Ordering::Relaxed);
+        if self.spec.keep != Keep::Replace {
+            self.held.write().unwrap_or_else(PoisonError::into_inner).evict(limit);
+        }
     }
 
     /// Puts these rows in the place of all others.

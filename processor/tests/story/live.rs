@@ -35,8 +35,12 @@ impl Consumer for Capture {
 /// come out untouched.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_live_stream_is_told_the_same_and_carries_the_story() {
-    let analysis =
-        Analysis::start(AnalysisConfig::default(), Arc::new(Patterns::builtin().unwrap())).unwrap();
+    let analysis = Analysis::start(
+        AnalysisConfig::default(),
+        Arc::new(Patterns::builtin().unwrap()),
+        Arc::default(),
+    )
+    .unwrap();
     let out = Arc::new(Capture::default());
     let mut told = analysis.watch();
     let pipelines: Vec<(Signal, Next)> = [Signal::Traces, Signal::Metrics, Signal::Logs]
