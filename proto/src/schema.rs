@@ -58,6 +58,8 @@ pub(crate) struct Message {
     pub(crate) steps: [Step; 128],
     /// Is each of these what the signal counts: a span, a log record, a data point?
     pub(crate) item: bool,
+    /// Is it a `KeyValue`, which `check` knows at a glance?
+    pub(crate) pair: bool,
 }
 
 /// What there is to do with a field to check it.
@@ -121,7 +123,13 @@ impl Message {
             }
             i += 1;
         }
-        Message { fields, index, steps, item: false }
+        Message { fields, index, steps, item: false, pair: false }
+    }
+
+    const fn pair(fields: &'static [Field]) -> Self {
+        let mut message = Message::new(fields);
+        message.pair = true;
+        message
     }
 
     const fn item(fields: &'static [Field]) -> Self {
@@ -210,7 +218,7 @@ static ARRAY: Message = Message::new(&[many(1, "values", Msg(&ANY_VALUE))]);
 
 static KEY_VALUE_LIST: Message = Message::new(&[many(1, "values", Msg(&KEY_VALUE))]);
 
-static KEY_VALUE: Message = Message::new(&[
+static KEY_VALUE: Message = Message::pair(&[
     one(1, "key", String),
     one(2, "value", Msg(&ANY_VALUE)),
     one(3, "keyStrindex", Int32),

@@ -403,3 +403,36 @@ fn same_numbers(
         same_attributes(view.attributes(), &point.attributes);
     }
 }
+
+/// Guarantees: the short way through an attribute lets pass exactly what the long one does: each byte of
+/// a text, an int and a bool attribute changed to each other byte.
+#[test]
+fn an_attribute_with_a_byte_changed_is_judged_as_prost_judges_it() {
+    let values = [
+        Some(Value::StringValue("caf\u{e9}!".to_owned())),
+        Some(Value::IntValue(404)),
+        Some(Value::IntValue(7)),
+        Some(Value::BoolValue(true)),
+        Some(Value::StringValue(String::new())),
+        None,
+    ];
+    for value in values {
+        let pair = KeyValue {
+            key: "k\u{e9}y".to_owned(),
+            value: Some(Any { value }),
+            ..KeyValue::default()
+        };
+        let bytes = pair.encode_to_vec();
+        for at in 0..bytes.len() {
+            for byte in 0..=255 {
+                let mut changed = bytes.clone();
+                changed[at] = byte;
+                let resource = [&[0x0a, changed.len() as u8][..], &changed].concat();
+                let group = [&[0x0a, resource.len() as u8][..], &resource].concat();
+                let request = [&[0x0a, group.len() as u8][..], &group].concat();
+                let ours = check(Signal::Traces, &request).is_ok();
+                assert_eq!(ours, KeyValue::decode(&changed[..]).is_ok(), "{changed:02x?}");
+            }
+        }
+    }
+}
