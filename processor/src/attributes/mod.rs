@@ -9,6 +9,9 @@ mod filter;
 mod pattern;
 mod value;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use serde::Deserialize;
 use tapio_proto::{
     Consumer, Next, Pending, Request, Signal,

@@ -200,15 +200,17 @@ impl K8sAttributesConfig {
                     .to_owned(),
             );
         }
-        let by = |source: &&SourceConfig| {
-            source.from != "connection" && !super::find::FINDS.contains(&source.name.as_str())
-        };
-        what.extend(sources().filter(by).map(|source| {
-            format!(
-                "'pod_association' by {:?} alone (it narrows down what others find)",
-                source.name
-            )
-        }));
+        for association in &self.pod_association {
+            let names = || association.sources.iter().map(|source| source.name.as_str());
+            let served = association.sources.iter().any(|source| source.from == "connection")
+                || names().any(|name| super::find::FINDS.contains(&name));
+            if !served {
+                what.push(format!(
+                    "'pod_association' by {} (no way to a pod)",
+                    names().collect::<Vec<_>>().join(", ")
+                ));
+            }
+        }
         if self.wait_for_metadata {
             what.push("'wait_for_metadata' (objects come with the telemetry)".to_owned());
         }

@@ -7,6 +7,9 @@ mod config;
 mod extract;
 mod find;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::{
     Arc,
     atomic::{AtomicU64, Ordering},
