@@ -234,20 +234,20 @@ impl<'a> AttributeList<'a> {
         self.entries.push(Entry { key, value, field: None, state: State::Changed });
     }
 
-    /// Gives an attribute another value; `false` if there is none with this key.
-    pub fn replace(&mut self, key: &str, value: &Cow<'a, [u8]>) -> bool {
-        let mut found = false;
+    /// Gives an attribute another value, if there is one with this key.
+    pub fn replace(&mut self, key: &str, value: impl Into<Cow<'a, [u8]>>) {
+        let value = value.into();
         for entry in self.entries.iter_mut().filter(|entry| entry.is(key)) {
             entry.set(value.clone());
-            found = true;
         }
-        found
     }
 
     /// Gives an attribute this value, whether or not it was there.
-    pub fn set(&mut self, key: impl Into<Cow<'a, str>>, value: Cow<'a, [u8]>) {
+    pub fn set(&mut self, key: impl Into<Cow<'a, str>>, value: impl Into<Cow<'a, [u8]>>) {
         let key = key.into();
-        if !self.replace(&key, &value) {
+        if self.get(&key).is_some() {
+            self.replace(&key, value);
+        } else {
             self.push(key, value);
         }
     }
@@ -286,8 +286,11 @@ impl<'a> AttributeList<'a> {
         self.entries.clear();
         while let Some(field) = next_message(&mut fields, number)? {
             let (key, value) = raw(fields.nested(&field))?;
+            // The lossy reader is the slower one, and not needed for what passed the check.
+            let key =
+                std::str::from_utf8(key).map_or_else(|_| String::from_utf8_lossy(key), Cow::from);
             self.entries.push(Entry {
-                key: String::from_utf8_lossy(key),
+                key,
                 value: value.rest().into(),
                 field: Some(field),
                 state: State::Same,

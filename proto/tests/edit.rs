@@ -28,7 +28,7 @@ const NEW: &[u8] = b"\x0a\x03new";
 fn rules(attributes: &mut AttributeList<'_>) {
     attributes.remove(|key| key.starts_with(goes));
     attributes.change(|key| key.starts_with(changes), |_| Some(NEW.to_vec()));
-    attributes.set("zz", NEW.into());
+    attributes.set("zz", NEW);
 }
 
 fn goes(letter: char) -> bool {

@@ -110,7 +110,7 @@ fn extract<'a>(
     let Some(found) = pattern.captures(source) else { return };
     for (i, name) in names.iter().enumerate() {
         let part = found.get(i + 1).map_or("", |part| part.as_str());
-        attributes.set(name, Cow::Owned(text(part)));
+        attributes.set(name, text(part));
     }
 }
 
@@ -127,7 +127,7 @@ impl Source {
         match when {
             When::Absent if attributes.get(key).is_some() => {}
             When::Absent => attributes.push(key, value),
-            When::Present => drop(attributes.replace(key, &value)),
+            When::Present => attributes.replace(key, value),
             When::Always => attributes.set(key, value),
         }
     }

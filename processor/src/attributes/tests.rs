@@ -86,7 +86,7 @@ fn each_action_does_what_the_collector_does() {
         &a,
         &[a[0].clone(), b.clone(), ("d", text("x"))],
     );
-    after(json!([{"key": "a", "action": "delete"}]), &a, &[b.clone()]);
+    after(json!([{"key": "a", "action": "delete"}]), &a, std::slice::from_ref(&b));
     after(json!([{"pattern": "^[ab]$", "action": "delete"}]), &a, &[]);
     after(
         json!([{"key": "a", "action": "hash"}, {"pattern": "^none$", "action": "hash"}]),
@@ -113,7 +113,7 @@ fn extract_overwrites_and_leaves_other_types_alone() {
         &[("host", text("shop")), url, ("proto", text("http")), ("none", text(""))],
     );
     let number = ("http.url", json!({"intValue": "1"}));
-    after(rule, &[number.clone()], &[number]);
+    after(rule, std::slice::from_ref(&number), std::slice::from_ref(&number));
 }
 
 #[test]

@@ -121,7 +121,7 @@ pub(crate) fn as_text<'a>(value: &AnyValue<'a>) -> Cow<'a, str> {
 
 fn base64(bytes: &[u8]) -> String {
     let mut text = encode_bin(bytes);
-    while text.len() % 4 != 0 {
+    while !text.len().is_multiple_of(4) {
         text.push('=');
     }
     text

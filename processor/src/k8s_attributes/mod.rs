@@ -66,7 +66,7 @@ impl K8sAttributes {
             // What the resource says already is right, unless it says nothing.
             let said = attributes.value(&key);
             if said.is_none_or(|said| matches!(said, AnyValue::Empty | AnyValue::String(""))) {
-                attributes.set(key, text(&value).into());
+                attributes.set(key, text(&value));
             }
         }
         if let Some(digest) = digest

@@ -49,7 +49,7 @@ pub(crate) fn fan_out() -> Result<(), Skipped> {
         tapio.listens(grpc).await;
         let mut client = Grpc::connect(grpc).await.expect("it listens");
         for number in 0..20 {
-            let body = request([record(Signal::Traces, number)].into_iter());
+            let body = request([record(Signal::Traces, number)]);
             let reply = client.export(Signal::Traces, body).await.expect("an answer");
             assert_eq!(reply.code, 0, "{}", reply.message);
         }
