@@ -4,7 +4,7 @@
 //! What is not changed is copied as it came: unknown fields, the order, duplicates. New attributes come
 //! behind the last field of their message.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use bytes::Bytes;
 
@@ -108,7 +108,7 @@ pub fn edit_resources<'a>(
                 list.entries.clear();
                 edit(&mut list);
                 if list.entries.iter().any(|entry| entry.state != State::Gone) {
-                    plan.replace(start..start, |out| {
+                    plan.replace(start..start, |out, _| {
                         put_message(out, 1, |resource| list.write_new(resource, 1));
                     });
                 }
@@ -200,8 +200,8 @@ struct Entry<'a> {
     key: Cow<'a, str>,
     /// A serialized `AnyValue`.
     value: Cow<'a, [u8]>,
-    /// Where it came from; `None` for a new one.
-    field: Option<Field<'a>>,
+    /// The field that it came in; empty for a new one.
+    field: Range<usize>,
     state: State,
 }
 
@@ -231,7 +231,7 @@ impl<'a> AttributeList<'a> {
     /// Adds an attribute behind the others, whether or not there is one with this key.
     pub fn push(&mut self, key: impl Into<Cow<'a, str>>, value: impl Into<Cow<'a, [u8]>>) {
         let (key, value) = (key.into(), value.into());
-        self.entries.push(Entry { key, value, field: None, state: State::Changed });
+        self.entries.push(Entry { key, value, field: 0..0, state: State::Changed });
     }
 
     /// Gives an attribute another value, if there is one with this key.
@@ -292,7 +292,7 @@ impl<'a> AttributeList<'a> {
             self.entries.push(Entry {
                 key,
                 value: value.rest().into(),
-                field: Some(field),
+                field: field.start..field.end,
                 state: State::Same,
             });
         }
@@ -305,21 +305,21 @@ impl<'a> AttributeList<'a> {
             return;
         }
         let open = plan.open(field);
-        for entry in &self.entries {
-            match (entry.state, &entry.field) {
-                (State::Gone, Some(old)) => plan.replace(old.start..old.end, |_| {}),
-                (State::Changed, Some(old)) => plan.replace(old.start..old.end, |out| {
-                    put_message(out, number, |out| entry.rewrite(old, out));
+        for entry in self.entries.iter().filter(|entry| !entry.is_new()) {
+            match entry.state {
+                State::Same => {}
+                State::Gone => plan.replace(entry.field.clone(), |_, _| {}),
+                State::Changed => plan.replace(entry.field.clone(), |out, bytes| {
+                    put_message(out, number, |out| entry.rewrite(bytes, out));
                 }),
-                _ => {}
             }
         }
-        plan.replace(field.end..field.end, |out| self.write_new(out, number));
+        plan.replace(field.end..field.end, |out, _| self.write_new(out, number));
         plan.close(open);
     }
 
     fn write_new(&self, out: &mut Vec<u8>, number: u32) {
-        for entry in self.present().filter(|entry| entry.field.is_none()) {
+        for entry in self.present().filter(|entry| entry.is_new()) {
             put_message(out, number, |out| {
                 put_len_field(out, 1, entry.key.as_bytes());
                 put_len_field(out, 2, &entry.value);
@@ -339,11 +339,16 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// The `KeyValue` that it was, with the new value where the old one stood.
-    fn rewrite(&self, old: &Field<'a>, out: &mut Vec<u8>) {
-        let Value::Len(bytes) = old.value else { return };
+    fn is_new(&self) -> bool {
+        self.field.is_empty()
+    }
+
+    /// The `KeyValue` that it was in the request's `bytes`, with the new value where the old one stood.
+    fn rewrite(&self, bytes: &[u8], out: &mut Vec<u8>) {
+        let mut whole = Fields::within(bytes, self.field.start, self.field.end);
+        let Ok(Some(old)) = whole.next_field() else { return };
         let mut written = false;
-        for field in Fields::new(bytes).flatten() {
+        for field in whole.nested(&old).flatten() {
             if field.number != 2 {
                 out.extend_from_slice(&bytes[field.start..field.end]);
             } else if !written {

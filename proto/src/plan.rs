@@ -67,10 +67,10 @@ impl<'b, 'e> Plan<'b, 'e> {
         }
     }
 
-    /// Plans what `write` appends instead of the bytes of `range`.
-    pub(crate) fn replace(&mut self, range: Range<usize>, write: impl FnOnce(&mut Vec<u8>)) {
+    /// Plans what `write` appends instead of the bytes of `range`; it may look at the request's bytes.
+    pub(crate) fn replace(&mut self, range: Range<usize>, write: impl FnOnce(&mut Vec<u8>, &[u8])) {
         let start = self.new.len();
-        write(&mut self.new);
+        write(&mut self.new, self.bytes);
         let new = start..self.new.len();
         if range.is_empty() && new.is_empty() {
             return;

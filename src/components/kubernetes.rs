@@ -18,8 +18,10 @@ pub(super) async fn start(
     next: Next,
 ) -> Result<Stage, String> {
     let Context { id, host } = context;
-    if let Some(unserved) = config.unserved() {
-        tracing::warn!(processor = %id, signal = signal.name(), "Tapio does not ask the Kubernetes API, so this has no effect: {unserved}. Pods are found by resource attributes; keep a Collector in front that adds k8s.pod.ip.");
+    if let Some(unserved) = config.unserved()
+        && host.first_warning(&id)
+    {
+        tracing::warn!(processor = %id, "Tapio does not ask the Kubernetes API, so this has no effect: {unserved}. Pods are found by resource attributes; keep a Collector in front that adds k8s.pod.ip.");
     }
     // It would only pass on what it gets.
     if config.passthrough {

@@ -2,7 +2,7 @@
 //! life of its own, and one line in its table.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -142,6 +142,8 @@ pub(crate) struct Host {
     pub(crate) pressure: Arc<Pressure>,
     /// The pods that the first analysis knows, for processors that ask.
     pub(crate) directory: Arc<Directory>,
+    /// Processors that have said what they cannot do; one in several pipelines says it once.
+    warned: Mutex<BTreeSet<ComponentId>>,
     analyses: Mutex<BTreeMap<ComponentId, Arc<Analysis>>>,
 }
 
@@ -196,6 +198,11 @@ impl Host {
         }
         analyses.insert(id.clone(), Arc::clone(&analysis));
         Ok(analysis)
+    }
+
+    /// Is this the first time that the component asks?
+    fn first_warning(&self, id: &ComponentId) -> bool {
+        self.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ComponentId, Arc<Analysis>>> {

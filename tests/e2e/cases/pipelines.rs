@@ -93,7 +93,7 @@ pub(crate) fn k8s_attributes() -> Result<(), Skipped> {
                 "exporters": {"otlp_http": {"endpoint": format!("http://127.0.0.1:{}", backend.port), "compression": "none", "sending_queue": {"enabled": false}}, "nop": {}},
                 "service": {"telemetry": {"metrics": {"level": "none"}}, "pipelines": {
                     "traces": {"receivers": ["otlp"], "processors": ["k8sattributes"], "exporters": ["otlp_http"]},
-                    "logs": {"receivers": ["otlp"], "processors": ["tapio"], "exporters": ["nop"]},
+                    "logs": {"receivers": ["otlp"], "processors": ["k8sattributes", "tapio"], "exporters": ["nop"]},
                 }},
             }),
         );
@@ -155,7 +155,7 @@ pub(crate) fn k8s_attributes() -> Result<(), Skipped> {
         }
         tapio.stop_well().await;
         let log = tapio.output();
-        assert!(log.contains("'pod_association' by connection"), "{log}");
+        assert_eq!(log.matches("'pod_association' by connection").count(), 1, "{log}");
         assert!(
             log.contains("\"k8sattributes\" alias is deprecated; use \"k8s_attributes\""),
             "{log}"
