@@ -18,6 +18,7 @@ fn main() -> std::process::ExitCode {
         ("grpc_to_grpc_bytes_are_equal", lossless::grpc_to_grpc),
         ("http_to_http_bytes_are_equal", lossless::http_to_http),
         ("fan_out_keeps_a_queue_for_each_destination", pipelines::fan_out),
+        ("stopping_drains_joined_pipelines", pipelines::drained),
         ("k8s_attributes_come_from_passing_objects", pipelines::k8s_attributes),
         ("twins_edit_attributes_alike", twins::attributes_and_resource),
         ("twins_join_pipelines_alike", twins::connectors),

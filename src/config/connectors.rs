@@ -11,21 +11,10 @@ use super::{
     problem::Problems,
 };
 
-/// A connector's use must fit: no name twice, something on both sides of it for each signal, no circle.
-/// The words are the Collector's.
+/// A connector's use must fit: something on both sides of it for each signal, no circle, in the
+/// Collector's words. No exporter or receiver can have its name, because none has its type.
 pub(super) fn check(config: &Config, root: &Node, problems: &mut Problems) {
     for (id, entry) in &config.connectors {
-        for (kind, other) in [
-            ("exporter", config.exporters.contains_key(id)),
-            ("receiver", config.receivers.contains_key(id)),
-        ] {
-            if other {
-                problems.add(&entry.place, format!(
-                    "connectors::{id}: ambiguous ID: Found both \"{id}\" {kind} and \"{id}\" connector. Change one of the components' IDs to eliminate ambiguity (e.g. rename \"{id}\" connector to \"{id}/connector\")"
-                ));
-                return;
-            }
-        }
         for signal in Signal::ALL {
             let into = pipelines(config, signal, |pipeline| &pipeline.exporters, id);
             let from = pipelines(config, signal, |pipeline| &pipeline.receivers, id);

@@ -10,7 +10,7 @@ use crate::e2e::{
     client::{self, Grpc},
     program::{Program, block_on, folder, free_port},
     runner::Skipped,
-    wire::{Signal, record, request},
+    wire::{Signal, record, request, span_numbers},
 };
 
 fn start(folder: &std::path::Path, config: &Value) -> Program {
@@ -66,6 +66,51 @@ pub(crate) fn fan_out() -> Result<(), Skipped> {
         };
         assert_eq!(messages(&here), messages(&away), "the same requests, each once");
         drop(back);
+    });
+    Ok(())
+}
+
+/// Scenario: two pipelines joined by a connector, a batch waiting in each, are told to stop while 30
+/// requests are under way.
+/// Guarantees: what was acknowledged has arrived; the requests under way are let through.
+pub(crate) fn drained() -> Result<(), Skipped> {
+    block_on(async {
+        let inbox = Inbox::default();
+        let backend = Backend::start(free_port(), inbox.clone(), Duration::ZERO).await;
+        let grpc = free_port();
+        let folder = folder("drained");
+        let mut tapio = start(
+            &folder,
+            &json!({
+                "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": format!("127.0.0.1:{grpc}")}}}},
+                "processors": {"batch": {"timeout": "400ms"}},
+                "exporters": {"otlp_grpc": {"endpoint": format!("127.0.0.1:{}", backend.port), "tls": {"insecure": true}, "compression": "none"}},
+                "connectors": {"forward": {}},
+                "service": {"telemetry": {"metrics": {"level": "none"}}, "pipelines": {
+                    "traces/out": {"receivers": ["forward"], "processors": ["batch"], "exporters": ["otlp_grpc"]},
+                    "traces/in": {"receivers": ["otlp"], "processors": ["batch"], "exporters": ["forward"]},
+                }},
+            }),
+        );
+        tapio.listens(grpc).await;
+        let client = Grpc::connect(grpc).await.expect("it listens");
+        let mut senders = tokio::task::JoinSet::new();
+        for number in 0..30 {
+            let mut client = client.clone();
+            senders.spawn(async move {
+                let body = request([record(Signal::Traces, number)]);
+                let reply = client.export(Signal::Traces, body).await;
+                reply.is_ok_and(|reply| reply.code == 0).then_some(number)
+            });
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(inbox.len(), 0, "the first batch waits");
+        tapio.stop_well().await;
+        let acknowledged: Vec<_> = senders.join_all().await.into_iter().flatten().collect();
+        let arrived: Vec<_> =
+            inbox.all().iter().flat_map(|received| span_numbers(&received.message)).collect();
+        assert_eq!(acknowledged.len(), 30, "all were under way when it was told to stop");
+        assert!(acknowledged.iter().all(|number| arrived.contains(number)), "{arrived:?}");
     });
     Ok(())
 }
