@@ -17,9 +17,10 @@ use prost::Message;
 use tapio_proto::{
     Signal, attr, check,
     columns::SpanColumns,
+    edit::{AttributeList, Editor, Unread, edit_records},
     json,
     splice::{Decision, encode_attributes, splice},
-    view::{Record, RequestView},
+    view::{Record, RequestView, ResourceView, ScopeGroup},
 };
 
 /// Spans in a request, as SDKs and agents batch them.
@@ -27,6 +28,29 @@ const SPANS: usize = 512;
 /// Requests in a round: 64 Ki spans, more than the caches hold.
 const REQUESTS: usize = 128;
 const ROUNDS: usize = 25;
+
+/// One attribute of each span gets another value, one goes, one comes.
+struct Rules;
+
+impl<'a> Editor<'a> for Rules {
+    fn resource(&mut self, _: &ResourceView<'a>) -> bool {
+        true
+    }
+
+    fn scope(&mut self, _: &ScopeGroup<'a>) -> bool {
+        true
+    }
+
+    fn record(&mut self, _: &Unread<'a>) -> bool {
+        true
+    }
+
+    fn edit(&mut self, attributes: &mut AttributeList<'a>) {
+        attributes.replace("http.request.method", &b"\x0a\x03PUT"[..]);
+        attributes.remove(|key| key == "url.path");
+        attributes.set("deployment.environment.name", &b"\x0a\x04prod"[..]);
+    }
+}
 
 fn attribute(key: &str, value: Value) -> KeyValue {
     KeyValue {
@@ -196,6 +220,12 @@ fn main() {
             "splice 100 %",
             Box::new(|i| {
                 black_box(splice(Signal::Traces, &requests[i], |_| Decision::All(&extra)).unwrap());
+            }),
+        ),
+        (
+            "three edits of each span",
+            Box::new(|i| {
+                black_box(edit_records(Signal::Traces, &requests[i], &mut Rules).unwrap());
             }),
         ),
         (

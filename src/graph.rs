@@ -1,8 +1,9 @@
 //! The pipelines of a configuration as running components.
 //!
 //! An exporter or a receiver is one instance, shared by the pipelines that name it; a processor is one
-//! instance in each. Started from the back to the front, so that nothing is sent to what is not there
-//! yet; stopped from the front to the back, so that nothing in flight is lost.
+//! instance in each; a connector is the exporter of some pipelines and the receiver of others. Started
+//! from the back to the front, so that nothing is sent to what is not there yet; stopped from the front
+//! to the back, so that nothing in flight is lost.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -11,7 +12,7 @@ use tapio_proto::Next;
 
 use crate::{
     components::{Context, Host, Outputs, Stage, Stop},
-    config::{ComponentId, Config, Pipeline},
+    config::{ComponentId, Config, Pipeline, depths},
 };
 
 /// All of the shutdown: a component that hangs does not keep the process.
@@ -21,8 +22,8 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub(crate) struct Graph {
     receivers: Vec<Stop>,
-    /// For each pipeline, in the order of the flow.
-    processors: Vec<Vec<Stop>>,
+    /// For each pipeline, in the order of the flow; by how many pipelines follow it.
+    processors: BTreeMap<usize, Vec<Vec<Stop>>>,
     exporters: Vec<Stop>,
 }
 
@@ -31,7 +32,14 @@ impl Graph {
     pub(crate) async fn start(config: &Config, host: &Arc<Host>) -> Result<Self, String> {
         let mut graph = Graph::default();
         match graph.build(config, host).await {
-            Ok(()) => Ok(graph),
+            Ok(()) => {
+                if host.directory.is_idle() {
+                    tracing::warn!(
+                        "k8s_attributes knows no pods: no `tapio` processor is in a pipeline, so only what resources say themselves is used. Put `tapio` into the pipelines by which Kubernetes objects come."
+                    );
+                }
+                Ok(graph)
+            }
             Err(error) => {
                 graph.stop().await;
                 Err(error)
@@ -57,38 +65,50 @@ impl Graph {
             }
         }
 
+        let depths = depths(config);
+        let depth = |pipeline: &Pipeline| depths.get(&pipeline.id).copied().unwrap_or_default();
+        let mut backwards: Vec<&Pipeline> = pipelines.iter().collect();
+        backwards.sort_by_key(|pipeline| depth(pipeline));
+
         let mut heads: Vec<(&Pipeline, Next)> = Vec::new();
-        for pipeline in pipelines {
-            let mut next = Fanout::of(
-                pipeline.distinct_exporters().filter_map(|id| exporters.get(id)).cloned().collect(),
-            );
-            // Each new one stands in front of those before.
-            self.processors.push(Vec::new());
-            for id in pipeline.processors.iter().rev() {
-                let Some(entry) = config.processors.get(id) else { continue };
-                let stage = (entry.make)(context(id), pipeline.id.signal, next)
-                    .await
-                    .map_err(|text| format!("{}: cannot start pipelines: failed to start \"{id}\" processor: {text}", entry.place))?;
-                next = stage.next;
-                if let Some(stops) = self.processors.last_mut() {
-                    stops.insert(0, stage.stop);
+        for pipeline in backwards {
+            let mut nexts = Vec::new();
+            for id in pipeline.distinct_exporters() {
+                nexts.extend(exporters.get(id).cloned());
+                if let Some(entry) = config.connectors.get(id) {
+                    let mut outputs = outputs(&heads, id);
+                    outputs.retain(|signal, _| *signal == pipeline.id.signal);
+                    nexts.extend((entry.make)(outputs).remove(&pipeline.id.signal));
                 }
             }
+            let mut next = Fanout::of(nexts);
+            // Each new one stands in front of those before.
+            let mut stops = Vec::new();
+            for id in pipeline.processors.iter().rev() {
+                let Some(entry) = config.processors.get(id) else { continue };
+                match (entry.make.start)(context(id), pipeline.id.signal, next).await {
+                    Ok(stage) => {
+                        next = stage.next;
+                        stops.insert(0, stage.stop);
+                    }
+                    Err(text) => {
+                        self.processors.entry(depth(pipeline)).or_default().push(stops);
+                        return Err(format!(
+                            "{}: cannot start pipelines: failed to start \"{id}\" processor: {text}",
+                            entry.place
+                        ));
+                    }
+                }
+            }
+            self.processors.entry(depth(pipeline)).or_default().push(stops);
             heads.push((pipeline, next));
         }
 
         for (id, entry) in &config.receivers {
-            let mut outputs: BTreeMap<_, Vec<Next>> = BTreeMap::new();
-            for (pipeline, head) in
-                heads.iter().filter(|(pipeline, _)| pipeline.receivers.contains(id))
-            {
-                outputs.entry(pipeline.id.signal).or_default().push(Arc::clone(head));
-            }
+            let outputs = outputs(&heads, id);
             if outputs.is_empty() {
                 continue;
             }
-            let outputs: Outputs =
-                outputs.into_iter().map(|(signal, heads)| (signal, Fanout::of(heads))).collect();
             let stop = (entry.make)(context(id), outputs).await.map_err(|text| {
                 format!(
                     "{}: cannot start pipelines: failed to start \"{id}\" receiver: {text}",
@@ -104,7 +124,9 @@ impl Graph {
     pub(crate) async fn stop(self) {
         let all = async {
             together(self.receivers).await;
-            together(self.processors.into_iter().map(in_order).collect()).await;
+            for stops in self.processors.into_values().rev() {
+                together(stops.into_iter().map(in_order).collect()).await;
+            }
             together(self.exporters).await;
         };
         if tokio::time::timeout(SHUTDOWN_LIMIT, all).await.is_err() {
@@ -114,6 +136,15 @@ impl Graph {
             );
         }
     }
+}
+
+/// What a receiver or a connector feeds: all pipelines that name it, signal by signal.
+fn outputs(heads: &[(&Pipeline, Next)], id: &ComponentId) -> Outputs {
+    let mut outputs: BTreeMap<_, Vec<Next>> = BTreeMap::new();
+    for (pipeline, head) in heads.iter().filter(|(pipeline, _)| pipeline.receivers.contains(id)) {
+        outputs.entry(pipeline.id.signal).or_default().push(Arc::clone(head));
+    }
+    outputs.into_iter().map(|(signal, heads)| (signal, Fanout::of(heads))).collect()
 }
 
 /// Stops all at the same time.

@@ -56,7 +56,7 @@ fn one_mistake_is_one_line() {
         ),
         (
             "unknown_exporter.yaml",
-            "unknown_exporter.yaml:4:3: 'exporters' unknown type: \"jaeger\" for id: \"jaeger\" (valid values: [debug file otlp_grpc otlp_http summary])",
+            "unknown_exporter.yaml:4:3: 'exporters' unknown type: \"jaeger\" for id: \"jaeger\" (valid values: [debug file nop otlp_grpc otlp_http summary])",
         ),
         ("duplicate.yaml", "duplicate.yaml:3:3: mapping key \"otlp\" already defined at line 2"),
         (
@@ -206,11 +206,12 @@ fn version_and_components_have_the_collectors_form() {
     let text = String::from_utf8_lossy(&run(&["components"]).stdout).into_owned();
     assert!(text.starts_with("buildinfo:\n    command: tapio\n    description: "), "{text}");
     for part in [
-        "receivers:\n    - name: otlp\n      module: tapio-receiver v0.1.0\n      stability:\n        logs: ",
-        "processors:\n    - name: batch\n",
+        "receivers:\n    - name: nop\n",
+        "    - name: otlp\n      module: tapio-receiver v0.1.0\n      stability:\n        logs: ",
+        "processors:\n    - name: attributes\n",
         "    - name: tapio\n",
         "    - name: otlp_http\n",
-        "connectors: []\n",
+        "connectors:\n    - name: forward\n      module: tapio v0.1.0\n      stability:\n        logs-to-logs: Beta\n        logs-to-metrics: Undefined\n",
         "        extension: ",
         "providers:\n    - scheme: env\n",
     ] {

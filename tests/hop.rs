@@ -7,7 +7,7 @@
 
 mod e2e;
 
-use e2e::cases::{accounting, collector, deploy, hostile, lossless};
+use e2e::cases::{accounting, collector, deploy, hostile, lossless, pipelines, twins};
 
 fn main() -> std::process::ExitCode {
     e2e::runner::run(&[
@@ -17,6 +17,12 @@ fn main() -> std::process::ExitCode {
         ("http_to_grpc_bytes_are_equal", lossless::http_to_grpc),
         ("grpc_to_grpc_bytes_are_equal", lossless::grpc_to_grpc),
         ("http_to_http_bytes_are_equal", lossless::http_to_http),
+        ("fan_out_keeps_a_queue_for_each_destination", pipelines::fan_out),
+        ("stopping_drains_joined_pipelines", pipelines::drained),
+        ("k8s_attributes_come_from_passing_objects", pipelines::k8s_attributes),
+        ("twins_edit_attributes_alike", twins::attributes_and_resource),
+        ("twins_join_pipelines_alike", twins::connectors),
+        ("twins_tell_mistakes_alike", twins::mistakes),
         ("malformed_requests_are_refused_and_counted", hostile::malformed),
         ("large_requests_get_an_answer", hostile::large),
         ("compression_bombs_get_an_answer", hostile::bombs),

@@ -18,6 +18,7 @@ use crate::{
     Engine, Patterns, Telling,
     correlation::CorrelationError,
     enrich::{Enricher, Marks},
+    kubernetes::Directory,
     pressure::Pressure,
     store::Store,
     story::otlp,
@@ -78,7 +79,11 @@ pub struct Analysis {
     pressure: Arc<Pressure>,
     told: broadcast::Sender<Arc<Telling>>,
     outlets: Arc<Mutex<Vec<(Signal, Next)>>>,
+    directory: Fed,
 }
+
+/// The directory that the engine's cluster is shown in, if there is one.
+type Fed = Arc<Mutex<Option<Arc<Directory>>>>;
 
 impl Analysis {
     /// Starts the engine's thread, and the task that sends its stories on the current runtime. Under
@@ -101,6 +106,7 @@ impl Analysis {
             pressure,
             told: broadcast::channel(TELLINGS).0,
             outlets: Arc::default(),
+            directory: Arc::default(),
         });
         let worker = Worker {
             engine,
@@ -112,6 +118,7 @@ impl Analysis {
             marks: analysis.marks.clone(),
             stats: analysis.stats.clone(),
             told: analysis.told.clone(),
+            directory: analysis.directory.clone(),
         };
         thread::Builder::new()
             .name("tapio-engine".to_owned())
@@ -131,6 +138,12 @@ impl Analysis {
     pub fn processor(self: &Arc<Self>, signal: Signal, next: Next) -> Next {
         self.outlets.lock().unwrap_or_else(PoisonError::into_inner).push((signal, next.clone()));
         Arc::new(Enricher::new(self.clone(), next))
+    }
+
+    /// Shows the pods that the engine knows in `directory` from now on.
+    pub fn feed(&self, directory: &Arc<Directory>) {
+        directory.promise();
+        *self.directory.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.clone());
     }
 
     /// Gives the engine a look at a request. Never waits: what it has no room for is counted.
@@ -179,6 +192,7 @@ struct Worker {
     marks: Arc<RwLock<Arc<Marks>>>,
     stats: Arc<AnalysisStats>,
     told: broadcast::Sender<Arc<Telling>>,
+    directory: Fed,
 }
 
 impl Worker {
@@ -201,6 +215,10 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
+            if let Some(directory) = &*self.directory.lock().unwrap_or_else(PoisonError::into_inner)
+            {
+                directory.refresh(&self.engine.cluster, self.engine.clock());
+            }
             self.give_way();
             self.stats.failed_passes.store(self.engine.failures.0, Ordering::Relaxed);
             if let Some(error) = self.engine.failures.1.take() {

@@ -4,11 +4,13 @@
 //! Level 2 of the house: knows signals and what they mean, not where they go.
 
 mod analysis;
+pub mod attributes;
 pub mod batch;
 pub mod correlation;
 mod engine;
 mod enrich;
 mod ingest;
+pub mod k8s_attributes;
 pub mod kubernetes;
 pub mod memory_limiter;
 mod patterns;

@@ -6,9 +6,11 @@
 pub mod attr;
 pub mod check;
 pub mod columns;
+pub mod edit;
 pub mod hop;
 pub mod json;
 pub mod model;
+mod plan;
 pub mod response;
 mod schema;
 pub mod signal;

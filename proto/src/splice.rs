@@ -9,11 +9,11 @@ use memchr::memmem;
 
 use crate::{
     attr::{self, STORY_PREFIX},
+    plan::Plan,
     signal::Signal,
     view::{Record, ResourceGroup, ResourceView},
     wire::{
-        Field, Fields, Value, WireError, put_fixed64_field, put_len_field, put_message, put_varint,
-        put_varint_field, varint_len,
+        Fields, Value, WireError, put_fixed64_field, put_len_field, put_message, put_varint_field,
     },
 };
 
@@ -46,7 +46,7 @@ pub fn splice<'e>(
         // Opaque: nothing in them was checked.
         return Ok(bytes.clone());
     }
-    let mut plan = Plan { bytes, edits: Vec::new(), grown: 0 };
+    let mut plan = Plan::new(bytes);
     let mut fields = Fields::new(bytes);
     while let Some(field) = fields.next_field()? {
         if field.number != 1 || !matches!(field.value, Value::Len(_)) {
@@ -56,7 +56,7 @@ pub fn splice<'e>(
         let decision = decide(&ResourceGroup::new(signal, inner)?.resource());
         plan.message(&field, |plan| plan.group(signal, inner, decision))?;
     }
-    Ok(if plan.edits.is_empty() { bytes.clone() } else { plan.carry_out().into() })
+    Ok(plan.carry_out(bytes))
 }
 
 /// Does the record's serialized message carry an attribute `tapio.story.*` in the field `attributes`?
@@ -79,29 +79,6 @@ pub fn encode_attributes(number: u32, attributes: &[(&str, attr::Value<'_>)]) ->
         });
     }
     out
-}
-
-/// A change at a position of the request.
-struct Edit<'e> {
-    at: usize,
-    what: What<'e>,
-}
-
-enum What<'e> {
-    /// Another length instead of the one that takes `old` bytes here.
-    Length { old: usize, new: usize },
-    /// These bytes before what is here.
-    Insert(&'e [u8]),
-    /// A field 1 with these bytes before what is here.
-    InsertField(&'e [u8]),
-}
-
-/// The changes to a request in the order of their positions, and how much longer it gets by them.
-struct Plan<'b, 'e> {
-    bytes: &'b [u8],
-    edits: Vec<Edit<'e>>,
-    /// Negative where a sender wrote a length longer than need be.
-    grown: isize,
 }
 
 impl<'e> Plan<'_, 'e> {
@@ -159,77 +136,8 @@ impl<'e> Plan<'_, 'e> {
                 return Ok(());
             }
         }
-        if !extra.is_empty() {
-            self.edits.push(Edit { at: start, what: What::InsertField(extra) });
-            self.grow(1 + varint_len(extra.len() as u64) + extra.len(), 0);
-        }
+        self.insert_field(start, extra);
         Ok(())
-    }
-
-    /// Plans `extra` at the end of the message in `field`.
-    #[inline]
-    fn append(&mut self, field: &Field<'_>, extra: &'e [u8]) {
-        if extra.is_empty() {
-            return;
-        }
-        let (old_len, len) = (field.end - field.body, field.end - field.body + extra.len());
-        let at = self.length_at(field);
-        self.edits.push(Edit { at, what: What::Length { old: field.body - at, new: len } });
-        self.edits.push(Edit { at: field.end, what: What::Insert(extra) });
-        self.grow(len + varint_len(len as u64), old_len + (field.body - at));
-    }
-
-    /// Plans what `inner` plans inside the message in `field`, and before that its new length.
-    fn message(
-        &mut self,
-        field: &Field<'_>,
-        inner: impl FnOnce(&mut Self) -> Result<(), WireError>,
-    ) -> Result<(), WireError> {
-        let (slot, before) = (self.edits.len(), self.grown);
-        let at = self.length_at(field);
-        let old = field.body - at;
-        self.edits.push(Edit { at, what: What::Length { old, new: 0 } });
-        inner(self)?;
-        if self.edits.len() == slot + 1 {
-            self.edits.truncate(slot);
-            return Ok(());
-        }
-        let new = (field.end - field.body).saturating_add_signed(self.grown - before);
-        self.grow(varint_len(new as u64), old);
-        self.edits[slot].what = What::Length { old, new };
-        Ok(())
-    }
-
-    fn grow(&mut self, new: usize, old: usize) {
-        self.grown += new as isize - old as isize;
-    }
-
-    /// Where the length of a message stands: behind the tag, which a sender may have written longer
-    /// than need be.
-    #[inline]
-    fn length_at(&self, field: &Field<'_>) -> usize {
-        let tag = self.bytes[field.start..field.body].iter().position(|byte| *byte < 0x80);
-        field.start + tag.map_or(0, |last| last + 1)
-    }
-
-    /// Copies the request with the changes.
-    fn carry_out(self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.bytes.len().saturating_add_signed(self.grown));
-        let mut from = 0;
-        for edit in self.edits {
-            out.extend_from_slice(&self.bytes[from..edit.at]);
-            from = edit.at;
-            match edit.what {
-                What::Length { old, new } => {
-                    put_varint(&mut out, new as u64);
-                    from += old;
-                }
-                What::Insert(extra) => out.extend_from_slice(extra),
-                What::InsertField(extra) => put_len_field(&mut out, 1, extra),
-            }
-        }
-        out.extend_from_slice(&self.bytes[from..]);
-        out
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, process::ExitCode};
 
 use crate::{
-    components::{Component, EXPORTERS, EXTENSIONS, PROCESSORS, RECEIVERS},
+    components::{CONNECTORS, Component, EXPORTERS, EXTENSIONS, PROCESSORS, RECEIVERS},
     config::Sources,
     doors::table::print,
     error::Result,
@@ -29,7 +29,7 @@ fn text() -> Result<String> {
         section(&mut out, "receivers", RECEIVERS)?;
         section(&mut out, "processors", PROCESSORS)?;
         section(&mut out, "exporters", EXPORTERS)?;
-        writeln!(out, "connectors: []")?;
+        connectors(&mut out)?;
         section(&mut out, "extensions", EXTENSIONS)?;
         writeln!(out, "providers:")?;
         for scheme in ["env", "file", "yaml"] {
@@ -55,6 +55,23 @@ fn section<M>(out: &mut String, name: &str, components: &[Component<M>]) -> Resu
                 for signal in names {
                     writeln!(out, "        {signal}: {}", component.stability)?;
                 }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A connector's stability stands for each pair of signals, as in the Collector's list.
+fn connectors(out: &mut String) -> Result<()> {
+    writeln!(out, "connectors:")?;
+    for component in CONNECTORS {
+        writeln!(out, "    - name: {}", component.name)?;
+        writeln!(out, "      module: {} v{}", component.module, env!("CARGO_PKG_VERSION"))?;
+        writeln!(out, "      stability:")?;
+        for from in ["logs", "metrics", "traces"] {
+            for to in ["logs", "metrics", "traces"] {
+                let stability = if from == to { component.stability } else { "Undefined" };
+                writeln!(out, "        {from}-to-{to}: {stability}")?;
             }
         }
     }

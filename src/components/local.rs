@@ -1,15 +1,22 @@
-//! Exporters that stay on this machine, and the processors that only shape the flow.
+//! Exporters that stay on this machine, and what only shapes the flow.
 
 use std::sync::Arc;
 
-use tapio_exporter::{Debug, DebugConfig, File, FileConfig};
+use serde::Deserialize;
+use tapio_exporter::{Debug, DebugConfig, Fanout, File, FileConfig};
 use tapio_processor::{
+    attributes::{Attributes, AttributesConfig, Resource, ResourceConfig},
     batch::{Batch, BatchConfig, PATIENCE},
     memory_limiter::{MemoryLimiter, MemoryLimiterConfig},
 };
 use tapio_proto::{Next, Signal};
 
-use super::{Context, Stage, nothing_to_stop, observe::Counted};
+use super::{Context, Outputs, Stage, Stop, nothing_to_stop, observe::Counted};
+
+/// The body of a component that has no keys.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Nothing {}
 
 pub(super) fn check_file(config: &FileConfig) -> Result<(), String> {
     if config.path.as_os_str().is_empty() { Err("path must be non-empty".into()) } else { Ok(()) }
@@ -56,4 +63,37 @@ pub(super) async fn start_memory_limiter(
         next: Arc::new(MemoryLimiter::new(&config, next, pressure)),
         stop: nothing_to_stop(),
     })
+}
+
+pub(super) async fn start_attributes(
+    config: AttributesConfig,
+    _: Context,
+    signal: Signal,
+    next: Next,
+) -> Result<Stage, String> {
+    Ok(Stage { next: Arc::new(Attributes::new(&config, signal, next)?), stop: nothing_to_stop() })
+}
+
+pub(super) async fn start_resource(
+    config: ResourceConfig,
+    _: Context,
+    _: Signal,
+    next: Next,
+) -> Result<Stage, String> {
+    Ok(Stage { next: Arc::new(Resource::new(&config, next)?), stop: nothing_to_stop() })
+}
+
+/// Receives nothing: the head of a pipeline that is fed by stories alone, or a placeholder.
+pub(super) async fn start_nop_receiver(_: Nothing, _: Context, _: Outputs) -> Result<Stop, String> {
+    Ok(nothing_to_stop())
+}
+
+/// Takes everything and forgets it.
+pub(super) async fn start_nop_exporter(_: Nothing, _: Context) -> Result<Stage, String> {
+    Ok(Stage { next: Fanout::of(Vec::new()), stop: nothing_to_stop() })
+}
+
+/// The `forward` connector: what one pipeline sends is what the next one receives.
+pub(super) fn forward(outputs: Outputs) -> Outputs {
+    outputs
 }

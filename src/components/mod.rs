@@ -2,7 +2,7 @@
 //! life of its own, and one line in its table.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -10,7 +10,12 @@ use std::{
 
 use serde::de::DeserializeOwned;
 use tapio_processor::{
-    Analysis, Pressure, batch::BatchConfig, memory_limiter::MemoryLimiterConfig,
+    Analysis, Pressure,
+    attributes::{AttributesConfig, ResourceConfig},
+    batch::BatchConfig,
+    k8s_attributes::K8sAttributesConfig,
+    kubernetes::Directory,
+    memory_limiter::MemoryLimiterConfig,
 };
 use tapio_proto::{Next, Signal};
 
@@ -20,6 +25,7 @@ use crate::{
     telemetry::{Health, Registry},
 };
 
+mod kubernetes;
 mod local;
 mod observe;
 mod otlp;
@@ -28,19 +34,39 @@ mod tapio;
 
 /// Most components carry every signal.
 const ALL: &[Signal] = &Signal::ALL;
+/// Attributes of profiles are indices into their dictionary, which passes unread.
+const WITH_ATTRIBUTES: &[Signal] = &[Signal::Traces, Signal::Metrics, Signal::Logs];
 
-pub(crate) static RECEIVERS: &[Component<MakeReceiver>] = &[Component::new("otlp", ALL, |body| {
-    receiver(body, otlp::check_receiver, otlp::start_receiver)
-})
-.module("tapio-receiver")
-.stability("Beta")];
+pub(crate) static RECEIVERS: &[Component<MakeReceiver>] = &[
+    Component::new("nop", ALL, |body| receiver(body, anything, local::start_nop_receiver))
+        .stability("Beta"),
+    Component::new("otlp", ALL, |body| receiver(body, otlp::check_receiver, otlp::start_receiver))
+        .module("tapio-receiver")
+        .stability("Beta"),
+];
 
 pub(crate) static PROCESSORS: &[Component<MakeProcessor>] = &[
+    Component::new("attributes", WITH_ATTRIBUTES, |body| {
+        let check = AttributesConfig::check;
+        filtering(body, check, AttributesConfig::fits, local::start_attributes)
+    })
+    .module("tapio-processor")
+    .stability("Beta"),
     Component::new("batch", ALL, |body| processor(body, BatchConfig::check, local::start_batch))
         .module("tapio-processor")
         .stability("Beta"),
+    Component::new("k8s_attributes", WITH_ATTRIBUTES, |body| {
+        processor(body, K8sAttributesConfig::check, kubernetes::start)
+    })
+    .aliases(&["k8sattributes"])
+    .module("tapio-processor"),
     Component::new("memory_limiter", ALL, |body| {
         processor(body, MemoryLimiterConfig::check, local::start_memory_limiter)
+    })
+    .module("tapio-processor")
+    .stability("Beta"),
+    Component::new("resource", WITH_ATTRIBUTES, |body| {
+        processor(body, ResourceConfig::check, local::start_resource)
     })
     .module("tapio-processor")
     .stability("Beta"),
@@ -53,6 +79,9 @@ pub(crate) static EXPORTERS: &[Component<MakeExporter>] = &[
         .module("tapio-exporter"),
     Component::new("file", ALL, |body| exporter(body, local::check_file, local::start_file))
         .module("tapio-exporter"),
+    Component::new("nop", ALL, |body| exporter(body, anything, local::start_nop_exporter))
+        .module("tapio-exporter")
+        .stability("Beta"),
     Component::new("otlp_grpc", ALL, |body| exporter(body, otlp::check_grpc, otlp::start_grpc))
         .aliases(&["otlp"])
         .module("tapio-exporter")
@@ -63,6 +92,11 @@ pub(crate) static EXPORTERS: &[Component<MakeExporter>] = &[
         .stability("Beta"),
     Component::new("summary", ALL, |body| exporter(body, summary::check, summary::start)),
 ];
+
+/// A connector joins pipelines of the same signal.
+pub(crate) static CONNECTORS: &[Component<MakeConnector>] =
+    &[Component::new("forward", ALL, |body| connector::<local::Nothing>(body, local::forward))
+        .stability("Beta")];
 
 pub(crate) static EXTENSIONS: &[Component<MakeExtension>] = &[
     Component::new("health_check", &[], |body| extension(body, HealthCheck::check, health_check))
@@ -106,6 +140,10 @@ pub(crate) struct Host {
     pub(crate) health: Health,
     /// Whether memory is short.
     pub(crate) pressure: Arc<Pressure>,
+    /// The pods that the first analysis knows, for processors that ask.
+    pub(crate) directory: Arc<Directory>,
+    /// Processors that have said what they cannot do; one in several pipelines says it once.
+    warned: Mutex<BTreeSet<ComponentId>>,
     analyses: Mutex<BTreeMap<ComponentId, Arc<Analysis>>>,
 }
 
@@ -125,9 +163,15 @@ pub(crate) type Starting<T> = Task<Result<T, String>>;
 pub(crate) type Stop = Box<dyn FnOnce() -> Task<()> + Send>;
 
 pub(crate) type MakeReceiver = Box<dyn Fn(Context, Outputs) -> Starting<Stop> + Send + Sync>;
-/// Called once for each pipeline that names the processor.
-pub(crate) type MakeProcessor = Box<dyn Fn(Context, Signal, Next) -> Starting<Stage> + Send + Sync>;
+/// A processor: can its configuration work in a pipeline of this signal, and how it starts, once for
+/// each pipeline that names it.
+pub(crate) struct MakeProcessor {
+    pub(crate) fits: Box<dyn Fn(Signal) -> Result<(), String> + Send + Sync>,
+    pub(crate) start: Box<dyn Fn(Context, Signal, Next) -> Starting<Stage> + Send + Sync>,
+}
 pub(crate) type MakeExporter = Box<dyn Fn(Context) -> Starting<Stage> + Send + Sync>;
+/// From what a connector feeds to what it is fed by.
+pub(crate) type MakeConnector = Box<dyn Fn(Outputs) -> Outputs + Send + Sync>;
 pub(crate) type MakeExtension = Box<dyn Fn(Context) -> Starting<Stop> + Send + Sync>;
 
 // === impl Host ===
@@ -149,8 +193,16 @@ impl Host {
             return Ok(Arc::clone(analysis));
         }
         let analysis = start()?;
+        if analyses.is_empty() {
+            analysis.feed(&self.directory);
+        }
         analyses.insert(id.clone(), Arc::clone(&analysis));
         Ok(analysis)
+    }
+
+    /// Is this the first time that the component asks?
+    fn first_warning(&self, id: &ComponentId) -> bool {
+        self.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone())
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ComponentId, Arc<Analysis>>> {
@@ -220,10 +272,36 @@ where
     C: DeserializeOwned + Clone + Send + Sync + 'static,
     F: Future<Output = Result<Stage, String>> + Send + 'static,
 {
+    filtering(node, check, |_, _| Ok(()), start)
+}
+
+/// A processor whose configuration may suit one signal and not another.
+fn filtering<C, F>(
+    node: &Node,
+    check: fn(&C) -> Result<(), String>,
+    fits: fn(&C, Signal) -> Result<(), String>,
+    start: fn(C, Context, Signal, Next) -> F,
+) -> Result<MakeProcessor, Fault>
+where
+    C: DeserializeOwned + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Stage, String>> + Send + 'static,
+{
     let config = body(node, check)?;
-    Ok(Box::new(move |context, signal, next| {
-        Box::pin(start(config.clone(), context, signal, next))
-    }))
+    let same = config.clone();
+    Ok(MakeProcessor {
+        fits: Box::new(move |signal| fits(&same, signal)),
+        start: Box::new(move |context, signal, next| {
+            Box::pin(start(config.clone(), context, signal, next))
+        }),
+    })
+}
+
+fn connector<C: DeserializeOwned>(
+    node: &Node,
+    connect: fn(Outputs) -> Outputs,
+) -> Result<MakeConnector, Fault> {
+    body(node, anything::<C>)?;
+    Ok(Box::new(connect))
 }
 
 fn exporter<C, F>(

@@ -10,7 +10,7 @@ use std::{cell::RefCell, collections::HashSet, fmt};
 use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Visitor};
 
 use super::{
-    node::{Key, Node, Place, Value, boolean},
+    node::{Key, Node, Number, Place, Value, boolean, number},
     suggest::did_you_mean,
 };
 
@@ -202,19 +202,18 @@ impl<'n> de::Deserializer<'n> for Decoder<'n, '_> {
             Value::List(_) => return self.deserialize_seq(visitor),
             Value::Map(_) => return self.map(None, visitor),
             Value::Scalar { text, plain: false } => visitor.visit_borrowed_str(text),
-            Value::Scalar { text, .. } => {
-                if let Ok(number) = text.parse::<u64>() {
-                    visitor.visit_u64(number)
-                } else if let Ok(number) = text.parse::<i64>() {
-                    visitor.visit_i64(number)
-                } else if let Ok(number) = text.parse::<f64>() {
-                    visitor.visit_f64(number)
-                } else if let Some(boolean) = boolean(text) {
-                    visitor.visit_bool(boolean)
-                } else {
-                    visitor.visit_borrowed_str(text)
-                }
-            }
+            Value::Scalar { text, .. } => match number(text) {
+                Some(Number::Int(value)) => match u64::try_from(value) {
+                    Ok(value) => visitor.visit_u64(value),
+                    Err(_) => visitor.visit_i64(value),
+                },
+                Some(Number::Large(value)) => visitor.visit_u64(value),
+                Some(Number::Float(value)) => visitor.visit_f64(value),
+                None => match boolean(text) {
+                    Some(value) => visitor.visit_bool(value),
+                    None => visitor.visit_borrowed_str(text),
+                },
+            },
         };
         result
             .map_err(|error: Error<'n>| Error { null: self.node.is_null(), ..error.at(self.node) })

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use tapio_proto::Signal;
 
 use super::{
+    connectors,
     decode::decode,
     expand::Warnings,
     id::{ComponentId, PipelineId},
@@ -16,7 +17,7 @@ use super::{
     telemetry::Telemetry,
 };
 use crate::components::{
-    self, Component, Fault, MakeExporter, MakeExtension, MakeProcessor, MakeReceiver,
+    self, Component, Fault, MakeConnector, MakeExporter, MakeExtension, MakeProcessor, MakeReceiver,
 };
 
 /// A checked configuration.
@@ -24,6 +25,7 @@ pub(crate) struct Config {
     pub(crate) receivers: Section<MakeReceiver>,
     pub(crate) processors: Section<MakeProcessor>,
     pub(crate) exporters: Section<MakeExporter>,
+    pub(crate) connectors: Section<MakeConnector>,
     pub(crate) extensions: Section<MakeExtension>,
     pub(crate) service: Service,
     /// Worth a line in the log, but no error.
@@ -38,7 +40,8 @@ pub(crate) struct Service {
     pub(crate) telemetry: Telemetry,
 }
 
-/// One pipeline; the order of the processors is the order of the flow.
+/// One pipeline; the order of the processors is the order of the flow. Among its receivers and exporters
+/// are the connectors from and to other pipelines.
 pub(crate) struct Pipeline {
     pub(crate) id: PipelineId,
     pub(crate) receivers: Vec<ComponentId>,
@@ -82,16 +85,26 @@ impl Config {
         let processors = reader.section("processors", components::PROCESSORS);
         let exporters = reader.section("exporters", components::EXPORTERS);
         let extensions = reader.section("extensions", components::EXTENSIONS);
-        reader.section::<()>("connectors", &[]);
+        let connectors = reader.section("connectors", components::CONNECTORS);
         reader.require("receivers", "no receiver configuration specified in config");
         reader.require("exporters", "no exporter configuration specified in config");
         // What refers to a component that is wrong itself would only be noise.
         let decoded = reader.problems.is_empty();
         let service = reader.service();
-        let config =
-            Config { receivers, processors, exporters, extensions, service, warnings: Vec::new() };
+        let config = Config {
+            receivers,
+            processors,
+            exporters,
+            connectors,
+            extensions,
+            service,
+            warnings: Vec::new(),
+        };
         if decoded {
             check_references(&config, &root, &mut problems);
+        }
+        if problems.is_empty() {
+            connectors::check(&config, &root, &mut problems);
         }
         if problems.is_empty() { Ok(Config { warnings, ..config }) } else { Err(problems) }
     }
@@ -246,80 +259,73 @@ impl Reader<'_> {
     }
 }
 
-/// Every name in the service section must be configured, once, and know the signal.
+/// Every name in the service section must be configured, once, and fit the signal.
 fn check_references(config: &Config, root: &Node, problems: &mut Problems) {
     let service = root.get("service");
     let names = service.and_then(|service| service.get("extensions"));
-    check_list(
-        "service::extensions",
-        "extension",
-        &config.service.extensions,
-        names,
-        &config.extensions,
-        None,
-        problems,
-    );
+    let extension = |id: &ComponentId| config.extensions.get(id).map(|_| Ok(()));
+    let ids = &config.service.extensions;
+    check_list("service::extensions", "extension", ids, names, extension, problems);
     for pipeline in &config.service.pipelines {
         let path = format!("service::pipelines::{}", pipeline.id);
         let body = service
             .and_then(|service| service.get("pipelines"))
             .and_then(|all| all.get(&pipeline.id.to_string()));
         let list = |name| body.and_then(|body| body.get(name));
-        let signal = Some(pipeline.id.signal);
-        check_list(
-            &path,
-            "receiver",
-            &pipeline.receivers,
-            list("receivers"),
-            &config.receivers,
-            signal,
-            problems,
-        );
-        check_list(
-            &path,
-            "processor",
-            &pipeline.processors,
-            list("processors"),
-            &config.processors,
-            signal,
-            problems,
-        );
-        check_list(
-            &path,
-            "exporter",
-            &pipeline.exporters,
-            list("exporters"),
-            &config.exporters,
-            signal,
-            problems,
-        );
+        let signal = pipeline.id.signal;
+        let connector = |id: &ComponentId| config.connectors.get(id).map(|_| Ok(()));
+        let receiver =
+            |id: &ComponentId| carries(&config.receivers, id, signal).or_else(|| connector(id));
+        let exporter =
+            |id: &ComponentId| carries(&config.exporters, id, signal).or_else(|| connector(id));
+        let processor = |id: &ComponentId| {
+            let entry = config.processors.get(id)?;
+            Some(carries(&config.processors, id, signal)?.and_then(|()| (entry.make.fits)(signal)))
+        };
+        let Pipeline { receivers, processors, exporters, .. } = pipeline;
+        check_list(&path, "receiver", receivers, list("receivers"), receiver, problems);
+        check_list(&path, "processor", processors, list("processors"), processor, problems);
+        check_list(&path, "exporter", exporters, list("exporters"), exporter, problems);
     }
 }
 
-fn check_list<M>(
+/// Can the component carry the signal? `None` if it is not configured.
+fn carries<M>(
+    section: &Section<M>,
+    id: &ComponentId,
+    signal: Signal,
+) -> Option<Result<(), String>> {
+    let entry = section.get(id)?;
+    let known = entry.component.signals.contains(&signal);
+    Some(if known { Ok(()) } else { Err("telemetry type is not supported".to_owned()) })
+}
+
+fn check_list(
     path: &str,
     kind: &str,
     ids: &[ComponentId],
     list: Option<&Node>,
-    section: &Section<M>,
-    signal: Option<Signal>,
+    find: impl Fn(&ComponentId) -> Option<Result<(), String>>,
     problems: &mut Problems,
 ) {
     for (i, id) in ids.iter().enumerate() {
-        let text = match section.get(id) {
+        let text = match find(id) {
             None => format!("{path}: references {kind} \"{id}\" which is not configured"),
             Some(_) if kind == "processor" && ids[..i].contains(id) => {
                 format!("{path}: references {kind} \"{id}\" multiple times")
             }
-            Some(entry) => match signal {
-                Some(signal) if !entry.component.signals.contains(&signal) => {
-                    let signal = signal.name();
-                    format!(
-                        "{path}: failed to create \"{id}\" {kind} for data type {signal:?}: telemetry type is not supported"
-                    )
-                }
-                _ => continue,
-            },
+            Some(Err(text)) => {
+                let pipeline = path.rsplit("::").next().unwrap_or_default();
+                let wanted = match kind {
+                    "processor" => format!(", in pipeline \"{pipeline}\""),
+                    _ => {
+                        let signal = pipeline.split('/').next().unwrap_or_default();
+                        format!(" for data type \"{signal}\"")
+                    }
+                };
+                format!("{path}: failed to create \"{id}\" {kind}{wanted}: {text}")
+            }
+            Some(Ok(())) => continue,
         };
         let place = list.and_then(|list| match &list.value {
             Value::List(nodes) => nodes.get(i).map(|node| &node.place),
@@ -425,9 +431,9 @@ mod tests {
     }
 
     #[test]
-    fn connectors_are_unknown_and_said_so() {
-        assert!(problems("connectors: {forward: }").contains(
-            "'connectors' unknown type: \"forward\" for id: \"forward\" (valid values: [])"
+    fn unknown_connectors_are_said_so() {
+        assert!(problems("connectors: {spanmetrics: }").contains(
+            "'connectors' unknown type: \"spanmetrics\" for id: \"spanmetrics\" (valid values: [forward])"
         ));
     }
 }

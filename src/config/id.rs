@@ -9,7 +9,7 @@ use tapio_proto::Signal;
 pub(crate) struct ComponentId(String);
 
 /// `signal[/name]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PipelineId {
     pub(crate) signal: Signal,
     text: String,

@@ -5,6 +5,7 @@
 //! ([`source`]), bodies are [`decode`]d by serde into the components' own structs, and [`document`]
 //! checks that the parts fit.
 
+mod connectors;
 mod decode;
 mod document;
 mod environment;
@@ -18,6 +19,7 @@ pub(crate) mod telemetry;
 mod yaml;
 
 pub(crate) use self::{
+    connectors::depths,
     decode::{Wrong, decode},
     document::{Config, Pipeline},
     id::ComponentId,

@@ -1,6 +1,6 @@
 //! The cluster as it was last seen, and what each observation of it tells that was not known.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde_json::Value;
 use tapio_proto::model::{Change, ChangeVerb, Entity, Relation, Severity, Time};
@@ -164,7 +164,7 @@ impl Cluster {
         let seen_before = before.as_ref().filter(|_| same).map(|before| before.seen);
         let (before_value, mut object) = match before {
             Some(mut before) => (std::mem::take(&mut before.value), before),
-            None => (Value::Null, Object::default()),
+            None => (Arc::default(), Object::default()),
         };
         if !same {
             (object.latches, object.containers) = Default::default();
@@ -175,7 +175,8 @@ impl Cluster {
         changes::slim(&entity.kind, &mut value);
         object.seen = seen;
         object.deleted = None;
-        object.value = value.clone();
+        let value = Arc::new(value);
+        object.value = Arc::clone(&value);
         self.objects.put(entity.clone(), object);
 
         let mut told = Vec::new();
@@ -213,7 +214,8 @@ impl Cluster {
         let mut object = before.unwrap_or_default();
         let ended = std::mem::take(&mut object.links);
         (object.latches, object.containers) = Default::default();
-        (object.value, object.seen, object.deleted) = (value.clone(), seen, Some(seen));
+        let value = Arc::new(value);
+        (object.value, object.seen, object.deleted) = (Arc::clone(&value), seen, Some(seen));
         self.objects.put(entity.clone(), object);
         if &*entity.kind == "Pod" {
             let node = text(&value, &["spec", "nodeName"]);

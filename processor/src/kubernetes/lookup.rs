@@ -17,7 +17,7 @@ impl Cluster {
     /// What the object was when it was last seen, without what is large and tells nothing; also
     /// for a while after it was deleted. Values of Secrets are not in it.
     pub fn object(&self, entity: &Entity) -> Option<&Value> {
-        self.objects.get(entity).map(|object| &object.value)
+        self.objects.get(entity).map(|object| &*object.value)
     }
 
     /// Is the object there, as far as is known?
@@ -29,7 +29,7 @@ impl Cluster {
     /// controllers name pods. `None` when neither tells.
     pub fn workload_of(&self, namespace: &str, pod: &str) -> Option<Entity> {
         let entity = Entity::new("Pod", namespace, pod);
-        let value = self.objects.get(&entity).map(|object| &object.value);
+        let value = self.objects.get(&entity).map(|object| &*object.value);
         let top = owners::top(&self.objects, &entity, value);
         (top != entity || value.is_some()).then_some(top)
     }
@@ -38,7 +38,7 @@ impl Cluster {
     pub(super) fn workload_above(&self, entity: &Entity) -> Option<Entity> {
         const WORKLOADS: [&str; 6] =
             ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"];
-        let value = self.objects.get(entity).map(|object| &object.value);
+        let value = self.objects.get(entity).map(|object| &*object.value);
         let top = owners::top(&self.objects, entity, value);
         let runs = || {
             self.objects

@@ -10,13 +10,14 @@
 //! * What is kept: `cluster`, `objects`, bounded; `bounded` and `latch` remember what was told.
 //! * What comes out: `fact`; from `changes` with `diff`, `text`, `manager`, `undo` and `redact`; from
 //!   `pod`, `conditions` and `endpoints`; from `links` and `owners`.
-//! * What can be asked: `lookup`.
+//! * What can be asked: `lookup`; by those who pass by, `directory`.
 
 mod bounded;
 mod changes;
 mod cluster;
 mod conditions;
 mod diff;
+pub(crate) mod directory;
 mod endpoints;
 mod events;
 mod fact;
@@ -32,13 +33,14 @@ mod record;
 mod redact;
 mod text;
 mod undo;
-mod value;
+pub(crate) mod value;
 mod views;
 
 #[cfg(test)]
 mod tests;
 
 pub use cluster::{Cluster, Losses, Verb};
+pub use directory::{Directory, Snapshot};
 pub use fact::Fact;
 pub use metrics::Lookup;
 pub use objects::Limits;

@@ -37,7 +37,7 @@ impl Default for Limits {
 #[derive(Debug, Default)]
 pub(super) struct Object {
     /// The object as last seen, without what is large and tells nothing.
-    pub(super) value: Value,
+    pub(super) value: Arc<Value>,
     /// When it was last seen.
     pub(super) seen: Time,
     /// When it was deleted; it is kept as long as there is room.
@@ -135,6 +135,22 @@ impl Objects {
         self.map.len()
     }
 
+    /// Another number after anything has changed.
+    pub(super) fn version(&self) -> u64 {
+        self.turn
+    }
+
+    /// The objects of a kind in all namespaces, also those that were deleted.
+    pub(super) fn ever_of<'a>(
+        &'a self,
+        kind: &'a str,
+    ) -> impl Iterator<Item = (&'a Entity, &'a Object)> {
+        self.map
+            .range(Entity::new(kind, "", "")..)
+            .take_while(move |(entity, _)| *entity.kind == *kind)
+            .map(|(entity, (object, _))| (entity, object))
+    }
+
     /// The objects of a kind in a namespace that were not deleted, by name.
     pub(super) fn of<'a>(
         &'a self,
@@ -220,7 +236,8 @@ mod tests {
     use serde_json::json;
 
     fn put(objects: &mut Objects, name: &str, deleted: Option<Time>) {
-        let object = Object { value: json!({"x": "y".repeat(100)}), deleted, ..Object::default() };
+        let value = Arc::new(json!({"x": "y".repeat(100)}));
+        let object = Object { value, deleted, ..Object::default() };
         objects.put(Entity::new("ConfigMap", "shop", name), object);
     }
 

@@ -3,17 +3,17 @@
 use serde_json::Value;
 
 /// The value at a path of object keys.
-pub(super) fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
+pub(crate) fn at<'a>(value: &'a Value, path: &[&str]) -> Option<&'a Value> {
     path.iter().try_fold(value, |value, key| value.get(key)).filter(|value| !value.is_null())
 }
 
 /// The text at a path; empty when there is none.
-pub(super) fn text<'a>(value: &'a Value, path: &[&str]) -> &'a str {
+pub(crate) fn text<'a>(value: &'a Value, path: &[&str]) -> &'a str {
     at(value, path).and_then(Value::as_str).unwrap_or("")
 }
 
 /// The number at a path, whether it arrives as a number or, as in OTLP/JSON, as text.
-pub(super) fn number(value: &Value, path: &[&str]) -> Option<i64> {
+pub(crate) fn number(value: &Value, path: &[&str]) -> Option<i64> {
     match at(value, path)? {
         Value::Number(number) => {
             number.as_i64().or_else(|| number.as_f64().map(|float| float as i64))
@@ -24,7 +24,7 @@ pub(super) fn number(value: &Value, path: &[&str]) -> Option<i64> {
 }
 
 /// The boolean at a path, whether it arrives as one or as text.
-pub(super) fn boolean(value: &Value, path: &[&str]) -> Option<bool> {
+pub(crate) fn boolean(value: &Value, path: &[&str]) -> Option<bool> {
     match at(value, path)? {
         Value::Bool(bool) => Some(*bool),
         Value::String(text) => text.parse().ok(),
@@ -33,7 +33,7 @@ pub(super) fn boolean(value: &Value, path: &[&str]) -> Option<bool> {
 }
 
 /// The elements of the list at a path; none when there is no list.
-pub(super) fn list<'a>(value: &'a Value, path: &[&str]) -> &'a [Value] {
+pub(crate) fn list<'a>(value: &'a Value, path: &[&str]) -> &'a [Value] {
     at(value, path).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 

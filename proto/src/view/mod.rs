@@ -34,6 +34,7 @@ pub use metric::{
     PointValue, PointView, Points, Quantile, Quantiles, SummaryView,
 };
 pub use span::{EventView, Events, LinkView, Links, SpanView};
+pub(crate) use value::raw;
 pub use value::{AnyValue, ArrayView, Attributes, KeyValue, Values};
 
 use crate::{
@@ -162,7 +163,7 @@ pub struct ScopeGroup<'a> {
 }
 
 impl<'a> ScopeGroup<'a> {
-    fn new(signal: Signal, fields: Fields<'a>) -> Result<Self, WireError> {
+    pub(crate) fn new(signal: Signal, fields: Fields<'a>) -> Result<Self, WireError> {
         let scope = first_nested(fields, 1)?;
         let name = last_text(scope, 1, "name")?;
         let version = last_text(scope, 2, "version")?;

@@ -54,6 +54,11 @@ pub enum AnyValue<'a> {
 }
 
 impl<'a> AnyValue<'a> {
+    /// Reads a serialized `AnyValue`; one that is malformed is [`AnyValue::Empty`].
+    pub fn decode(bytes: &'a [u8]) -> Self {
+        AnyValue::new(Fields::new(bytes)).unwrap_or(AnyValue::Empty)
+    }
+
     #[inline]
     pub(crate) fn new(mut fields: Fields<'a>) -> Result<Self, WireError> {
         let mut any = AnyValue::Empty;
@@ -202,8 +207,9 @@ impl<'a> Attributes<'a> {
     }
 }
 
+/// The key of a `KeyValue` as bytes, and the message of its value.
 #[inline]
-fn raw<'a>(mut fields: Fields<'a>) -> Result<(&'a [u8], Fields<'a>), WireError> {
+pub(crate) fn raw<'a>(mut fields: Fields<'a>) -> Result<(&'a [u8], Fields<'a>), WireError> {
     // As every SDK writes it: key, then value, both shorter than 128 bytes, nothing else.
     if let [0x0a, key_len, rest @ ..] = fields.rest()
         && *key_len < 0x80

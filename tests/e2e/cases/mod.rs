@@ -5,3 +5,5 @@ pub(crate) mod collector;
 pub(crate) mod deploy;
 pub(crate) mod hostile;
 pub(crate) mod lossless;
+pub(crate) mod pipelines;
+pub(crate) mod twins;
