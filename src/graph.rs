@@ -8,42 +8,110 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tapio_exporter::Fanout;
-use tapio_proto::Next;
+use tapio_proto::{Next, Signal};
 
 use crate::{
-    components::{Context, Host, Outputs, Stage, Stop},
+    components::{Context, Host, Outputs, ProcessorCounts, Stage, Stop},
     config::{ComponentId, Config, Pipeline, depths},
+    gate::Gate,
+    telemetry::spans,
 };
 
 /// All of the shutdown: a component that hangs does not keep the process.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(60);
+/// For the requests under way when the pipelines behind a receiver are exchanged.
+const GATE_LIMIT: Duration = Duration::from_secs(5);
 
-/// What runs, as the ways to stop it.
+/// What runs, and the ways to stop it.
 #[derive(Default)]
 pub(crate) struct Graph {
-    receivers: Vec<Stop>,
+    receivers: BTreeMap<ComponentId, Receiver>,
     /// For each pipeline, in the order of the flow; by how many pipelines follow it.
     processors: BTreeMap<usize, Vec<Vec<Stop>>>,
-    exporters: Vec<Stop>,
+    exporters: BTreeMap<ComponentId, Exporter>,
+}
+
+struct Receiver {
+    gates: BTreeMap<Signal, Arc<Gate>>,
+    stop: Stop,
+    identity: Option<String>,
+}
+
+struct Exporter {
+    next: Next,
+    stop: Stop,
+    identity: Option<String>,
 }
 
 impl Graph {
-    /// Starts the pipelines. When a component fails, those that had started are stopped.
-    pub(crate) async fn start(config: &Config, host: &Arc<Host>) -> Result<Self, String> {
-        let mut graph = Graph::default();
-        match graph.build(config, host).await {
-            Ok(()) => {
-                if host.directory.is_idle() {
-                    tracing::warn!(
-                        "k8s_attributes knows no pods: no `tapio` processor is in a pipeline, so only what resources say themselves is used. Put `tapio` into the pipelines by which Kubernetes objects come."
-                    );
-                }
-                Ok(graph)
+    /// Runs another configuration from now on. A receiver that is the same in both goes on listening,
+    /// and what comes meanwhile waits; an exporter that is the same keeps its queue. The others are
+    /// drained and stopped in the order of the flow before new ones start. After an error nothing flows:
+    /// change again, or stop.
+    pub(crate) async fn change_to(
+        &mut self,
+        config: &Config,
+        host: &Arc<Host>,
+    ) -> Result<(), String> {
+        self.clear_for(config).await;
+        host.detach_analyses();
+        let built = self.build(config, host).await;
+        if built.is_ok() && host.directory.is_idle() {
+            tracing::warn!(
+                "k8s_attributes knows no pods: no `tapio` processor is in a pipeline, so only what resources say themselves is used. Put `tapio` into the pipelines by which Kubernetes objects come."
+            );
+        }
+        built
+    }
+
+    /// Stops what does not go on unchanged, front to back.
+    async fn clear_for(&mut self, config: &Config) {
+        let pipelines = &config.service.pipelines;
+        let leaving_receivers = take(&mut self.receivers, |id, receiver| {
+            let signals: std::collections::BTreeSet<_> = pipelines
+                .iter()
+                .filter(|pipeline| pipeline.receivers.contains(id))
+                .map(|pipeline| pipeline.id.signal)
+                .collect();
+            same(&receiver.identity, config.receivers.get(id).map(|entry| &entry.identity))
+                && receiver.gates.keys().copied().eq(signals)
+        });
+        let leaving_exporters = take(&mut self.exporters, |id, exporter| {
+            same(&exporter.identity, config.exporters.get(id).map(|entry| &entry.identity))
+                && pipelines.iter().any(|pipeline| pipeline.exporters.contains(id))
+        });
+        let gates: Vec<_> =
+            self.receivers.values().flat_map(|receiver| receiver.gates.values()).cloned().collect();
+        let closing = together(
+            gates
+                .into_iter()
+                .map(|gate| -> Stop {
+                    Box::new(move || {
+                        Box::pin(async move {
+                            if !gate.close(GATE_LIMIT).await {
+                                tracing::warn!("Requests under way did not end in time. Their senders were not told that they are taken.");
+                            }
+                        })
+                    })
+                })
+                .collect(),
+        );
+        let processors = std::mem::take(&mut self.processors);
+        let stopping = async {
+            tokio::join!(
+                together(leaving_receivers.into_iter().map(|r| r.stop).collect()),
+                closing
+            );
+            for stops in processors.into_values().rev() {
+                together(stops.into_iter().map(in_order).collect()).await;
             }
-            Err(error) => {
-                graph.stop().await;
-                Err(error)
-            }
+            together(leaving_exporters.into_iter().map(|exporter| exporter.stop).collect()).await;
+        };
+        if tokio::time::timeout(SHUTDOWN_LIMIT, stopping).await.is_err() {
+            tracing::error!(
+                seconds = SHUTDOWN_LIMIT.as_secs(),
+                "Pipelines did not stop in time. What they still held is lost."
+            );
         }
     }
 
@@ -51,20 +119,22 @@ impl Graph {
         let pipelines = &config.service.pipelines;
         let context = |id: &ComponentId| Context { id: id.clone(), host: Arc::clone(host) };
 
-        let mut exporters: BTreeMap<&ComponentId, Next> = BTreeMap::new();
         for (id, entry) in &config.exporters {
-            if pipelines.iter().any(|pipeline| pipeline.exporters.contains(id)) {
-                let Stage { next, stop } = (entry.make)(context(id)).await.map_err(|text| {
-                    format!(
-                        "{}: cannot start pipelines: failed to start \"{id}\" exporter: {text}",
-                        entry.place
-                    )
-                })?;
-                self.exporters.push(stop);
-                exporters.insert(id, next);
+            let used = pipelines.iter().any(|pipeline| pipeline.exporters.contains(id));
+            if !used || self.exporters.contains_key(id) {
+                continue;
             }
+            let Stage { next, stop } = (entry.make)(context(id)).await.map_err(|text| {
+                format!(
+                    "{}: cannot start pipelines: failed to start \"{id}\" exporter: {text}",
+                    entry.place
+                )
+            })?;
+            let identity = entry.identity.clone();
+            self.exporters.insert(id.clone(), Exporter { next, stop, identity });
         }
 
+        let tracer = host.tracer();
         let depths = depths(config);
         let depth = |pipeline: &Pipeline| depths.get(&pipeline.id).copied().unwrap_or_default();
         let mut backwards: Vec<&Pipeline> = pipelines.iter().collect();
@@ -74,7 +144,10 @@ impl Graph {
         for pipeline in backwards {
             let mut nexts = Vec::new();
             for id in pipeline.distinct_exporters() {
-                nexts.extend(exporters.get(id).cloned());
+                nexts.extend(self.exporters.get(id).map(|exporter| {
+                    let next = Arc::clone(&exporter.next);
+                    spans::export(&tracer, id.as_str(), pipeline.id.signal, next)
+                }));
                 if let Some(entry) = config.connectors.get(id) {
                     let mut outputs = outputs(&heads, id);
                     outputs.retain(|signal, _| *signal == pipeline.id.signal);
@@ -86,9 +159,12 @@ impl Graph {
             let mut stops = Vec::new();
             for id in pipeline.processors.iter().rev() {
                 let Some(entry) = config.processors.get(id) else { continue };
+                let counts =
+                    ProcessorCounts::new(entry.component.name, &context(id), pipeline.id.signal);
+                next = counts.outgoing(next);
                 match (entry.make.start)(context(id), pipeline.id.signal, next).await {
                     Ok(stage) => {
-                        next = stage.next;
+                        next = counts.incoming(stage.next);
                         stops.insert(0, stage.stop);
                     }
                     Err(text) => {
@@ -105,17 +181,37 @@ impl Graph {
         }
 
         for (id, entry) in &config.receivers {
-            let outputs = outputs(&heads, id);
+            let outputs: Outputs = outputs(&heads, id)
+                .into_iter()
+                .map(|(signal, next)| (signal, spans::receive(&tracer, id.as_str(), signal, next)))
+                .collect();
             if outputs.is_empty() {
                 continue;
             }
+            if let Some(receiver) = self.receivers.get(id) {
+                for (signal, next) in outputs {
+                    receiver
+                        .gates
+                        .get(&signal)
+                        .iter()
+                        .for_each(|gate| gate.open(Arc::clone(&next)));
+                }
+                continue;
+            }
+            let gates: BTreeMap<_, _> = outputs
+                .into_iter()
+                .map(|(signal, next)| (signal, Arc::new(Gate::before(next))))
+                .collect();
+            let outputs =
+                gates.iter().map(|(signal, gate)| (*signal, Arc::clone(gate) as Next)).collect();
             let stop = (entry.make)(context(id), outputs).await.map_err(|text| {
                 format!(
                     "{}: cannot start pipelines: failed to start \"{id}\" receiver: {text}",
                     entry.place
                 )
             })?;
-            self.receivers.push(stop);
+            let identity = entry.identity.clone();
+            self.receivers.insert(id.clone(), Receiver { gates, stop, identity });
         }
         Ok(())
     }
@@ -123,11 +219,11 @@ impl Graph {
     /// Receivers first, then what they fed; each level is done before the next begins.
     pub(crate) async fn stop(self) {
         let all = async {
-            together(self.receivers).await;
+            together(self.receivers.into_values().map(|receiver| receiver.stop).collect()).await;
             for stops in self.processors.into_values().rev() {
                 together(stops.into_iter().map(in_order).collect()).await;
             }
-            together(self.exporters).await;
+            together(self.exporters.into_values().map(|exporter| exporter.stop).collect()).await;
         };
         if tokio::time::timeout(SHUTDOWN_LIMIT, all).await.is_err() {
             tracing::error!(
@@ -136,6 +232,18 @@ impl Graph {
             );
         }
     }
+}
+
+/// Takes out those that do not stay.
+fn take<T>(all: &mut BTreeMap<ComponentId, T>, stays: impl Fn(&ComponentId, &T) -> bool) -> Vec<T> {
+    let (kept, leaving): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        std::mem::take(all).into_iter().partition(|(id, one)| stays(id, one));
+    *all = kept;
+    leaving.into_values().collect()
+}
+
+fn same(running: &Option<String>, wanted: Option<&Option<String>>) -> bool {
+    running.is_some() && wanted == Some(running)
 }
 
 /// What a receiver or a connector feeds: all pipelines that name it, signal by signal.

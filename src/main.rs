@@ -10,6 +10,7 @@ mod config;
 mod doors;
 mod error;
 mod extensions;
+mod gate;
 mod graph;
 mod service;
 mod telemetry;

@@ -1,21 +1,28 @@
-//! A running Tapio: pipelines, extensions and self metrics, started and stopped as one.
+//! A running Tapio: pipelines, extensions and self telemetry, started, exchanged and stopped as one.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use crate::{
     components::{Context, Host, Stop},
-    config::Config,
+    config::{ComponentId, Config},
     error::{Error, Result},
     graph::Graph,
-    telemetry::metrics_page,
+    telemetry::{Running, State, own::Own},
 };
 
 /// What the program and its commands hold while the hop runs.
 pub(crate) struct Service {
+    config: Config,
     host: Arc<Host>,
     graph: Graph,
-    extensions: Vec<Stop>,
-    metrics: Option<Stop>,
+    extensions: Vec<Extension>,
+    own: Own,
+}
+
+struct Extension {
+    id: ComponentId,
+    identity: Option<String>,
+    stop: Stop,
 }
 
 /// The runtime of the hop: a worker for each core, at least two, so that one slow poll does not stop the doors.
@@ -36,27 +43,85 @@ impl Service {
             NumCPU = std::thread::available_parallelism().map_or(0, usize::from),
             "Starting tapio..."
         );
+        let mut service = Service {
+            config: Config::default(),
+            host: Arc::new(Host::default()),
+            graph: Graph::default(),
+            extensions: Vec::new(),
+            own: Own::default(),
+        };
+        match service.change_to(&config).await {
+            Ok(()) => {}
+            Err(error) => {
+                service.stop().await;
+                return Err(error);
+            }
+        }
+        service.config = config;
+        service.host.health.set(State::Ok);
+        tracing::info!("Everything is ready. Begin running and processing data.");
+        Ok(service)
+    }
+
+    /// Runs another configuration from now on, with as little pause as can be. When it does not start,
+    /// the one of before runs again, and the error says why; `Err(Lost)` when that fails, too.
+    pub(crate) async fn reload(&mut self, config: Config) -> std::result::Result<(), Reload> {
+        tracing::warn!("Config updated, restart service");
+        let Err(error) = self.change_to(&config).await else {
+            self.config = config;
+            tracing::info!("Everything is ready. Begin running and processing data.");
+            return Ok(());
+        };
+        let old = mem::take(&mut self.config);
+        let back = self.change_to(&old).await;
+        self.config = old;
+        match back {
+            Ok(()) => Err(Reload::Back(error)),
+            Err(again) => Err(Reload::Lost(Error::new(format!(
+                "{error}; and the configuration of before does not start again: {again}"
+            )))),
+        }
+    }
+
+    async fn change_to(&mut self, config: &Config) -> Result<()> {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
-        let host = Arc::new(Host::default());
-        let metrics =
-            metrics_page::start(&config.service.telemetry, &host).await.map_err(Error::new)?;
-        let graph = Graph::start(&config, &host).await.map_err(Error::new)?;
-        let mut service = Service { host, graph, extensions: Vec::new(), metrics };
-        if let Err(error) = service.start_extensions(&config).await {
-            service.stop().await;
-            return Err(error);
+        let telemetry = &config.service.telemetry;
+        let mut last_spans = None;
+        if *telemetry != self.config.service.telemetry || !self.own.runs() {
+            last_spans = mem::take(&mut self.own).close().await;
+            self.own = Own::start(telemetry, &self.host).await.map_err(Error::new)?;
         }
-        service.host.health.set_ready(true);
-        tracing::info!("Everything is ready. Begin running and processing data.");
-        Ok(service)
+        self.stop_extensions(|extension| stays(extension, config)).await;
+        let before = self.host.analysis();
+        let changed = self.graph.change_to(config, &self.host).await.map_err(Error::new);
+        if let Some(stop) = last_spans {
+            stop().await;
+        }
+        changed?;
+        let used = |id: &ComponentId| {
+            config.service.pipelines.iter().any(|pipeline| pipeline.processors.contains(id))
+        };
+        self.host.keep_analyses(used);
+        let after = self.host.analysis();
+        if before.as_ref().map(Arc::as_ptr) != after.as_ref().map(Arc::as_ptr) {
+            // The doors of before show tables that nobody fills any more.
+            self.stop_extensions(|_| false).await;
+        }
+        self.start_extensions(config).await?;
+        self.forget_what_left(config);
+        self.tell_what_runs(config);
+        Ok(())
     }
 
     async fn start_extensions(&mut self, config: &Config) -> Result<()> {
         tracing::info!("Starting extensions...");
         for id in &config.service.extensions {
             let Some(entry) = config.extensions.get(id) else { continue };
+            if self.extensions.iter().any(|extension| extension.id == *id) {
+                continue;
+            }
             let context = Context { id: id.clone(), host: Arc::clone(&self.host) };
             let stop = (entry.make)(context).await.map_err(|text| {
                 Error::new(format!(
@@ -64,9 +129,50 @@ impl Service {
                     entry.place
                 ))
             })?;
-            self.extensions.push(stop);
+            let (id, identity) = (id.clone(), entry.identity.clone());
+            self.extensions.push(Extension { id, identity, stop });
         }
         Ok(())
+    }
+
+    /// Stops those that do not stay, the last one first.
+    async fn stop_extensions(&mut self, stays: impl Fn(&Extension) -> bool) {
+        let (kept, leaving): (Vec<_>, Vec<_>) =
+            mem::take(&mut self.extensions).into_iter().partition(stays);
+        self.extensions = kept;
+        for extension in leaving.into_iter().rev() {
+            (extension.stop)().await;
+        }
+    }
+
+    /// The series of components that left go with them.
+    fn forget_what_left(&self, config: &Config) {
+        let pipelines = &config.service.pipelines;
+        self.host.metrics.forget(|label, id| {
+            let of = |list: fn(&crate::config::Pipeline) -> &Vec<ComponentId>| {
+                !pipelines.iter().flat_map(list).any(|used| used.as_str() == id)
+            };
+            match label {
+                "receiver" => of(|pipeline| &pipeline.receivers),
+                "processor" => of(|pipeline| &pipeline.processors),
+                "exporter" => of(|pipeline| &pipeline.exporters),
+                _ => false,
+            }
+        });
+    }
+
+    fn tell_what_runs(&self, config: &Config) {
+        let names = |ids: &[ComponentId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let pipelines = config.service.pipelines.iter().map(|pipeline| Running {
+            name: pipeline.id.to_string(),
+            receivers: names(&pipeline.receivers),
+            processors: names(&pipeline.processors),
+            exporters: names(&pipeline.exporters),
+        });
+        self.host.health.runs(pipelines.collect(), names(&config.service.extensions));
+        let mut running =
+            self.host.running.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        running.clone_from(&config.shown);
     }
 
     /// What the components share; commands that run beside the hop ask it for the analysis.
@@ -75,17 +181,31 @@ impl Service {
     }
 
     /// Not ready any more, then receivers, processors and exporters, which drain what they hold within their limits.
-    pub(crate) async fn stop(self) {
-        self.host.health.set_ready(false);
+    pub(crate) async fn stop(mut self) {
+        self.host.health.set(State::Stopping);
         tracing::info!("Starting shutdown...");
-        self.graph.stop().await;
+        mem::take(&mut self.graph).stop().await;
+        self.host.set_tracer(None);
         tracing::info!("Stopping extensions...");
-        for stop in self.extensions.into_iter().rev() {
-            stop().await;
-        }
-        if let Some(stop) = self.metrics {
-            stop().await;
+        self.stop_extensions(|_| false).await;
+        if let Some(last_spans) = self.own.close().await {
+            last_spans().await;
         }
         tracing::info!("Shutdown complete.");
     }
+}
+
+/// Why a reload did not lead to the new configuration.
+pub(crate) enum Reload {
+    /// The one of before runs.
+    Back(Error),
+    /// Nothing runs.
+    Lost(Error),
+}
+
+fn stays(extension: &Extension, config: &Config) -> bool {
+    extension.identity.is_some()
+        && config.service.extensions.contains(&extension.id)
+        && config.extensions.get(&extension.id).map(|entry| &entry.identity)
+            == Some(&extension.identity)
 }

@@ -7,7 +7,9 @@
 
 mod e2e;
 
-use e2e::cases::{accounting, collector, deploy, hostile, lossless, pipelines, twins};
+use e2e::cases::{
+    accounting, collector, deploy, hostile, lossless, pipelines, reload, selfobs, twins,
+};
 
 fn main() -> std::process::ExitCode {
     e2e::runner::run(&[
@@ -29,6 +31,10 @@ fn main() -> std::process::ExitCode {
         ("invalid_utf8_and_deep_nesting_get_an_answer", hostile::strange),
         ("backend_killed_and_back_loses_nothing_acknowledged", accounting::backend_killed),
         ("stopping_sends_what_is_queued", accounting::stopped_with_a_queue),
+        ("reloads_under_load_lose_nothing_acknowledged", reload::under_load),
+        ("a_reload_that_cannot_start_gives_way_to_the_one_of_before", reload::changed_receiver),
+        ("metrics_page_is_the_collectors", selfobs::metrics_as_the_collectors),
+        ("traces_sent_to_itself_do_not_loop", selfobs::traces_to_itself),
         ("loadgen_backend_killed_and_back", accounting::loadgen_killed),
         ("loadgen_queue_overflows_behind_batch", accounting::loadgen_overflow),
         ("loadgen_backend_exhausted_and_back", accounting::loadgen_exhausted),

@@ -140,6 +140,11 @@ impl Analysis {
         Arc::new(Enricher::new(self.clone(), next))
     }
 
+    /// Forgets the pipelines that stories were sent by: they are about to be exchanged.
+    pub fn detach(&self) {
+        self.outlets.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Shows the pods that the engine knows in `directory` from now on.
     pub fn feed(&self, directory: &Arc<Directory>) {
         directory.promise();

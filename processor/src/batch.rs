@@ -36,9 +36,16 @@ pub struct Batch {
     shared: Arc<Shared>,
 }
 
+/// Is told of each batch that leaves, for the Collector's own metrics.
+pub trait Observer: Send + Sync + 'static {
+    /// Its size, and whether it left because it was full and not because its time was up.
+    fn left(&self, items: usize, bytes: usize, full: bool);
+}
+
 struct Shared {
     config: BatchConfig,
     next: Next,
+    observer: Option<Box<dyn Observer>>,
     lanes: [Mutex<Lane>; Signal::ALL.len()],
 }
 
@@ -93,7 +100,16 @@ impl BatchConfig {
 impl Batch {
     /// Batches before `next`. Requests must be consumed within a tokio runtime.
     pub fn new(config: BatchConfig, next: Next) -> Self {
-        Batch { shared: Arc::new(Shared { config, next, lanes: Default::default() }) }
+        Self::with(config, next, None)
+    }
+
+    /// The same, telling of each batch.
+    pub fn observed(config: BatchConfig, next: Next, observer: Box<dyn Observer>) -> Self {
+        Self::with(config, next, Some(observer))
+    }
+
+    fn with(config: BatchConfig, next: Next, observer: Option<Box<dyn Observer>>) -> Self {
+        Batch { shared: Arc::new(Shared { config, next, observer, lanes: Default::default() }) }
     }
 }
 
@@ -129,20 +145,20 @@ impl Shared {
             max => max,
         };
         if lane.items + items > max_items || lane.bytes + bytes.len() > MAX_BYTES {
-            self.leave(signal, lane.take());
+            self.leave(signal, lane.take(), true);
         }
         lane.items += items;
         lane.bytes += bytes.len();
         lane.parts.push(Part { bytes, items, done });
         if lane.items >= config.send_batch_size {
-            self.leave(signal, lane.take());
+            self.leave(signal, lane.take(), true);
         } else if lane.parts.len() == 1 {
             let (shared, generation) = (Arc::clone(self), lane.generation);
             tokio::spawn(async move {
                 sleep((*shared.config.timeout).min(PATIENCE)).await;
                 let mut lane = shared.lane(signal);
                 if lane.generation == generation {
-                    shared.leave(signal, lane.take());
+                    shared.leave(signal, lane.take(), false);
                 }
             });
         }
@@ -151,8 +167,14 @@ impl Shared {
 
     /// Sends a batch on, on a task of its own: it belongs to several senders, and one that goes
     /// away must not take the others' requests with it.
-    fn leave(self: &Arc<Self>, signal: Signal, parts: Vec<Part>) {
+    fn leave(self: &Arc<Self>, signal: Signal, parts: Vec<Part>, full: bool) {
         if !parts.is_empty() {
+            if let Some(observer) = &self.observer {
+                let (items, bytes) = parts.iter().fold((0, 0), |(items, bytes), part| {
+                    (items + part.items, bytes + part.bytes.len())
+                });
+                observer.left(items, bytes, full);
+            }
             let shared = Arc::clone(self);
             tokio::spawn(async move { shared.send(signal, parts).await });
         }

@@ -51,7 +51,7 @@ impl Args {
         // The story is what is to be seen.
         sources.set.extend(["exporters.summary.interval=1h".into(), "service.telemetry.logs.level=warn".into()]);
         let config = Config::new(sources.load_local()?)?;
-        logs::init(&config.service.telemetry.logs);
+        logs::init(&config.service.telemetry.logs).map_err(Error::new)?;
         runtime()?.block_on(async {
             let service = Service::start(config).await?;
             let outcome = tokio::select! {

@@ -49,6 +49,7 @@ commands! {
     Demo => demo,
     Validate => validate,
     Components => components,
+    PrintConfig => print_config,
     Replay => replay,
     Sql => sql,
     Stories => stories,

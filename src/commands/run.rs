@@ -1,4 +1,4 @@
-//! `tapio`: run until told to stop.
+//! `tapio`: run until told to stop; read the configuration again when told so.
 
 use std::process::ExitCode;
 
@@ -6,28 +6,26 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     config::{Config, Sources},
-    error::Result,
-    service::{Service, runtime},
+    error::{Error, Result},
+    service::{Reload, Service, runtime},
     telemetry::logs,
 };
 
 /// Loads, starts, waits for SIGTERM or SIGINT, stops in order.
 pub(crate) fn run(sources: &Sources) -> Result<ExitCode> {
     let config = Config::new(sources.load()?)?;
-    logs::init(&config.service.telemetry.logs);
+    logs::init(&config.service.telemetry.logs).map_err(Error::new)?;
     runtime()?.block_on(async {
         // Before anything starts, so that no signal finds the default action.
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut hangup = signal(SignalKind::hangup())?;
-        let service = Service::start(config).await?;
+        let mut service = Service::start(config).await?;
         let name = loop {
             tokio::select! {
                 _ = terminate.recv() => break "terminated",
                 _ = interrupt.recv() => break "interrupt",
-                _ = hangup.recv() => tracing::warn!(
-                    "Received SIGHUP: the configuration is read at start only. Keep running with the current one; restart to load another."
-                ),
+                _ = hangup.recv() => reload(&mut service, sources).await?,
             }
         };
         tracing::info!(signal = name, "Received signal from OS");
@@ -38,4 +36,39 @@ pub(crate) fn run(sources: &Sources) -> Result<ExitCode> {
             _ = interrupt.recv() => Ok(ExitCode::FAILURE),
         }
     })
+}
+
+/// The new configuration is checked whole before anything is touched; a bad one changes nothing. An
+/// error ends the program: neither the new one nor the old one can run.
+async fn reload(service: &mut Service, sources: &Sources) -> Result<()> {
+    tracing::info!(signal = "hangup", "Received signal from OS");
+    let kept = |error: Error| {
+        tracing::error!(error = %error, "The new configuration cannot be used. The one of before goes on running.");
+    };
+    let config = match load(sources) {
+        Ok(config) => config,
+        Err(error) => {
+            kept(error);
+            return Ok(());
+        }
+    };
+    let lines = config.service.telemetry.logs.clone();
+    match service.reload(config).await {
+        // Lines change their shape only when the rest has: till then they belong to the old one.
+        Ok(()) => {
+            if let Err(error) = logs::init(&lines) {
+                tracing::error!(error, "Log lines stay as they were.");
+            }
+            Ok(())
+        }
+        Err(Reload::Back(error)) => {
+            kept(error);
+            Ok(())
+        }
+        Err(Reload::Lost(error)) => Err(error),
+    }
+}
+
+fn load(sources: &Sources) -> Result<Config> {
+    Ok(Config::new(sources.load()?)?)
 }

@@ -11,7 +11,10 @@ use tapio_processor::{
 };
 use tapio_proto::{Next, Signal};
 
-use super::{Context, Outputs, Stage, Stop, nothing_to_stop, observe::Counted};
+use super::{
+    Context, Outputs, Stage, Stop, nothing_to_stop,
+    observe::{BatchCounts, Counted},
+};
 
 /// The body of a component that has no keys.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -49,7 +52,10 @@ pub(super) async fn start_batch(
         );
     }
     // Nothing to drain: who waits for a batch has not been told that it is taken.
-    Ok(Stage { next: Arc::new(Batch::new(config, next)), stop: nothing_to_stop() })
+    Ok(Stage {
+        next: Arc::new(Batch::observed(config, next, Box::new(BatchCounts::new(&context)))),
+        stop: nothing_to_stop(),
+    })
 }
 
 pub(super) async fn start_memory_limiter(

@@ -21,8 +21,10 @@ use tapio_proto::{Next, Signal};
 
 use crate::{
     config::{ComponentId, Node, Wrong, decode},
-    extensions::{HealthCheck, Sql, health_check, sql},
-    telemetry::{Health, Registry},
+    extensions::{
+        HealthCheck, HealthCheckV2, Sql, Zpages, health_check, health_check_v2, sql, zpages,
+    },
+    telemetry::{Health, Registry, Tracer},
 };
 
 mod kubernetes;
@@ -31,6 +33,8 @@ mod observe;
 mod otlp;
 mod summary;
 mod tapio;
+
+pub(crate) use self::observe::ProcessorCounts;
 
 /// Most components carry every signal.
 const ALL: &[Signal] = &Signal::ALL;
@@ -101,7 +105,11 @@ pub(crate) static CONNECTORS: &[Component<MakeConnector>] =
 pub(crate) static EXTENSIONS: &[Component<MakeExtension>] = &[
     Component::new("health_check", &[], |body| extension(body, HealthCheck::check, health_check))
         .stability("Beta"),
+    Component::new("healthcheckv2", &[], |body| {
+        extension(body, HealthCheckV2::check, health_check_v2)
+    }),
     Component::new("sql", &[], |body| extension(body, Sql::check, sql)),
+    Component::new("zpages", &[], |body| extension(body, Zpages::check, zpages)).stability("Beta"),
 ];
 
 /// A kind of component: how it is named, what it can do, and how its configuration becomes one.
@@ -144,7 +152,16 @@ pub(crate) struct Host {
     pub(crate) directory: Arc<Directory>,
     /// Processors that have said what they cannot do; one in several pipelines says it once.
     warned: Mutex<BTreeSet<ComponentId>>,
-    analyses: Mutex<BTreeMap<ComponentId, Arc<Analysis>>>,
+    analyses: Mutex<BTreeMap<ComponentId, Kept>>,
+    tracer: Mutex<Option<Arc<Tracer>>>,
+    /// The configuration that runs, for those who ask.
+    pub(crate) running: Mutex<String>,
+}
+
+/// An analysis goes on through a reload that does not change its settings.
+struct Kept {
+    settings: String,
+    analysis: Arc<Analysis>,
 }
 
 /// Where a receiver sends each signal; a signal that is absent has no pipeline.
@@ -179,24 +196,27 @@ pub(crate) type MakeExtension = Box<dyn Fn(Context) -> Starting<Stop> + Send + S
 impl Host {
     /// The analysis that the doors show: the one of the `tapio` processor, if there is one.
     pub(crate) fn analysis(&self) -> Option<Arc<Analysis>> {
-        self.lock().values().next().cloned()
+        self.lock().values().next().map(|kept| Arc::clone(&kept.analysis))
     }
 
-    /// The analysis of one `tapio` processor, started when its first pipeline asks for it.
+    /// The analysis of one `tapio` processor, started when its first pipeline asks for it; one with the
+    /// same settings is kept.
     fn analysis_of(
         &self,
         id: &ComponentId,
+        settings: String,
         start: impl FnOnce() -> Result<Arc<Analysis>, String>,
     ) -> Result<Arc<Analysis>, String> {
         let mut analyses = self.lock();
-        if let Some(analysis) = analyses.get(id) {
-            return Ok(Arc::clone(analysis));
+        if let Some(kept) = analyses.get(id).filter(|kept| kept.settings == settings) {
+            return Ok(Arc::clone(&kept.analysis));
         }
+        analyses.remove(id);
         let analysis = start()?;
         if analyses.is_empty() {
             analysis.feed(&self.directory);
         }
-        analyses.insert(id.clone(), Arc::clone(&analysis));
+        analyses.insert(id.clone(), Kept { settings, analysis: Arc::clone(&analysis) });
         Ok(analysis)
     }
 
@@ -205,7 +225,27 @@ impl Host {
         self.warned.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone())
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ComponentId, Arc<Analysis>>> {
+    /// The pipelines are about to be exchanged: stories go out by the next ones, which warn anew.
+    pub(crate) fn detach_analyses(&self) {
+        self.warned.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.lock().values().for_each(|kept| kept.analysis.detach());
+    }
+
+    /// Ends the analyses that no pipeline names any more.
+    pub(crate) fn keep_analyses(&self, used: impl Fn(&ComponentId) -> bool) {
+        self.lock().retain(|id, _| used(id));
+    }
+
+    /// What traces the hop's own requests, if anything does.
+    pub(crate) fn tracer(&self) -> Option<Arc<Tracer>> {
+        self.tracer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_tracer(&self, tracer: Option<Arc<Tracer>>) {
+        *self.tracer.lock().unwrap_or_else(PoisonError::into_inner) = tracer;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ComponentId, Kept>> {
         self.analyses.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

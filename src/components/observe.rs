@@ -6,7 +6,7 @@ use tapio_proto::{Accepted, Consumer, Next, Pending, Request, Signal, Status};
 use tapio_receiver::{Transport, Verdict};
 
 use super::Context;
-use crate::telemetry::{Counter, Registry};
+use crate::telemetry::{Counter, Histogram, Kind, Registry};
 
 /// One counter for each signal.
 type BySignal = [Counter; Signal::ALL.len()];
@@ -19,9 +19,30 @@ pub(super) struct ReceiverCounts {
 
 /// Counts for an exporter: `otelcol_exporter_{sent,send_failed,enqueue_failed}_ITEM{exporter}`.
 pub(super) struct ExporterCounts {
+    exporter: String,
+    metrics: Arc<Registry>,
     sent: BySignal,
-    send_failed: BySignal,
     enqueue_failed: BySignal,
+    batch_size: Histogram,
+}
+
+/// Counts for a processor, as the Collector counts for most of its own:
+/// `otelcol_processor_{incoming,outgoing}_items{otel_signal,processor}`, and for `memory_limiter`
+/// `otelcol_processor_{accepted,refused}_ITEM{processor}`.
+pub(crate) struct ProcessorCounts(Option<(Counter, Counter)>);
+
+/// Counts for the batch processor: `otelcol_processor_batch_*{processor}`.
+pub(super) struct BatchCounts {
+    size: Histogram,
+    bytes: Histogram,
+    full: Counter,
+    timeout: Counter,
+}
+
+/// Counts what passes.
+struct Passing {
+    next: Next,
+    count: Counter,
 }
 
 /// Counts what an exporter without a queue of its own takes and refuses.
@@ -30,13 +51,22 @@ pub(super) struct Counted {
     counts: ExporterCounts,
 }
 
+/// Bounds of the histograms of batch sizes, the Collector's.
+pub(super) const SIZES: &[f64] = &[
+    10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2000.0, 3000.0, 4000.0, 5000.0,
+    6000.0, 7000.0, 8000.0, 9000.0, 10000.0, 20000.0, 30000.0, 50000.0, 100000.0,
+];
+
+/// The same for bytes.
+const BYTES: &[f64] = &[
+    10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2000.0, 3000.0, 4000.0, 5000.0,
+    6000.0, 7000.0, 8000.0, 9000.0, 10000.0, 20000.0, 30000.0, 50000.0, 100000.0, 200000.0,
+    300000.0, 400000.0, 500000.0, 600000.0, 700000.0, 800000.0, 900000.0, 1e6, 2e6, 3e6, 4e6, 5e6,
+    6e6, 7e6, 8e6, 9e6,
+];
+
 /// The counters `prefix_ITEM` of all signals.
-fn by_signal(
-    metrics: &Registry,
-    prefix: &str,
-    help: &'static str,
-    labels: &[(&str, &str)],
-) -> BySignal {
+fn by_signal(metrics: &Registry, prefix: &str, help: &str, labels: &[(&str, &str)]) -> BySignal {
     Signal::ALL
         .map(|signal| metrics.counter(&format!("{prefix}_{}", signal.items_name()), help, labels))
 }
@@ -47,12 +77,10 @@ impl ReceiverCounts {
     pub(super) fn new(context: &Context) -> Self {
         let counters = [Transport::Grpc, Transport::Http].map(|transport| {
             let labels = [("receiver", context.id.as_str()), ("transport", transport.name())];
-            let verdict = |prefix: &str, help| by_signal(&context.host.metrics, prefix, help, &labels);
-            [
-                verdict("otelcol_receiver_accepted", "Items pushed into the pipeline and acknowledged"),
-                verdict("otelcol_receiver_refused", "Items that the pipeline refused"),
-                verdict("otelcol_receiver_failed", "Items, or requests whose items could not be counted, that never reached the pipeline"),
-            ]
+            ["accepted", "refused", "failed"].map(|verdict| {
+                let prefix = format!("otelcol_receiver_{verdict}");
+                by_signal(&context.host.metrics, &prefix, "", &labels)
+            })
         });
         ReceiverCounts { counters }
     }
@@ -74,33 +102,122 @@ impl tapio_receiver::Observer for ReceiverCounts {
     }
 }
 
+// === impl ProcessorCounts ===
+
+impl ProcessorCounts {
+    pub(crate) fn new(kind: &str, context: &Context, signal: Signal) -> Self {
+        // The batch processor has figures of its own, and a Collector knows no `tapio`.
+        if matches!(kind, "batch" | "tapio") || signal == Signal::Profiles {
+            return ProcessorCounts(None);
+        }
+        let (metrics, id) = (&context.host.metrics, context.id.as_str());
+        let labels = [("otel_signal", signal.name()), ("processor", id)];
+        let incoming = metrics.counter("otelcol_processor_incoming_items", "", &labels);
+        let outgoing = metrics.counter("otelcol_processor_outgoing_items", "", &labels);
+        if kind == "memory_limiter" {
+            let item = signal.items_name();
+            let read = |name: &str, read: Box<dyn Fn() -> f64 + Send + Sync>| {
+                let name = format!("otelcol_processor_{name}_{item}");
+                metrics.read(Kind::Counter, &name, "", &[("processor", id)], read);
+            };
+            let (came, went, passed) = (incoming.clone(), outgoing.clone(), outgoing.clone());
+            read("accepted", Box::new(move || passed.get() as f64));
+            // It refuses at once or passes on whole; what came and did not go on was refused.
+            read("refused", Box::new(move || came.get().saturating_sub(went.get()) as f64));
+        }
+        ProcessorCounts(Some((incoming, outgoing)))
+    }
+
+    /// `next`, counting what comes to the processor.
+    pub(crate) fn incoming(&self, next: Next) -> Next {
+        match &self.0 {
+            Some((count, _)) => Arc::new(Passing { next, count: count.clone() }),
+            None => next,
+        }
+    }
+
+    /// `next`, counting what the processor passes on.
+    pub(crate) fn outgoing(&self, next: Next) -> Next {
+        match &self.0 {
+            Some((_, count)) => Arc::new(Passing { next, count: count.clone() }),
+            None => next,
+        }
+    }
+}
+
+impl Consumer for Passing {
+    fn consume(&self, request: Request) -> Pending<'_> {
+        self.count.add(request.items as u64);
+        self.next.consume(request)
+    }
+}
+
+// === impl BatchCounts ===
+
+impl BatchCounts {
+    pub(super) fn new(context: &Context) -> Self {
+        let (metrics, labels) = (&context.host.metrics, [("processor", context.id.as_str())]);
+        let name = |what: &str| format!("otelcol_processor_batch_{what}");
+        // Without `metadata_keys` there is one combination: none.
+        metrics.read(Kind::Gauge, &name("metadata_cardinality"), "", &labels, || 1.0);
+        BatchCounts {
+            size: metrics.histogram(&name("batch_send_size"), &labels, SIZES),
+            bytes: metrics.histogram(&name("batch_send_size_bytes"), &labels, BYTES),
+            full: metrics.counter(&name("batch_size_trigger_send"), "", &labels),
+            timeout: metrics.counter(&name("timeout_trigger_send"), "", &labels),
+        }
+    }
+}
+
+impl tapio_processor::batch::Observer for BatchCounts {
+    fn left(&self, items: usize, bytes: usize, full: bool) {
+        self.size.record(items as u64);
+        self.bytes.record(bytes as u64);
+        if full { &self.full } else { &self.timeout }.add(1);
+    }
+}
+
 // === impl ExporterCounts ===
 
 impl ExporterCounts {
     pub(super) fn new(context: &Context) -> Self {
-        let labels = [("exporter", context.id.as_str())];
-        let count = |prefix: &str, help| by_signal(&context.host.metrics, prefix, help, &labels);
-        ExporterCounts {
-            sent: count("otelcol_exporter_sent", "Items that the destination took"),
-            send_failed: count(
-                "otelcol_exporter_send_failed",
-                "Items that the destination did not take",
-            ),
-            enqueue_failed: count(
-                "otelcol_exporter_enqueue_failed",
-                "Items for which the sending queue had no room",
-            ),
+        let (metrics, labels) = (&context.host.metrics, [("exporter", context.id.as_str())]);
+        let count = |prefix: &str| by_signal(metrics, prefix, "", &labels);
+        let counts = ExporterCounts {
+            exporter: context.id.to_string(),
+            metrics: Arc::clone(metrics),
+            sent: count("otelcol_exporter_sent"),
+            enqueue_failed: count("otelcol_exporter_enqueue_failed"),
+            batch_size: metrics.histogram("otelcol_exporter_queue_batch_send_size", &labels, SIZES),
+        };
+        if !metrics.is_detailed() {
+            // There before the first failure, so that an alert has something to compare with.
+            count("otelcol_exporter_send_failed");
         }
+        counts
+    }
+
+    fn failed(&self, signal: Signal, items: usize, status: &Status) {
+        let name = format!("otelcol_exporter_send_failed_{}", signal.items_name());
+        let (error, exporter) = (format!("{:?}", status.code), self.exporter.as_str());
+        let permanent = if status.is_retryable() { "false" } else { "true" };
+        let detailed =
+            [("error.permanent", permanent), ("error.type", &error), ("exporter", exporter)];
+        let labels: &[_] =
+            if self.metrics.is_detailed() { &detailed } else { &[("exporter", exporter)] };
+        self.metrics.counter(&name, "", labels).add(items as u64);
     }
 }
 
 impl tapio_exporter::Observer for ExporterCounts {
     fn sent(&self, signal: Signal, items: usize) {
         self.sent[signal as usize].add(items as u64);
+        self.batch_size.record(items as u64);
     }
 
-    fn send_failed(&self, signal: Signal, items: usize, _: &Status) {
-        self.send_failed[signal as usize].add(items as u64);
+    fn send_failed(&self, signal: Signal, items: usize, status: &Status) {
+        self.failed(signal, items, status);
+        self.batch_size.record(items as u64);
     }
 
     fn enqueue_failed(&self, signal: Signal, items: usize) {
@@ -121,9 +238,10 @@ impl Consumer for Counted {
         let (signal, items) = (request.signal, request.items as u64);
         Box::pin(async move {
             let outcome: Result<Accepted, Status> = self.next.consume(request).await;
-            let counter =
-                if outcome.is_ok() { &self.counts.sent } else { &self.counts.send_failed };
-            counter[signal as usize].add(items);
+            match &outcome {
+                Ok(_) => self.counts.sent[signal as usize].add(items),
+                Err(status) => self.counts.failed(signal, items as usize, status),
+            }
             outcome
         })
     }

@@ -62,7 +62,7 @@ pub(super) async fn start(
     next: Next,
 ) -> Result<Stage, String> {
     let Context { id, host } = context;
-    let analysis = host.analysis_of(&id, || {
+    let analysis = host.analysis_of(&id, format!("{config:?}"), || {
         let patterns = Arc::new(config.load_patterns()?);
         let analysis = Analysis::start(config.analysis(), patterns, Arc::clone(&host.pressure))
             .map_err(|error| error.to_string())?;

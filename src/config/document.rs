@@ -10,8 +10,10 @@ use super::{
     decode::decode,
     expand::Warnings,
     id::{ComponentId, PipelineId},
+    identity::identity,
     node::{Node, Place, Value},
     problem::Problems,
+    show,
     source::Loaded,
     suggest::did_you_mean,
     telemetry::Telemetry,
@@ -20,7 +22,8 @@ use crate::components::{
     self, Component, Fault, MakeConnector, MakeExporter, MakeExtension, MakeProcessor, MakeReceiver,
 };
 
-/// A checked configuration.
+/// A checked configuration; the default one is of a Tapio that does nothing.
+#[derive(Default)]
 pub(crate) struct Config {
     pub(crate) receivers: Section<MakeReceiver>,
     pub(crate) processors: Section<MakeProcessor>,
@@ -30,6 +33,8 @@ pub(crate) struct Config {
     pub(crate) service: Service,
     /// Worth a line in the log, but no error.
     pub(crate) warnings: Warnings,
+    /// All of it as JSON, without secrets, for those who look from outside.
+    pub(crate) shown: String,
 }
 
 /// The `service` section.
@@ -65,6 +70,8 @@ pub(crate) struct Entry<M: 'static> {
     pub(crate) component: &'static Component<M>,
     pub(crate) make: M,
     pub(crate) place: Place,
+    /// Equal in two configurations when the component is the same; see [`identity`].
+    pub(crate) identity: Option<String>,
 }
 
 const TOP: [&str; 6] =
@@ -99,6 +106,7 @@ impl Config {
             extensions,
             service,
             warnings: Vec::new(),
+            shown: show::json(&root, true),
         };
         if decoded {
             check_references(&config, &root, &mut problems);
@@ -144,7 +152,10 @@ impl Reader<'_> {
             let Some(component) = known.iter().find(|component| component.answers_to(id.kind()))
             else {
                 let names: Vec<_> = known.iter().map(|component| component.name).collect();
-                let hint = did_you_mean(id.kind(), &names);
+                let hint = match did_you_mean(id.kind(), &names) {
+                    hint if hint.is_empty() => elsewhere(name).to_owned(),
+                    hint => hint,
+                };
                 let names = names.join(" ");
                 let text = format!(
                     "'{name}' unknown type: {:?} for id: \"{id}\" (valid values: [{names}]){hint}",
@@ -163,7 +174,8 @@ impl Reader<'_> {
             }
             match (component.decode)(body) {
                 Ok(make) => {
-                    section.insert(id, Entry { component, make, place: key.place.clone() });
+                    let (place, identity) = (key.place.clone(), identity(&id, body));
+                    section.insert(id, Entry { component, make, place, identity });
                 }
                 Err(Fault::Decode(wrong)) => {
                     for (place, text) in wrong {
@@ -194,7 +206,12 @@ impl Reader<'_> {
         service.extensions = self.references("service::extensions", node.get("extensions"));
         if let Some(telemetry) = node.get("telemetry") {
             match decode::<Telemetry>(telemetry) {
-                Ok(decoded) => service.telemetry = decoded,
+                Ok(decoded) => {
+                    if let Err(text) = decoded.check() {
+                        self.problems.add(&telemetry.place, format!("service::telemetry: {text}"));
+                    }
+                    service.telemetry = decoded;
+                }
                 Err(wrong) => wrong.iter().for_each(|(place, text)| {
                     self.problems.add(place, format!("'service.telemetry' {text}"))
                 }),
@@ -334,6 +351,21 @@ fn check_list(
         match place {
             Some(place) => problems.add(place, text),
             None => problems.add_anywhere(text),
+        }
+    }
+}
+
+/// What to do about a component that a Collector has and Tapio has not.
+fn elsewhere(section: &str) -> &'static str {
+    match section {
+        "exporters" => {
+            "; Tapio has no such exporter: keep a Collector behind it for this one, and send there by otlp_grpc"
+        }
+        "extensions" => {
+            "; Tapio has no such extension: leave it out here, or keep the Collector in front for it"
+        }
+        _ => {
+            "; Tapio has no such component: keep the Collector in front for it, and let it send here by otlp_grpc"
         }
     }
 }

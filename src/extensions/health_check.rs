@@ -37,6 +37,16 @@ impl Default for HealthCheck {
 }
 
 impl HealthCheck {
+    /// With the usual place for what is not said.
+    pub(super) fn at(endpoint: Option<String>, path: Option<String>) -> Self {
+        let usual = HealthCheck::default();
+        HealthCheck {
+            endpoint: endpoint.unwrap_or(usual.endpoint),
+            path: path.unwrap_or(usual.path),
+            response_body: None,
+        }
+    }
+
     pub(crate) fn check(&self) -> Result<(), String> {
         if self.endpoint.is_empty() {
             return Err("requires a non-empty \"endpoint\"".into());
@@ -49,11 +59,7 @@ impl HealthCheck {
 
     fn reply(&self, path: &str, health: &Health) -> Reply {
         if !path.starts_with(&self.path) {
-            return Reply {
-                status: StatusCode::NOT_FOUND,
-                content_type: "text/plain; charset=utf-8",
-                body: "404 page not found\n".into(),
-            };
+            return Reply::not_found();
         }
         let since = health.ready_since();
         let status = if since.is_some() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -69,13 +75,13 @@ impl HealthCheck {
             }
             None => "{\"status\":\"Server not available\",\"upSince\":\"0001-01-01T00:00:00Z\",\"uptime\":\"\"}".into(),
         };
-        Reply { status, content_type: "application/json", body }
+        Reply::json(status, body)
     }
 }
 
 pub(crate) async fn start(config: HealthCheck, context: Context) -> Result<Stop, String> {
     let endpoint = config.endpoint.clone();
-    let page: Page = Arc::new(move |path| config.reply(path, &context.host.health));
+    let page: Page = Arc::new(move |uri| config.reply(uri.path(), &context.host.health));
     let (address, stop) = serve(&endpoint, page).await?;
     tracing::info!(endpoint = %address, "Starting health_check extension");
     Ok(stop)

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header::CONTENT_TYPE};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,14 +16,32 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Connections at one time; more wait in the kernel.
 const MAX_CONNECTIONS: usize = 64;
 
-/// A page: takes the path of a request, answers.
-pub(crate) type Page = Arc<dyn Fn(&str) -> Reply + Send + Sync>;
+/// A page: takes path and query of a request, answers.
+pub(crate) type Page = Arc<dyn Fn(&Uri) -> Reply + Send + Sync>;
 
 /// What a page answers.
 pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) content_type: &'static str,
     pub(crate) body: String,
+}
+
+impl Reply {
+    pub(crate) fn html(body: String) -> Self {
+        Reply { status: StatusCode::OK, content_type: "text/html; charset=utf-8", body }
+    }
+
+    pub(crate) fn json(status: StatusCode, body: String) -> Self {
+        Reply { status, content_type: "application/json", body }
+    }
+
+    pub(crate) fn not_found() -> Self {
+        Reply {
+            status: StatusCode::NOT_FOUND,
+            content_type: "text/plain; charset=utf-8",
+            body: "404 page not found\n".into(),
+        }
+    }
 }
 
 /// Serves `page` on `endpoint` (`host:port`; no host means every address) until stopped.
@@ -86,7 +104,7 @@ async fn answer(
     page: Page,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
-    let reply = page(request.uri().path());
+    let reply = page(request.uri());
     let mut response = Response::new(Full::new(Bytes::from(reply.body)));
     *response.status_mut() = reply.status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));

@@ -1,39 +1,77 @@
-//! Counters and gauges, and the Prometheus text that shows them.
-//!
-//! Written by hand because the Collector's names carry no `_total`, which client libraries append.
+//! Counters, gauges and histograms, for those who count and those who show.
 
 use std::{
     collections::BTreeMap,
-    fmt::Write,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
 };
 
+use super::catalogue::{About, about};
+
 /// All metrics of one running Tapio.
 #[derive(Default)]
-pub(crate) struct Registry(Mutex<BTreeMap<String, Family>>);
+pub(crate) struct Registry {
+    families: Mutex<BTreeMap<String, Family>>,
+    detailed: AtomicBool,
+}
 
-/// What a metric means to Prometheus.
+/// What a metric means to its readers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Counter,
     Gauge,
+    Histogram,
 }
 
 /// A number that only grows; clones count together.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counter(Arc<AtomicU64>);
 
-struct Family {
-    kind: Kind,
-    help: &'static str,
-    /// Rendered labels and what reads the value, called at each look at the page.
-    series: BTreeMap<String, Read>,
+/// How often values fell between bounds; clones count together.
+#[derive(Clone, Debug)]
+pub(crate) struct Histogram(Arc<Buckets>);
+
+#[derive(Debug)]
+struct Buckets {
+    bounds: &'static [f64],
+    /// One more than bounds: the last is for what is above all.
+    counts: Vec<AtomicU64>,
+    /// Whole numbers are all that is told.
+    sum: AtomicU64,
 }
 
-type Read = Box<dyn Fn() -> f64 + Send + Sync>;
+struct Family {
+    kind: Kind,
+    about: About,
+    series: BTreeMap<Labels, Value>,
+}
+
+/// Sorted by name.
+pub(super) type Labels = Vec<(String, String)>;
+
+enum Value {
+    Counter(Counter),
+    /// Called at each look.
+    Read(Box<dyn Fn() -> f64 + Send + Sync>),
+    Histogram(Histogram),
+}
+
+/// What a metric is at one moment.
+pub(super) struct Snapshot {
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    pub(super) about: About,
+    pub(super) points: Vec<(Labels, Point)>,
+}
+
+/// One value.
+pub(super) enum Point {
+    Whole(u64),
+    Number(f64),
+    Histogram { bounds: &'static [f64], counts: Vec<u64>, sum: u64 },
+}
 
 // === impl Counter ===
 
@@ -47,77 +85,170 @@ impl Counter {
     }
 }
 
+// === impl Histogram ===
+
+impl Histogram {
+    fn new(bounds: &'static [f64]) -> Self {
+        let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
+        Histogram(Arc::new(Buckets { bounds, counts, sum: AtomicU64::new(0) }))
+    }
+
+    pub(crate) fn record(&self, value: u64) {
+        let bucket = self.0.bounds.partition_point(|bound| *bound < value as f64);
+        self.0.counts[bucket].fetch_add(1, Relaxed);
+        self.0.sum.fetch_add(value, Relaxed);
+    }
+}
+
 // === impl Registry ===
 
 impl Registry {
-    /// A new counter. A series that is there already (same name and labels) is replaced.
-    pub(crate) fn counter(
-        &self,
-        name: &str,
-        help: &'static str,
-        labels: &[(&str, &str)],
-    ) -> Counter {
-        let counter = Counter::default();
-        let read = counter.clone();
-        self.read(Kind::Counter, name, help, labels, move || read.get() as f64);
-        counter
+    /// A counter; the one that is there already if name and labels are the same, so that a component
+    /// that a reload made anew goes on counting.
+    pub(crate) fn counter(&self, name: &str, help: &str, labels: &[(&str, &str)]) -> Counter {
+        let mut families = self.lock();
+        let family = family(&mut families, Kind::Counter, name, help);
+        let value = family
+            .series
+            .entry(sorted(labels))
+            .or_insert_with(|| Value::Counter(Counter::default()));
+        match value {
+            Value::Counter(counter) => counter.clone(),
+            other => {
+                let counter = Counter::default();
+                *other = Value::Counter(counter.clone());
+                counter
+            }
+        }
     }
 
-    /// A metric whose value somebody else keeps; `read` must be quick.
+    /// A histogram; the one that is there already if name and labels are the same.
+    pub(crate) fn histogram(
+        &self,
+        name: &str,
+        labels: &[(&str, &str)],
+        bounds: &'static [f64],
+    ) -> Histogram {
+        let mut families = self.lock();
+        let family = family(&mut families, Kind::Histogram, name, "");
+        let value = family
+            .series
+            .entry(sorted(labels))
+            .or_insert_with(|| Value::Histogram(Histogram::new(bounds)));
+        match value {
+            Value::Histogram(histogram) => histogram.clone(),
+            other => {
+                let histogram = Histogram::new(bounds);
+                *other = Value::Histogram(histogram.clone());
+                histogram
+            }
+        }
+    }
+
+    /// A metric whose value somebody else keeps; `read` must be quick. Takes the place of one with the
+    /// same name and labels.
     pub(crate) fn read(
         &self,
         kind: Kind,
         name: &str,
-        help: &'static str,
+        help: &str,
         labels: &[(&str, &str)],
         read: impl Fn() -> f64 + Send + Sync + 'static,
     ) {
-        let mut families = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let family = families.entry(name.to_owned()).or_insert_with(|| Family {
-            kind,
-            help,
-            series: BTreeMap::new(),
-        });
-        family.series.insert(render(labels), Box::new(read));
+        let mut families = self.lock();
+        let family = family(&mut families, kind, name, help);
+        family.series.insert(sorted(labels), Value::Read(Box::new(read)));
     }
 
-    /// The sum over all series of a metric; `None` when there is none of that name.
-    pub(crate) fn value(&self, name: &str) -> Option<f64> {
-        let families = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        families.get(name).map(|family| family.series.values().map(|read| read()).sum())
+    /// Whether the level is `detailed`, at which some series carry more labels.
+    pub(crate) fn is_detailed(&self) -> bool {
+        self.detailed.load(Relaxed)
     }
 
-    /// The Prometheus text exposition format, version 0.0.4, sorted by name and labels.
-    pub(crate) fn exposition(&self) -> String {
-        let mut out = String::new();
-        let families = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        for (name, family) in families.iter() {
-            let kind = match family.kind {
-                Kind::Counter => "counter",
-                Kind::Gauge => "gauge",
-            };
-            // Writing to a string does not fail.
-            let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {kind}", family.help);
-            for (labels, read) in &family.series {
-                let _ = writeln!(out, "{name}{labels} {}", read());
-            }
+    pub(crate) fn set_detailed(&self, detailed: bool) {
+        self.detailed.store(detailed, Relaxed);
+    }
+
+    /// Forgets the series for whose label (name, value) `gone` holds.
+    pub(crate) fn forget(&self, gone: impl Fn(&str, &str) -> bool) {
+        for family in self.lock().values_mut() {
+            family.series.retain(|labels, _| !labels.iter().any(|(name, value)| gone(name, value)));
         }
-        out
+    }
+
+    /// Takes a metric away.
+    pub(crate) fn remove(&self, name: &str) {
+        self.lock().remove(name);
+    }
+
+    /// The sum over all series of a counter or gauge; `None` when there is none of that name.
+    pub(crate) fn value(&self, name: &str) -> Option<f64> {
+        let families = self.lock();
+        let series = families.get(name)?.series.values();
+        Some(
+            series
+                .map(|value| match value.point() {
+                    Point::Whole(whole) => whole as f64,
+                    Point::Number(number) => number,
+                    Point::Histogram { .. } => 0.0,
+                })
+                .sum(),
+        )
+    }
+
+    /// All there is, sorted by name and labels.
+    pub(super) fn snapshot(&self) -> Vec<Snapshot> {
+        let families = self.lock();
+        let snapshot = |(name, family): (&String, &Family)| Snapshot {
+            name: name.clone(),
+            kind: family.kind,
+            about: family.about.clone(),
+            points: family
+                .series
+                .iter()
+                .map(|(labels, value)| (labels.clone(), value.point()))
+                .collect(),
+        };
+        families.iter().map(snapshot).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Family>> {
+        self.families.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// `{a="x",b="y"}`, sorted; nothing when there are no labels.
-fn render(labels: &[(&str, &str)]) -> String {
-    if labels.is_empty() {
-        return String::new();
+impl Value {
+    fn point(&self) -> Point {
+        match self {
+            Value::Counter(counter) => Point::Whole(counter.get()),
+            Value::Read(read) => Point::Number(read()),
+            Value::Histogram(Histogram(buckets)) => Point::Histogram {
+                bounds: buckets.bounds,
+                counts: buckets.counts.iter().map(|count| count.load(Relaxed)).collect(),
+                sum: buckets.sum.load(Relaxed),
+            },
+        }
     }
-    let mut sorted = labels.to_vec();
-    sorted.sort_unstable();
-    let escape =
-        |value: &str| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    let pairs: Vec<_> =
-        sorted.iter().map(|(name, value)| format!("{name}=\"{}\"", escape(value))).collect();
-    format!("{{{}}}", pairs.join(","))
+}
+
+fn family<'a>(
+    families: &'a mut BTreeMap<String, Family>,
+    kind: Kind,
+    name: &str,
+    help: &str,
+) -> &'a mut Family {
+    families.entry(name.to_owned()).or_insert_with(|| Family {
+        kind,
+        about: about(name, help),
+        series: BTreeMap::new(),
+    })
+}
+
+fn sorted(labels: &[(&str, &str)]) -> Labels {
+    let mut labels: Labels =
+        labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    labels.sort_unstable();
+    labels
 }
 
 #[cfg(test)]
@@ -125,22 +256,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_is_prometheus_text() {
+    fn a_component_made_anew_goes_on_counting_and_one_that_left_is_forgotten() {
         let registry = Registry::default();
-        let spans = registry.counter(
-            "b_spans",
-            "Spans.",
-            &[("transport", "grpc"), ("receiver", "otlp/\"x\"")],
-        );
-        registry.read(Kind::Gauge, "a_level", "Level.", &[], || 1.5);
-        spans.add(3);
-        spans.clone().add(4);
-        assert_eq!(
-            registry.exposition(),
-            "# HELP a_level Level.\n# TYPE a_level gauge\na_level 1.5\n\
-             # HELP b_spans Spans.\n# TYPE b_spans counter\nb_spans{receiver=\"otlp/\\\"x\\\"\",transport=\"grpc\"} 7\n"
-        );
-        assert_eq!(registry.value("b_spans"), Some(7.0));
-        assert_eq!(registry.value("c"), None);
+        registry.counter("c", "", &[("exporter", "a")]).add(3);
+        registry.counter("c", "", &[("exporter", "a")]).add(4);
+        registry.counter("c", "", &[("exporter", "b")]).add(1);
+        assert_eq!(registry.value("c"), Some(8.0));
+        registry.forget(|name, value| name == "exporter" && value == "b");
+        assert_eq!(registry.value("c"), Some(7.0));
+        assert_eq!(registry.value("d"), None);
+    }
+
+    #[test]
+    fn a_value_counts_at_the_first_bound_that_it_does_not_exceed() {
+        let histogram = Histogram::new(&[10.0, 25.0]);
+        [10, 11, 25, 26].into_iter().for_each(|value| histogram.record(value));
+        let counts: Vec<_> = histogram.0.counts.iter().map(|count| count.load(Relaxed)).collect();
+        assert_eq!(counts, [1, 2, 1]);
+        assert_eq!(histogram.0.sum.load(Relaxed), 72);
     }
 }

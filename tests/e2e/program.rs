@@ -114,12 +114,17 @@ impl Program {
         assert!(peak < mib, "{} had {peak} MiB resident, more than {mib}", self.name);
     }
 
+    /// Sends a signal, by its name.
+    pub(crate) fn signal(&mut self, name: &str) {
+        self.assert_alive();
+        let kill = format!("kill -{name} {}", self.child.id());
+        let kill = Command::new("sh").args(["-c", &kill]).status();
+        assert!(kill.is_ok_and(|status| status.success()), "{} cannot be signalled", self.name);
+    }
+
     /// Sends SIGTERM and waits for the end.
     pub(crate) async fn stop(&mut self, limit: Duration) -> ExitStatus {
-        self.assert_alive();
-        let kill =
-            Command::new("sh").args(["-c", &format!("kill -TERM {}", self.child.id())]).status();
-        assert!(kill.is_ok_and(|status| status.success()), "{} cannot be signalled", self.name);
+        self.signal("TERM");
         self.ends(limit).await
     }
 

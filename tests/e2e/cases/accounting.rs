@@ -33,27 +33,27 @@ const LOADED_RSS_BOUND: u64 = 768;
 const SPANS: u64 = 100;
 
 /// Several connections that send numbered spans one request after another and never retry.
-struct Load {
+pub(super) struct Load {
     stop: Arc<AtomicBool>,
-    counts: Arc<Counts>,
+    pub(super) counts: Arc<Counts>,
     tasks: JoinSet<()>,
 }
 
 #[derive(Default)]
-struct Counts {
+pub(super) struct Counts {
     next: AtomicU64,
     acked: Mutex<Vec<u64>>,
-    refused: AtomicU64,
+    pub(super) refused: AtomicU64,
 }
 
 impl Counts {
-    fn acked(&self) -> usize {
+    pub(super) fn acked(&self) -> usize {
         self.acked.lock().expect("nobody panics while holding it").len()
     }
 }
 
 impl Load {
-    fn start(port: u16) -> Self {
+    pub(super) fn start(port: u16) -> Self {
         let (stop, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
         let mut tasks = JoinSet::new();
         for _ in 0..4 {
@@ -82,7 +82,7 @@ impl Load {
     }
 
     /// Waits until `enough` holds.
-    async fn until(&mut self, what: &str, enough: impl Fn(&Counts) -> bool) {
+    pub(super) async fn until(&mut self, what: &str, enough: impl Fn(&Counts) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !enough(&self.counts) {
             assert!(Instant::now() < deadline, "waited 60 s in vain: {what}");
@@ -94,7 +94,7 @@ impl Load {
     }
 
     /// Stops sending; the first numbers of the requests that were acknowledged.
-    async fn stop(mut self) -> Vec<u64> {
+    pub(super) async fn stop(mut self) -> Vec<u64> {
         self.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.tasks.join_next().await {
             ended.expect("a sender failed");
@@ -104,7 +104,7 @@ impl Load {
 }
 
 /// Fails unless every span of these requests is in the inbox.
-fn assert_arrived(acked: &[u64], refused: u64, inbox: &Inbox) {
+pub(super) fn assert_arrived(acked: &[u64], refused: u64, inbox: &Inbox) {
     let mut delivered = HashSet::new();
     let mut arrivals = 0;
     for received in inbox.all() {

@@ -6,4 +6,6 @@ pub(crate) mod deploy;
 pub(crate) mod hostile;
 pub(crate) mod lossless;
 pub(crate) mod pipelines;
+pub(crate) mod reload;
+pub(crate) mod selfobs;
 pub(crate) mod twins;
