@@ -260,7 +260,7 @@ mod tests {
             Arc::clone(&pressure),
             || Some(USED.load(Ordering::Relaxed)),
         );
-        let request = Request { signal: Signal::Logs, bytes: bytes::Bytes::new(), items: 0 };
+        let request = Request::new(Signal::Logs, bytes::Bytes::new(), 0);
         for (mib, short, refused) in [
             (79, false, false),
             (81, true, false),
