@@ -28,7 +28,7 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 impl Service {
-    /// Starts exporters, processors, receivers and extensions, in this order. What had started is stopped
+    /// Starts what pipelines stand on, exporters, processors, receivers and the other extensions, in this order. What had started is stopped
     /// when something later fails.
     pub(crate) async fn start(config: Config) -> Result<Self> {
         tracing::info!(
@@ -42,9 +42,9 @@ impl Service {
         let host = Arc::new(Host::default());
         let metrics =
             metrics_page::start(&config.service.telemetry, &host).await.map_err(Error::new)?;
-        let graph = Graph::start(&config, &host).await.map_err(Error::new)?;
+        let graph = Graph::default();
         let mut service = Service { host, graph, extensions: Vec::new(), metrics };
-        if let Err(error) = service.start_extensions(&config).await {
+        if let Err(error) = service.start_all(&config).await {
             service.stop().await;
             return Err(error);
         }
@@ -53,10 +53,20 @@ impl Service {
         Ok(service)
     }
 
-    async fn start_extensions(&mut self, config: &Config) -> Result<()> {
+    async fn start_all(&mut self, config: &Config) -> Result<()> {
         tracing::info!("Starting extensions...");
+        self.start_extensions(config, true).await?;
+        self.graph = Graph::start(config, &self.host).await.map_err(Error::new)?;
+        self.start_extensions(config, false).await
+    }
+
+    /// Those that pipelines stand on, or the others.
+    async fn start_extensions(&mut self, config: &Config, before_pipelines: bool) -> Result<()> {
         for id in &config.service.extensions {
             let Some(entry) = config.extensions.get(id) else { continue };
+            if entry.component.before_pipelines != before_pipelines {
+                continue;
+            }
             let context = Context { id: id.clone(), host: Arc::clone(&self.host) };
             let stop = (entry.make)(context).await.map_err(|text| {
                 Error::new(format!(

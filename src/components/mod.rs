@@ -21,7 +21,10 @@ use tapio_proto::{Next, Signal};
 
 use crate::{
     config::{ComponentId, Node, Wrong, decode},
-    extensions::{HealthCheck, Sql, health_check, sql},
+    extensions::{
+        Authenticators, BasicAuth, BearerTokenAuth, HeadersSetter, HealthCheck, Sql, basicauth,
+        bearertokenauth, headers_setter, health_check, sql,
+    },
     telemetry::{Health, Registry},
 };
 
@@ -99,6 +102,19 @@ pub(crate) static CONNECTORS: &[Component<MakeConnector>] =
         .stability("Beta")];
 
 pub(crate) static EXTENSIONS: &[Component<MakeExtension>] = &[
+    Component::new("basicauth", &[], |body| extension(body, BasicAuth::check, basicauth))
+        .stability("Beta")
+        .before_pipelines(),
+    Component::new("bearertokenauth", &[], |body| {
+        extension(body, BearerTokenAuth::check, bearertokenauth)
+    })
+    .stability("Beta")
+    .before_pipelines(),
+    Component::new("headers_setter", &[], |body| {
+        extension(body, HeadersSetter::check, headers_setter)
+    })
+    .stability("Beta")
+    .before_pipelines(),
     Component::new("health_check", &[], |body| extension(body, HealthCheck::check, health_check))
         .stability("Beta"),
     Component::new("sql", &[], |body| extension(body, Sql::check, sql)),
@@ -114,6 +130,8 @@ pub(crate) struct Component<M: 'static> {
     /// What it can carry; none for extensions.
     pub(crate) signals: &'static [Signal],
     pub(crate) stability: &'static str,
+    /// An extension that pipelines stand on is started before them.
+    pub(crate) before_pipelines: bool,
     pub(crate) decode: fn(&Node) -> Result<M, Fault>,
 }
 
@@ -144,6 +162,8 @@ pub(crate) struct Host {
     pub(crate) directory: Arc<Directory>,
     /// Processors that have said what they cannot do; one in several pipelines says it once.
     warned: Mutex<BTreeSet<ComponentId>>,
+    /// Who knows senders, and says who we are.
+    pub(crate) authenticators: Authenticators,
     analyses: Mutex<BTreeMap<ComponentId, Arc<Analysis>>>,
 }
 
@@ -218,7 +238,15 @@ impl<M> Component<M> {
         signals: &'static [Signal],
         decode: fn(&Node) -> Result<M, Fault>,
     ) -> Self {
-        Component { name, aliases: &[], module: "tapio", signals, stability: "Development", decode }
+        Component {
+            name,
+            aliases: &[],
+            module: "tapio",
+            signals,
+            stability: "Development",
+            before_pipelines: false,
+            decode,
+        }
     }
 
     const fn aliases(self, aliases: &'static [&'static str]) -> Self {
@@ -231,6 +259,10 @@ impl<M> Component<M> {
 
     const fn stability(self, stability: &'static str) -> Self {
         Component { stability, ..self }
+    }
+
+    const fn before_pipelines(self) -> Self {
+        Component { before_pipelines: true, ..self }
     }
 
     pub(crate) fn answers_to(&self, kind: &str) -> bool {

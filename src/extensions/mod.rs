@@ -1,7 +1,27 @@
 //! What runs beside the pipelines.
 
+mod auth;
+mod basicauth;
+mod bearertokenauth;
+mod headers_setter;
 mod health_check;
 mod sql;
+mod watched;
 
+use self::auth::Authenticates;
+pub(crate) use self::auth::Authenticators;
+pub(crate) use self::basicauth::{BasicAuth, start as basicauth};
+pub(crate) use self::bearertokenauth::{BearerTokenAuth, start as bearertokenauth};
+pub(crate) use self::headers_setter::{HeadersSetter, start as headers_setter};
 pub(crate) use self::health_check::{HealthCheck, start as health_check};
 pub(crate) use self::sql::{Sql, start as sql};
+use crate::components::{Context, Stop};
+
+/// An authenticator that components find by its name until it is stopped.
+fn running(authenticates: Authenticates, context: Context) -> Stop {
+    context.host.authenticators.add(&context.id, authenticates);
+    Box::new(move || {
+        context.host.authenticators.remove(&context.id);
+        Box::pin(async {})
+    })
+}

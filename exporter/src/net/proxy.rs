@@ -57,7 +57,7 @@ impl Proxy {
             // Percent-encoded as grpc-message is.
             let user = grpc::decode_message(user.as_bytes());
             let mut encoded = grpc::encode_bin(user.as_bytes());
-            while encoded.len() % 4 != 0 {
+            while !encoded.len().is_multiple_of(4) {
                 encoded.push('=');
             }
             format!("Basic {encoded}")
