@@ -8,13 +8,13 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
-use ring::{constant_time::verify_slices_are_equal as same, digest};
+use ring::digest;
 use serde::Deserialize;
 use tapio_exporter::{ClientAuth, Opaque};
 use tapio_proto::{Code, Metadata, Status, transport::grpc};
 use tapio_receiver::{Attributes, Authenticator, Verified};
 
-use super::{auth::Authenticates, watched::Watched};
+use super::{auth::Authenticates, same, watched::Watched};
 use crate::components::{Context, Stop};
 
 /// Credentials whose check is remembered: bcrypt takes a tenth of a second, on purpose, and
@@ -122,10 +122,10 @@ fn matches(password: &str, hash: &str) -> bool {
     if let Some(encoded) = hash.strip_prefix("{SHA}") {
         let found = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, password.as_bytes());
         return grpc::decode_bin(encoded.as_bytes())
-            .is_some_and(|expected| same(&expected, found.as_ref()).is_ok());
+            .is_some_and(|expected| same(&expected, found.as_ref()));
     }
     let plain = hash.strip_prefix("{PLAIN}").unwrap_or(hash);
-    same(plain.as_bytes(), password.as_bytes()).is_ok()
+    same(plain.as_bytes(), password.as_bytes())
 }
 
 /// User and password of an `Authorization` header; the errors are the Collector's.

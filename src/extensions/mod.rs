@@ -17,6 +17,12 @@ pub(crate) use self::health_check::{HealthCheck, start as health_check};
 pub(crate) use self::sql::{Sql, start as sql};
 use crate::components::{Context, Stop};
 
+/// Compares secrets in a time that does not tell how much of them is right.
+fn same(left: &[u8], right: &[u8]) -> bool {
+    use subtle::ConstantTimeEq;
+    left.ct_eq(right).into()
+}
+
 /// An authenticator that components find by its name until it is stopped.
 fn running(authenticates: Authenticates, context: Context) -> Stop {
     context.host.authenticators.add(&context.id, authenticates);
