@@ -138,7 +138,7 @@ mod tests {
     }
 
     fn request() -> Request {
-        Request { signal: Signal::Logs, bytes: Bytes::new(), items: 1 }
+        Request::new(Signal::Logs, Bytes::new(), 1)
     }
 
     #[tokio::test(start_paused = true)]

@@ -19,6 +19,9 @@ mod telemetry;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // A connection is a descriptor, and most systems start programs with 1,024 of them and allow
+    // many more; Go's programs take those as well. What cannot be had bounds the connections.
+    let _ = rlimit::increase_nofile_limit(1 << 20);
     let cli = match commands::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return commands::misused(&error),

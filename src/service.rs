@@ -22,6 +22,7 @@ pub(crate) struct Service {
 struct Extension {
     id: ComponentId,
     identity: Option<String>,
+    before_pipelines: bool,
     stop: Stop,
 }
 
@@ -35,8 +36,8 @@ pub(crate) fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 impl Service {
-    /// Starts exporters, processors, receivers and extensions, in this order. What had started is stopped
-    /// when something later fails.
+    /// Starts what pipelines stand on, exporters, processors, receivers and the other extensions, in this
+    /// order. What had started is stopped when something later fails.
     pub(crate) async fn start(config: Config) -> Result<Self> {
         tracing::info!(
             Version = env!("CARGO_PKG_VERSION"),
@@ -93,7 +94,13 @@ impl Service {
             last_spans = mem::take(&mut self.own).close().await;
             self.own = Own::start(telemetry, &self.host).await.map_err(Error::new)?;
         }
+        let stood_on = |e: &Extension| e.before_pipelines && !stays(e, config);
+        if self.extensions.iter().any(stood_on) {
+            // What stands on one that goes holds on to it, though its own settings may be the same.
+            mem::take(&mut self.graph).stop().await;
+        }
         self.stop_extensions(|extension| stays(extension, config)).await;
+        self.start_extensions(config, true).await?;
         let before = self.host.analysis();
         let changed = self.graph.change_to(config, &self.host).await.map_err(Error::new);
         if let Some(stop) = last_spans {
@@ -107,19 +114,21 @@ impl Service {
         let after = self.host.analysis();
         if before.as_ref().map(Arc::as_ptr) != after.as_ref().map(Arc::as_ptr) {
             // The doors of before show tables that nobody fills any more.
-            self.stop_extensions(|_| false).await;
+            self.stop_extensions(|extension| extension.before_pipelines).await;
         }
-        self.start_extensions(config).await?;
+        self.start_extensions(config, false).await?;
         self.forget_what_left(config);
         self.tell_what_runs(config);
         Ok(())
     }
 
-    async fn start_extensions(&mut self, config: &Config) -> Result<()> {
-        tracing::info!("Starting extensions...");
+    /// Those that pipelines stand on, or the others.
+    async fn start_extensions(&mut self, config: &Config, before_pipelines: bool) -> Result<()> {
         for id in &config.service.extensions {
             let Some(entry) = config.extensions.get(id) else { continue };
-            if self.extensions.iter().any(|extension| extension.id == *id) {
+            if entry.component.before_pipelines != before_pipelines
+                || self.extensions.iter().any(|extension| extension.id == *id)
+            {
                 continue;
             }
             let context = Context { id: id.clone(), host: Arc::clone(&self.host) };
@@ -130,7 +139,7 @@ impl Service {
                 ))
             })?;
             let (id, identity) = (id.clone(), entry.identity.clone());
-            self.extensions.push(Extension { id, identity, stop });
+            self.extensions.push(Extension { id, identity, before_pipelines, stop });
         }
         Ok(())
     }

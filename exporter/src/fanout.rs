@@ -86,7 +86,7 @@ mod tests {
 
     async fn run(answers: Vec<Outcome>) -> Outcome {
         let fanout = Fanout::of(answers.into_iter().map(|a| Arc::new(Answer(a)) as Next).collect());
-        fanout.consume(Request { signal: Signal::Logs, bytes: vec![1].into(), items: 1 }).await
+        fanout.consume(Request::new(Signal::Logs, vec![1].into(), 1)).await
     }
 
     #[tokio::test]

@@ -13,6 +13,6 @@ mod send;
 pub use debug::{Debug, DebugConfig, Verbosity};
 pub use fanout::Fanout;
 pub use file::{File, FileConfig};
-pub use net::{ClientTls, ConfigError, Opaque};
+pub use net::{ClientAuth, ClientAuthConfig, ClientTls, ConfigError, Opaque};
 pub use otlp::{JsonOrProto, OtlpGrpcConfig, OtlpHttpConfig, otlp_grpc, otlp_http};
 pub use send::{Exporter, Leftover, Observer, QueueConfig, RetryConfig, SendConfig, Sizer};

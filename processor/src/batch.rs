@@ -136,7 +136,7 @@ impl std::fmt::Debug for Batch {
 
 impl Shared {
     fn add(self: &Arc<Self>, request: Request) -> oneshot::Receiver<Outcome> {
-        let Request { signal, bytes, items } = request;
+        let Request { signal, bytes, items, .. } = request;
         let (done, outcome) = oneshot::channel();
         let config = &self.config;
         let mut lane = self.lane(signal);
@@ -193,12 +193,12 @@ impl Shared {
                 merged.freeze()
             }
         };
-        match self.next.consume(Request { signal, bytes, items }).await {
+        match self.next.consume(Request::new(signal, bytes, items)).await {
             Ok(Accepted { partial: Some(partial) }) => share(parts, partial),
             // One request that the next hop will never take must not condemn its neighbours.
             Err(status) if parts.len() > 1 && !status.is_retryable() => {
                 for Part { bytes, items, done } in parts {
-                    let outcome = self.next.consume(Request { signal, bytes, items }).await;
+                    let outcome = self.next.consume(Request::new(signal, bytes, items)).await;
                     let _ = done.send(outcome);
                 }
             }
@@ -263,7 +263,7 @@ mod tests {
     }
 
     fn request(bytes: &'static [u8], items: usize) -> Request {
-        Request { signal: Signal::Logs, bytes: Bytes::from_static(bytes), items }
+        Request::new(Signal::Logs, Bytes::from_static(bytes), items)
     }
 
     fn taken(_: &Request) -> Outcome {

@@ -173,7 +173,7 @@ impl Recording {
             let request =
                 json::to_proto(signal, &line).map_err(|e| e.to_string()).and_then(|bytes| {
                     check(signal, &bytes)
-                        .map(|items| Request { signal, bytes, items })
+                        .map(|items| Request::new(signal, bytes, items))
                         .map_err(|e| e.to_string())
                 });
             match request {

@@ -1,6 +1,6 @@
 //! What travels through the pipeline: a request as bytes, and what came of it.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 
@@ -15,6 +15,19 @@ pub struct Request {
     pub bytes: Bytes,
     /// Spans, data points or log records in it; samples are not counted (0 for profiles).
     pub items: usize,
+    /// Who sent it, if the receiver was told to keep that (`include_metadata`, `auth`).
+    pub metadata: Option<Arc<Metadata>>,
+}
+
+/// What a receiver knows about the sender of a request. Bounded by what a head may hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metadata {
+    /// The request's headers in their order, names in lower case, repeated names repeated.
+    pub headers: Vec<(String, Bytes)>,
+    /// What the authenticator says about the sender, such as its `username`.
+    pub auth: Vec<(&'static str, String)>,
+    /// The other end of the connection.
+    pub peer: Option<IpAddr>,
 }
 
 /// The next hop took the request.
@@ -31,6 +44,28 @@ pub struct PartialSuccess {
     pub rejected: i64,
     /// The next hop's words.
     pub message: String,
+}
+
+impl Request {
+    /// A request of which only the bytes are known.
+    pub fn new(signal: Signal, bytes: Bytes, items: usize) -> Self {
+        Request { signal, bytes, items, metadata: None }
+    }
+}
+
+impl Metadata {
+    /// The values of a header; its name in any case.
+    pub fn header<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Bytes> {
+        self.headers
+            .iter()
+            .filter(move |(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    /// What the authenticator says, by its name.
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        self.auth.iter().find(|(key, _)| *key == name).map(|(_, value)| value.as_str())
+    }
 }
 
 /// What came of a request: taken, or refused with the status that the sender shall see.

@@ -2,10 +2,13 @@
 //!
 //! Level 1 of the house: knows sockets and the shapes of what arrives, not how it is correlated.
 
+mod auth;
 mod net;
 pub mod otlp;
 
-pub use net::{ServerTls, TlsError};
+pub use auth::{Attributes, Authenticator, Verified};
+pub use net::{ServerTls, TlsError, tls_parameters};
 pub use otlp::{
-    Consumers, Handle, Observer, OtlpConfig, OtlpReceiver, StartError, Transport, Verdict,
+    Auth, Consumers, Handle, Limit, Observer, OtlpConfig, OtlpReceiver, StartError, Transport,
+    Verdict,
 };

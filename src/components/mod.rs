@@ -22,7 +22,9 @@ use tapio_proto::{Next, Signal};
 use crate::{
     config::{ComponentId, Node, Wrong, decode},
     extensions::{
-        HealthCheck, HealthCheckV2, Sql, Zpages, health_check, health_check_v2, sql, zpages,
+        Authenticators, BasicAuth, BearerTokenAuth, HeadersSetter, HealthCheck, HealthCheckV2, Sql,
+        Zpages, basicauth, bearertokenauth, headers_setter, health_check, health_check_v2, sql,
+        zpages,
     },
     telemetry::{Health, Registry, Tracer},
 };
@@ -103,6 +105,19 @@ pub(crate) static CONNECTORS: &[Component<MakeConnector>] =
         .stability("Beta")];
 
 pub(crate) static EXTENSIONS: &[Component<MakeExtension>] = &[
+    Component::new("basicauth", &[], |body| extension(body, BasicAuth::check, basicauth))
+        .stability("Beta")
+        .before_pipelines(),
+    Component::new("bearertokenauth", &[], |body| {
+        extension(body, BearerTokenAuth::check, bearertokenauth)
+    })
+    .stability("Beta")
+    .before_pipelines(),
+    Component::new("headers_setter", &[], |body| {
+        extension(body, HeadersSetter::check, headers_setter)
+    })
+    .stability("Beta")
+    .before_pipelines(),
     Component::new("health_check", &[], |body| extension(body, HealthCheck::check, health_check))
         .stability("Beta"),
     Component::new("healthcheckv2", &[], |body| {
@@ -122,6 +137,8 @@ pub(crate) struct Component<M: 'static> {
     /// What it can carry; none for extensions.
     pub(crate) signals: &'static [Signal],
     pub(crate) stability: &'static str,
+    /// An extension that pipelines stand on is started before them.
+    pub(crate) before_pipelines: bool,
     pub(crate) decode: fn(&Node) -> Result<M, Fault>,
 }
 
@@ -152,6 +169,8 @@ pub(crate) struct Host {
     pub(crate) directory: Arc<Directory>,
     /// Processors that have said what they cannot do; one in several pipelines says it once.
     warned: Mutex<BTreeSet<ComponentId>>,
+    /// Who knows senders, and says who we are.
+    pub(crate) authenticators: Authenticators,
     analyses: Mutex<BTreeMap<ComponentId, Kept>>,
     tracer: Mutex<Option<Arc<Tracer>>>,
     /// The configuration that runs, for those who ask.
@@ -258,7 +277,15 @@ impl<M> Component<M> {
         signals: &'static [Signal],
         decode: fn(&Node) -> Result<M, Fault>,
     ) -> Self {
-        Component { name, aliases: &[], module: "tapio", signals, stability: "Development", decode }
+        Component {
+            name,
+            aliases: &[],
+            module: "tapio",
+            signals,
+            stability: "Development",
+            before_pipelines: false,
+            decode,
+        }
     }
 
     const fn aliases(self, aliases: &'static [&'static str]) -> Self {
@@ -271,6 +298,10 @@ impl<M> Component<M> {
 
     const fn stability(self, stability: &'static str) -> Self {
         Component { stability, ..self }
+    }
+
+    const fn before_pipelines(self) -> Self {
+        Component { before_pipelines: true, ..self }
     }
 
     pub(crate) fn answers_to(&self, kind: &str) -> bool {

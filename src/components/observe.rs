@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tapio_proto::{Accepted, Consumer, Next, Pending, Request, Signal, Status};
-use tapio_receiver::{Transport, Verdict};
+use tapio_receiver::{Limit, Transport, Verdict};
 
 use super::Context;
 use crate::telemetry::{Counter, Histogram, Kind, Registry};
@@ -15,6 +15,8 @@ type BySignal = [Counter; Signal::ALL.len()];
 pub(super) struct ReceiverCounts {
     /// By transport, then by verdict.
     counters: [[BySignal; 3]; 2],
+    /// By transport: `tapio_receiver_limited{receiver,transport,reason}`.
+    limited: [[Counter; Limit::ALL.len()]; 2],
 }
 
 /// Counts for an exporter: `otelcol_exporter_{sent,send_failed,enqueue_failed}_ITEM{exporter}`.
@@ -82,11 +84,33 @@ impl ReceiverCounts {
                 by_signal(&context.host.metrics, &prefix, "", &labels)
             })
         });
-        ReceiverCounts { counters }
+        let limited = [Transport::Grpc, Transport::Http].map(|transport| {
+            Limit::ALL.map(|limit| {
+                let labels = [
+                    ("receiver", context.id.as_str()),
+                    ("transport", transport.name()),
+                    ("reason", limit.name()),
+                ];
+                let help = "Connections and requests that ran into a bound of the receiver";
+                context.host.metrics.counter("tapio_receiver_limited", help, &labels)
+            })
+        });
+        ReceiverCounts { counters, limited }
     }
 }
 
 impl tapio_receiver::Observer for ReceiverCounts {
+    fn limited(&self, transport: Transport, limit: Limit) {
+        let transport = match transport {
+            Transport::Grpc => 0,
+            Transport::Http => 1,
+        };
+        let at = Limit::ALL.iter().position(|known| *known == limit);
+        if let Some(counter) = at.and_then(|at| self.limited[transport].get(at)) {
+            counter.add(1);
+        }
+    }
+
     fn received(&self, signal: Signal, transport: Transport, verdict: Verdict, items: usize) {
         let transport = match transport {
             Transport::Grpc => 0,

@@ -7,7 +7,7 @@ use tapio_exporter::{
     SendConfig, otlp_grpc, otlp_http,
 };
 use tapio_proto::{Signal, Status};
-use tapio_receiver::{Consumers, OtlpConfig, OtlpReceiver};
+use tapio_receiver::{Auth, Consumers, OtlpConfig, OtlpReceiver};
 
 use super::{
     Context, Outputs, Stage, Stop,
@@ -42,8 +42,20 @@ pub(super) async fn start_receiver(
         profiles: outputs.remove(&Signal::Profiles),
     };
     let counts = Arc::new(ReceiverCounts::new(&context));
-    let handle =
-        OtlpReceiver::start(&config, consumers, counts).await.map_err(|error| error.to_string())?;
+    let server = |name: &str| context.host.authenticators.server(name);
+    let auth = Auth {
+        grpc: match config.protocols.grpc.as_ref().and_then(|grpc| grpc.auth.as_ref()) {
+            Some(auth) => Some(server(&auth.authenticator)?),
+            None => None,
+        },
+        http: match config.protocols.http.as_ref().and_then(|http| http.auth.as_ref()) {
+            Some(auth) => Some(server(&auth.authenticator)?),
+            None => None,
+        },
+    };
+    let handle = OtlpReceiver::start_with(&config, consumers, auth, counts)
+        .await
+        .map_err(|error| error.to_string())?;
     let id = context.id;
     if let Some(address) = handle.grpc_address() {
         tracing::info!(receiver = %id, endpoint = %address, "Starting GRPC server");
@@ -64,6 +76,7 @@ pub(super) async fn start_receiver(
 pub(super) fn check_grpc(config: &OtlpGrpcConfig) -> Result<(), String> {
     let mut idle = config.clone();
     idle.sending_queue.enabled = false;
+    idle.auth = None;
     check_exporter(&config.sending_queue, &config.retry_on_failure, |unseen| {
         otlp_grpc("", &idle, unseen)
     })
@@ -72,6 +85,7 @@ pub(super) fn check_grpc(config: &OtlpGrpcConfig) -> Result<(), String> {
 pub(super) fn check_http(config: &OtlpHttpConfig) -> Result<(), String> {
     let mut idle = config.clone();
     idle.sending_queue.enabled = false;
+    idle.auth = None;
     check_exporter(&config.sending_queue, &config.retry_on_failure, |unseen| {
         otlp_http("", &idle, unseen)
     })
@@ -97,12 +111,20 @@ impl Observer for Unseen {
     fn enqueue_failed(&self, _: Signal, _: usize) {}
 }
 
-pub(super) async fn start_grpc(config: OtlpGrpcConfig, context: Context) -> Result<Stage, String> {
+pub(super) async fn start_grpc(
+    mut config: OtlpGrpcConfig,
+    context: Context,
+) -> Result<Stage, String> {
+    context.host.authenticators.resolve(config.auth.as_mut())?;
     let counts = Arc::new(ExporterCounts::new(&context));
     queued(otlp_grpc(context.id.as_str(), &config, counts), &context)
 }
 
-pub(super) async fn start_http(config: OtlpHttpConfig, context: Context) -> Result<Stage, String> {
+pub(super) async fn start_http(
+    mut config: OtlpHttpConfig,
+    context: Context,
+) -> Result<Stage, String> {
+    context.host.authenticators.resolve(config.auth.as_mut())?;
     let counts = Arc::new(ExporterCounts::new(&context));
     queued(otlp_http(context.id.as_str(), &config, counts), &context)
 }

@@ -132,7 +132,7 @@ mod tests {
     async fn counts_are_taken_once() {
         let counts = Counts::default();
         for (signal, items) in [(Signal::Logs, 3), (Signal::Logs, 4), (Signal::Profiles, 0)] {
-            counts.consume(Request { signal, bytes: Bytes::new(), items }).await.unwrap();
+            counts.consume(Request::new(signal, Bytes::new(), items)).await.unwrap();
         }
         assert_eq!(
             counts.take(),

@@ -118,7 +118,7 @@ fn request(metrics: &Registry, level: Level, who: &Resource, started: u64) -> Re
             });
         }
     });
-    Request { signal: Signal::Metrics, bytes: Bytes::from(bytes), items }
+    Request::new(Signal::Metrics, Bytes::from(bytes), items)
 }
 
 /// Field numbers: opentelemetry/proto/metrics/v1/metrics.proto.

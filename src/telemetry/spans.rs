@@ -306,7 +306,7 @@ fn request(resource: &[u8], spans: &[Bytes]) -> Request {
             }
         });
     });
-    Request { signal: Signal::Traces, bytes: bytes.into(), items: spans.len() }
+    Request::new(Signal::Traces, bytes.into(), spans.len())
 }
 
 #[cfg(test)]
@@ -340,7 +340,7 @@ mod tests {
     }
 
     fn of(bytes: impl Into<Bytes>) -> Request {
-        Request { signal: Signal::Traces, bytes: bytes.into(), items: 3 }
+        Request::new(Signal::Traces, bytes.into(), 3)
     }
 
     #[tokio::test]

@@ -13,6 +13,8 @@ pub(crate) struct Endpoint {
     pub(crate) tls: bool,
     /// Path and query; `/` for gRPC.
     pub(crate) path: String,
+    /// As it was written: what servers are told, a port only if there was one.
+    pub(crate) host_header: String,
 }
 
 impl Endpoint {
@@ -74,10 +76,11 @@ impl Endpoint {
         };
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Endpoint { host, port, tls, path })
+        let host_header = authority.rsplit('@').next().unwrap_or(authority).to_owned();
+        Ok(Endpoint { host, port, tls, path, host_header })
     }
 
-    /// `host:port` for messages and for the `:authority` header.
+    /// `host:port` for messages.
     pub(crate) fn authority(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
@@ -111,12 +114,14 @@ mod tests {
         }
         let loki = Endpoint::http("endpoint", "http://loki:3100/otlp/v1/logs?x=1").unwrap();
         assert_eq!((loki.path.as_str(), loki.port), ("/otlp/v1/logs?x=1", 3100));
+        let plain = Endpoint::http("endpoint", "https://otlp.example.com/v1").unwrap();
+        assert_eq!((plain.host_header.as_str(), plain.port), ("otlp.example.com", 443));
     }
 
     #[test]
     fn what_is_no_endpoint_says_so() {
         let empty = Endpoint::grpc("", true).unwrap_err().to_string();
-        assert_eq!(empty, "endpoint: requires a non-empty \"endpoint\"");
+        assert_eq!(empty, "requires a non-empty \"endpoint\"");
         for text in ["tempo:port", "tempo:99999", "ftp://tempo:1", "http://", "a b"] {
             assert!(Endpoint::grpc(text, true).is_err(), "{text}");
         }

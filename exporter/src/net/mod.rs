@@ -1,24 +1,38 @@
 //! Reaching a backend: where it is, by TCP or TLS, with which headers.
 
+mod auth;
 mod connect;
 mod endpoint;
 mod headers;
+mod proxy;
 mod tls;
 
+pub use auth::{ClientAuth, ClientAuthConfig};
 pub(crate) use connect::Connector;
 pub(crate) use endpoint::Endpoint;
 pub use headers::Opaque;
 pub(crate) use headers::{USER_AGENT, header_map};
+pub(crate) use proxy::Proxy;
 pub use tls::ClientTls;
 
 /// A configuration that cannot work; one line, with the key that names the trouble.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key}: {why}")]
+#[error("{}{why}", at(key, why))]
 pub struct ConfigError {
     /// The key, such as `endpoint` or `tls::ca_file`.
     pub key: &'static str,
     /// What is wrong and what was expected.
     pub why: String,
+}
+
+/// The Collector names the place of some troubles and not of others.
+fn at(key: &str, why: &str) -> String {
+    match why {
+        "requires a non-empty \"endpoint\"" | "at least one endpoint must be specified" => {
+            String::new()
+        }
+        _ => format!("{key}: "),
+    }
 }
 
 impl ConfigError {

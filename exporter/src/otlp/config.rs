@@ -6,7 +6,7 @@ use serde::Deserialize;
 use tapio_proto::transport::{Compression, GoDuration};
 
 use crate::{
-    net::{ClientTls, ConfigError, Opaque},
+    net::{ClientAuthConfig, ClientTls, ConfigError, Opaque},
     send::{QueueConfig, RetryConfig, SendConfig},
 };
 
@@ -40,6 +40,10 @@ pub struct OtlpGrpcConfig {
     pub balancer_name: String,
     /// Accepted for the Collector's sake: the retries wait.
     pub wait_for_ready: bool,
+    /// Pings to a silent backend.
+    pub keepalive: Option<Keepalive>,
+    /// Who we say we are.
+    pub auth: Option<ClientAuthConfig>,
 }
 
 /// `exporters: otlp_http:`
@@ -68,8 +72,26 @@ pub struct OtlpHttpConfig {
     pub headers: BTreeMap<String, Opaque>,
     /// For one attempt.
     pub timeout: GoDuration,
-    /// Idle connections that are kept, for each signal.
+    /// Idle connections that are kept, for each signal; 0 is no limit.
     pub max_idle_conns: usize,
+    /// The same; the smaller of the two counts.
+    pub max_idle_conns_per_host: usize,
+    /// Connections at a time, for each signal; 0 is no limit.
+    pub max_conns_per_host: usize,
+    /// A kept connection is closed after this time; 0 is never.
+    pub idle_conn_timeout: GoDuration,
+    /// Each request has a connection of its own.
+    pub disable_keep_alives: bool,
+    /// Accepted for the Collector's sake: what is sent is HTTP/1.1.
+    pub force_attempt_http2: bool,
+    /// Accepted for the Collector's sake: what is sent is HTTP/1.1.
+    pub http2_read_idle_timeout: GoDuration,
+    /// Accepted for the Collector's sake: what is sent is HTTP/1.1.
+    pub http2_ping_timeout: GoDuration,
+    /// A proxy's URL; the environment's proxy when empty.
+    pub proxy_url: String,
+    /// Who we say we are.
+    pub auth: Option<ClientAuthConfig>,
     /// Keeping requests until they are delivered.
     pub sending_queue: QueueConfig,
     /// Trying again.
@@ -78,6 +100,28 @@ pub struct OtlpHttpConfig {
     pub read_buffer_size: u64,
     /// Accepted for the Collector's sake; Tapio's buffers size themselves.
     pub write_buffer_size: u64,
+}
+
+/// `keepalive:` of a client.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Keepalive {
+    /// A backend that is silent this long is pinged; at least 10 s, as in grpc-go.
+    pub time: GoDuration,
+    /// A ping that is not answered this long closes the connection.
+    pub timeout: GoDuration,
+    /// Pings also while no request is under way.
+    pub permit_without_stream: bool,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Keepalive {
+            time: GoDuration::from_secs(10),
+            timeout: GoDuration::from_secs(10),
+            permit_without_stream: false,
+        }
+    }
 }
 
 /// `encoding:`
@@ -115,6 +159,8 @@ impl Default for OtlpGrpcConfig {
             write_buffer_size: 512 << 10,
             balancer_name: "round_robin".to_owned(),
             wait_for_ready: false,
+            keepalive: None,
+            auth: None,
         }
     }
 }
@@ -134,6 +180,15 @@ impl Default for OtlpHttpConfig {
             headers: BTreeMap::new(),
             timeout: GoDuration::from_secs(30),
             max_idle_conns: 100,
+            max_idle_conns_per_host: 0,
+            max_conns_per_host: 0,
+            idle_conn_timeout: GoDuration::from_secs(90),
+            disable_keep_alives: false,
+            force_attempt_http2: true,
+            http2_read_idle_timeout: GoDuration::default(),
+            http2_ping_timeout: GoDuration::default(),
+            proxy_url: String::new(),
+            auth: None,
             sending_queue: QueueConfig::default(),
             retry_on_failure: RetryConfig::default(),
             read_buffer_size: 0,

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     pin::Pin,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicU32, Ordering},
     },
     task::{Context, Poll},
@@ -26,8 +26,8 @@ use tapio_proto::{
 };
 use tokio::time::{Instant, timeout};
 
-use super::OtlpGrpcConfig;
-use crate::net::{ConfigError, Connector, Endpoint, USER_AGENT, header_map};
+use super::{OtlpGrpcConfig, client_auth, config::Keepalive};
+use crate::net::{ClientAuth, ConfigError, Connector, Endpoint, Proxy, USER_AGENT, header_map};
 
 /// Windows for what the backend sends: answers are small.
 const WINDOW: u32 = 1 << 20;
@@ -39,12 +39,17 @@ const LAST_BACKOFF: Duration = Duration::from_secs(5);
 /// A connection on which this many requests in a row got no answer is given up: the peer may be
 /// gone without a word (a node that died), and TCP would notice after a quarter of an hour.
 const SILENT: u32 = 2;
+/// Backends take more frequent pings for an attack.
+const MIN_PING: Duration = Duration::from_secs(10);
 
 /// Sends requests to one backend.
 pub(super) struct GrpcClient {
     connector: Connector,
+    keepalive: Option<Keepalive>,
+    auth: Option<Arc<dyn ClientAuth>>,
     compression: Compression,
-    timeout: Duration,
+    /// For one attempt, if there is a limit.
+    timeout: Option<Duration>,
     headers: HeaderMap,
     uris: [Uri; Signal::ALL.len()],
     channel: tokio::sync::Mutex<Channel>,
@@ -66,7 +71,7 @@ struct Message(Option<Chain<Bytes, Bytes>>);
 impl GrpcClient {
     pub(super) fn new(config: &OtlpGrpcConfig) -> Result<Self, ConfigError> {
         let endpoint = Endpoint::grpc(&config.endpoint, config.tls.insecure)?;
-        let authority = config.authority.clone().unwrap_or_else(|| endpoint.authority());
+        let authority = config.authority.clone().unwrap_or_else(|| endpoint.host_header.clone());
         let uri = |signal: Signal| {
             let url = format!("{}://{authority}{}", endpoint.scheme(), signal.grpc_path());
             url.parse::<Uri>().map_err(|_| {
@@ -75,9 +80,14 @@ impl GrpcClient {
         };
         let [traces, metrics, logs, profiles] = Signal::ALL.map(uri);
         let uris = [traces?, metrics?, logs?, profiles?];
-        if config.compression == Compression::Zlib {
-            return Err(ConfigError::new("compression", "gRPC knows gzip, zstd and none"));
-        }
+        let compression = match config.compression {
+            Compression::Snappy => Compression::SnappyFramed,
+            Compression::None | Compression::Gzip | Compression::Zstd => config.compression,
+            _ => {
+                let why = "gRPC knows gzip, snappy, zstd and none";
+                return Err(ConfigError::new("compression", why));
+            }
+        };
         let agent = config.user_agent.as_deref().unwrap_or(USER_AGENT);
         let mut headers = header_map(&config.headers)?;
         let agent = HeaderValue::try_from(agent)
@@ -85,19 +95,30 @@ impl GrpcClient {
         headers.insert(header::USER_AGENT, agent);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        let accept = HeaderValue::from_static("identity,gzip,zstd");
+        let accept = HeaderValue::from_static("identity,gzip,zstd,snappy");
         headers.insert("grpc-accept-encoding", accept);
-        if config.compression != Compression::None {
-            let name = HeaderValue::from_static(config.compression.name());
+        if compression != Compression::None {
+            let name = HeaderValue::from_static(compression.grpc_name());
             headers.insert("grpc-encoding", name);
         }
-        if let Ok(value) = HeaderValue::try_from(grpc::format_timeout(*config.timeout)) {
+        let timeout = (!config.timeout.is_zero()).then_some(*config.timeout);
+        if let Some(timeout) = timeout
+            && let Ok(value) = HeaderValue::try_from(grpc::format_timeout(timeout))
+        {
             headers.insert("grpc-timeout", value);
         }
+        let auth = client_auth(config.auth.as_ref())?;
+        if auth.as_ref().is_some_and(|auth| auth.needs_tls()) && !endpoint.tls {
+            let why = "grpc: the credentials require transport level security (use grpc.WithTransportCredentials() to set)";
+            return Err(ConfigError::new("auth", why));
+        }
+        let proxy = Proxy::of("", &endpoint, true)?;
         Ok(GrpcClient {
-            connector: Connector::new(endpoint, &config.tls, b"h2")?,
-            compression: config.compression,
-            timeout: *config.timeout,
+            connector: Connector::new(endpoint, &config.tls, b"h2", proxy)?,
+            keepalive: config.keepalive.clone(),
+            auth,
+            compression,
+            timeout,
             headers,
             uris,
             channel: tokio::sync::Mutex::new(Channel::default()),
@@ -119,6 +140,9 @@ impl GrpcClient {
         *message.method_mut() = Method::POST;
         *message.uri_mut() = self.uris[request.signal as usize].clone();
         *message.headers_mut() = self.headers.clone();
+        if let Some(auth) = &self.auth {
+            auth.apply(message.headers_mut(), request.metadata.as_deref())?;
+        }
         // A connection may turn out to be closed; a request that never left is sent on a new one.
         let mut again = true;
         loop {
@@ -170,13 +194,21 @@ impl GrpcClient {
 
     async fn connect(&self) -> std::io::Result<SendRequest<Message>> {
         let stream = self.connector.connect().await?;
-        let (sender, connection) = Builder::new(TokioExecutor::new())
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
             .timer(TokioTimer::new())
             .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(std::io::Error::other)?;
+            .initial_connection_window_size(WINDOW);
+        if let Some(keepalive) = &self.keepalive {
+            builder
+                .keep_alive_interval((*keepalive.time).max(MIN_PING))
+                .keep_alive_while_idle(keepalive.permit_without_stream);
+            if !keepalive.timeout.is_zero() {
+                builder.keep_alive_timeout(*keepalive.timeout);
+            }
+        }
+        let (sender, connection) =
+            builder.handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection to the backend ended");
@@ -189,8 +221,10 @@ impl GrpcClient {
 impl Consumer for GrpcClient {
     fn consume(&self, request: Request) -> Pending<'_> {
         Box::pin(async move {
-            let outcome = timeout(self.timeout, self.export(&request)).await;
-            if let Ok(outcome) = outcome {
+            let Some(limit) = self.timeout else {
+                return self.export(&request).await;
+            };
+            if let Ok(outcome) = timeout(limit, self.export(&request)).await {
                 self.silent.store(0, Ordering::Relaxed);
                 return outcome;
             }
@@ -205,7 +239,7 @@ impl Consumer for GrpcClient {
                 format!(
                     "{} did not answer within {:?}",
                     self.connector.endpoint.authority(),
-                    self.timeout
+                    limit
                 ),
             ))
         })
@@ -242,14 +276,17 @@ async fn answer(response: http::Response<Incoming>) -> Outcome {
     }
     let encoding = parts.headers.get("grpc-encoding").cloned();
     let mut data = BytesMut::new();
+    let mut whole = true;
     let mut trailers = HeaderMap::new();
     while let Some(frame) = body.frame().await {
         match frame.map_err(|error| unavailable(&describe(&error)))?.into_data() {
             Ok(piece) if data.len() + piece.len() > MAX_RESPONSE => {
-                let message = format!("the answer is larger than {MAX_RESPONSE} bytes");
-                return Err(Status::new(Code::ResourceExhausted, message));
+                // What it says is lost, whether it says OK is not.
+                data.clear();
+                whole = false;
             }
-            Ok(piece) => data.extend_from_slice(&piece),
+            Ok(piece) if whole => data.extend_from_slice(&piece),
+            Ok(_) => {}
             Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
         }
     }
@@ -282,7 +319,7 @@ fn accepted(mut body: Bytes, encoding: Option<&HeaderValue>) -> Accepted {
     let (flag, _) = grpc::parse_prefix(prefix);
     body.advance(grpc::PREFIX_LEN);
     let name = encoding.filter(|_| flag == 1).map_or("", |value| value.to_str().unwrap_or("?"));
-    let message = Compression::from_name(name)
+    let message = Compression::from_grpc_name(name)
         .and_then(|compression| compression.decompress(body, MAX_RESPONSE).ok());
     match message.map(|message| decode_response(&message)) {
         Some(Ok(accepted)) => accepted,

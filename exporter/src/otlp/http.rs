@@ -1,8 +1,8 @@
 //! OTLP/HTTP client on HTTP/1.1: a stack of idle connections for each signal.
 
 use std::{
-    sync::Mutex,
-    time::{Duration, SystemTime},
+    sync::{Arc, Mutex},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -17,10 +17,10 @@ use tapio_proto::{
     Accepted, Code, Consumer, Outcome, Pending, Request, Signal, Status, decode_response, json,
     response_from_json, transport::Compression,
 };
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
-use super::{JsonOrProto, OtlpHttpConfig, grpc::describe};
-use crate::net::{ConfigError, Connector, Endpoint, USER_AGENT, header_map};
+use super::{JsonOrProto, OtlpHttpConfig, client_auth, grpc::describe};
+use crate::net::{ClientAuth, ConfigError, Connector, Endpoint, Proxy, USER_AGENT, header_map};
 
 /// Largest body of a refusal that is read, as in the Collector.
 const MAX_ERROR: usize = 64 << 10;
@@ -39,9 +39,18 @@ pub(super) struct HttpClient {
     encoding: JsonOrProto,
     compression: Compression,
     level: Option<i32>,
-    timeout: Duration,
+    /// For one attempt, if there is a limit.
+    timeout: Option<Duration>,
     headers: HeaderMap,
-    max_idle: usize,
+    auth: Option<Arc<dyn ClientAuth>>,
+    keep: Keep,
+}
+
+/// How connections are kept.
+#[derive(Clone, Copy)]
+struct Keep {
+    max: usize,
+    time: Option<Duration>,
 }
 
 struct Target {
@@ -49,7 +58,11 @@ struct Target {
     url: String,
     path: Uri,
     host: HeaderValue,
-    idle: Mutex<Vec<Sender>>,
+    /// For a proxy that forwards requests in the clear.
+    proxy_authorization: Option<HeaderValue>,
+    idle: Mutex<Vec<(Sender, Instant)>>,
+    /// Bounds the connections, if they are.
+    permits: Option<Semaphore>,
 }
 
 impl HttpClient {
@@ -92,9 +105,10 @@ impl HttpClient {
             encoding: config.encoding,
             compression: config.compression,
             level: config.compression_params.level,
-            timeout: *config.timeout,
+            timeout: (!config.timeout.is_zero()).then_some(*config.timeout),
             headers,
-            max_idle: config.max_idle_conns,
+            auth: client_auth(config.auth.as_ref())?,
+            keep: Keep::new(config),
         })
     }
 
@@ -108,17 +122,28 @@ impl HttpClient {
         let body = self.compression.compress(&body, self.level).map_err(|error| {
             Status::new(Code::Internal, format!("compressing the request failed: {error}"))
         })?;
+        let mut headers = self.headers.clone();
+        headers.entry(header::HOST).or_insert_with(|| target.host.clone());
+        if let Some(value) = &target.proxy_authorization {
+            headers.insert(header::PROXY_AUTHORIZATION, value.clone());
+        }
+        if let Some(auth) = &self.auth {
+            auth.apply(&mut headers, request.metadata.as_deref())?;
+        }
+        let _permit = match &target.permits {
+            Some(permits) => permits.acquire().await.ok(),
+            None => None,
+        };
         let message = || {
             let mut message = http::Request::new(Full::new(body.clone()));
             *message.method_mut() = Method::POST;
             *message.uri_mut() = target.path.clone();
-            *message.headers_mut() = self.headers.clone();
-            message.headers_mut().insert(header::HOST, target.host.clone());
+            *message.headers_mut() = headers.clone();
             message
         };
         // A kept connection may have been closed by the backend meanwhile, even while the request
         // is on its way; that is no answer, so the request goes out once more on a new one.
-        if let Some(mut sender) = target.idle().await {
+        if let Some(mut sender) = target.idle(self.keep).await {
             match sender.send_request(message()).await {
                 Ok(response) => return self.answer(target, sender, response).await,
                 Err(error) => tracing::debug!(%error, "a kept connection was closed"),
@@ -141,7 +166,7 @@ impl HttpClient {
         let limit = if parts.status.is_success() { MAX_RESPONSE } else { MAX_ERROR };
         let (body, whole) = read(body, limit).await.map_err(|error| unavailable(target, &error))?;
         if whole {
-            target.keep(sender, self.max_idle);
+            target.keep(sender, self.keep);
         }
         if parts.status.is_success() {
             return Ok(accepted(&parts.headers, &body));
@@ -157,14 +182,31 @@ impl Consumer for HttpClient {
                 let message = format!("no endpoint is configured for {}", request.signal.name());
                 return Err(Status::new(Code::Unimplemented, message));
             };
-            match timeout(self.timeout, self.export(target, &request)).await {
+            let Some(limit) = self.timeout else {
+                return self.export(target, &request).await;
+            };
+            match timeout(limit, self.export(target, &request)).await {
                 Ok(outcome) => outcome,
                 Err(_) => Err(Status::new(
                     Code::DeadlineExceeded,
-                    format!("{} did not answer within {:?}", target.url, self.timeout),
+                    format!("{} did not answer within {limit:?}", target.url),
                 )),
             }
         })
+    }
+}
+
+// === impl Keep ===
+
+impl Keep {
+    fn new(config: &OtlpHttpConfig) -> Self {
+        let unless_zero = |n: usize| if n == 0 { usize::MAX } else { n };
+        let max =
+            unless_zero(config.max_idle_conns).min(unless_zero(config.max_idle_conns_per_host));
+        Keep {
+            max: if config.disable_keep_alives { 0 } else { max },
+            time: (!config.idle_conn_timeout.is_zero()).then_some(*config.idle_conn_timeout),
+        }
     }
 }
 
@@ -174,28 +216,42 @@ impl Target {
     fn new(key: &'static str, url: String, config: &OtlpHttpConfig) -> Result<Self, ConfigError> {
         let endpoint = Endpoint::http(key, &url)?;
         let wrong = |_| ConfigError::new(key, format!("{url:?} is no URL"));
-        let path = endpoint.path.parse().map_err(|_| wrong(()))?;
-        let host = HeaderValue::try_from(endpoint.authority()).map_err(|_| wrong(()))?;
-        let connector = Connector::new(endpoint, &config.tls, b"http/1.1")?;
-        Ok(Target { connector, url, path, host, idle: Mutex::new(Vec::new()) })
+        let host = HeaderValue::try_from(endpoint.host_header.as_str()).map_err(|_| wrong(()))?;
+        let proxy = Proxy::of(&config.proxy_url, &endpoint, false)?;
+        let connector = Connector::new(endpoint, &config.tls, b"http/1.1", proxy)?;
+        let forwarding = connector.forwarding();
+        let path = match forwarding {
+            None => connector.endpoint.path.parse(),
+            Some(_) => url.parse(),
+        };
+        let path = path.map_err(|_| wrong(()))?;
+        let proxy_authorization = forwarding
+            .and_then(|proxy| HeaderValue::try_from(proxy.authorization.as_deref()?).ok());
+        let permits =
+            (config.max_conns_per_host > 0).then(|| Semaphore::new(config.max_conns_per_host));
+        let idle = Mutex::new(Vec::new());
+        Ok(Target { connector, url, path, host, proxy_authorization, idle, permits })
     }
 
     /// A kept connection that is still open, the one used last.
-    async fn idle(&self) -> Option<Sender> {
+    async fn idle(&self, keep: Keep) -> Option<Sender> {
         loop {
-            let mut sender = self.idle.lock().ok()?.pop()?;
-            if sender.ready().await.is_ok() {
+            let (mut sender, since) = self.idle.lock().ok()?.pop()?;
+            if keep.time.is_none_or(|time| since.elapsed() < time) && sender.ready().await.is_ok() {
                 return Some(sender);
             }
         }
     }
 
-    fn keep(&self, sender: Sender, max: usize) {
+    fn keep(&self, sender: Sender, keep: Keep) {
         if let Ok(mut idle) = self.idle.lock()
-            && idle.len() < max
+            && idle.len() < keep.max
             && !sender.is_closed()
         {
-            idle.push(sender);
+            // The oldest is at the bottom, and the ones that nobody needed for so long with it.
+            let old = |since: &Instant| keep.time.is_some_and(|time| since.elapsed() >= time);
+            idle.retain(|(_, since)| !old(since));
+            idle.push((sender, Instant::now()));
         }
     }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub use config::{JsonOrProto, OtlpGrpcConfig, OtlpHttpConfig};
 
 use crate::{
-    net::ConfigError,
+    net::{ClientAuth, ClientAuthConfig, ConfigError},
     send::{Exporter, Observer},
 };
 
@@ -33,4 +33,17 @@ pub fn otlp_http(
     let send = config.send()?;
     let client = Arc::new(http::HttpClient::new(config)?);
     Ok(Exporter::start(name, send, client, observer))
+}
+
+/// The extension that `auth` names.
+fn client_auth(
+    config: Option<&ClientAuthConfig>,
+) -> Result<Option<Arc<dyn ClientAuth>>, ConfigError> {
+    let Some(ClientAuthConfig { authenticator, client }) = config else { return Ok(None) };
+    client.clone().map(Some).ok_or_else(|| {
+        let why = format!(
+            "failed to resolve authenticator {authenticator:?}: authenticator not found; name it in service::extensions"
+        );
+        ConfigError::new("auth", why)
+    })
 }

@@ -268,7 +268,7 @@ mod tests {
 
     fn entry(bytes: usize, items: usize) -> Entry {
         let bytes = Bytes::from(vec![0; bytes]);
-        Entry { request: Request { signal: Signal::Logs, bytes, items }, done: None }
+        Entry { request: Request::new(Signal::Logs, bytes, items), done: None }
     }
 
     fn queue(sizer: Sizer, queue_size: usize) -> Queue {

@@ -179,7 +179,7 @@ mod tests {
         refusals: Vec<Status>,
     ) -> (Outcome, usize, Duration) {
         let script = Script(Mutex::new(refusals));
-        let request = Request { signal: Signal::Traces, bytes: bytes::Bytes::new(), items: 1 };
+        let request = Request::new(Signal::Traces, bytes::Bytes::new(), 1);
         let (_keep, mut closing) = watch::channel(false);
         let started = Instant::now();
         let outcome = config.send("test", &script, request, duty, &mut closing).await;

@@ -12,9 +12,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Frame;
 use serde_json::{Value, json};
-use tapio_exporter::{Exporter, Fanout, otlp_grpc, otlp_http};
+use tapio_exporter::{
+    ClientAuth, ClientAuthConfig, Exporter, Fanout, OtlpGrpcConfig, OtlpHttpConfig, otlp_grpc,
+    otlp_http,
+};
 use tapio_proto::{
-    Accepted, Code, Consumer, Next, PartialSuccess, Signal, encode_response,
+    Accepted, Code, Consumer, Metadata, Next, PartialSuccess, Signal, Status, encode_response,
     transport::{Compression, grpc},
 };
 use tapio_receiver::Handle;
@@ -41,7 +44,11 @@ async fn every_compression_and_encoding_delivers_the_same_bytes() {
         (Door::Http, "compression", "none"),
         (Door::Http, "compression", "gzip"),
         (Door::Http, "compression", "zstd"),
+        (Door::Grpc, "compression", "snappy"),
         (Door::Http, "compression", "deflate"),
+        (Door::Http, "compression", "snappy"),
+        (Door::Http, "compression", "x-snappy-framed"),
+        (Door::Http, "compression", "lz4"),
         (Door::Http, "encoding", "json"),
     ] {
         let mut config = once();
@@ -193,6 +200,140 @@ async fn configured_headers_are_sent() {
 }
 
 #[tokio::test]
+async fn what_is_compressed_says_so() {
+    for (compression, expected) in
+        [("none", None), ("gzip", Some("gzip")), ("snappy", Some("snappy")), ("zstd", Some("zstd"))]
+    {
+        let address = raw_backend(move |parts| {
+            let told = parts.headers.get("grpc-encoding").map(|v| v.to_str().unwrap().to_owned());
+            let code = if told.as_deref() == expected { "0" } else { "16" };
+            http::Response::new(Trailing(None, Some(code)))
+        })
+        .await;
+        let mut config = once();
+        config["compression"] = compression.into();
+        let exporter = exporter_at(Door::Grpc, address, config, Default::default());
+        exporter.consume(span(1)).await.unwrap_or_else(|error| panic!("{compression}: {error}"));
+    }
+}
+
+#[tokio::test]
+async fn a_timeout_of_zero_is_none() {
+    let script = Script::new(|_| Ok(Accepted::default()));
+    *script.delay.lock().unwrap() = Duration::from_millis(50);
+    let backend = receiver(script.clone()).await;
+    for door in [Door::Grpc, Door::Http] {
+        let mut config = once();
+        config["timeout"] = "0s".into();
+        exporter(door, &backend, config).consume(span(1)).await.unwrap();
+    }
+}
+
+/// Sets a header from the sender's.
+struct Tenant {
+    secret: bool,
+}
+
+impl ClientAuth for Tenant {
+    fn apply(&self, headers: &mut HeaderMap, metadata: Option<&Metadata>) -> Result<(), Status> {
+        let tenant = metadata.and_then(|metadata| metadata.header("X-Tenant").next());
+        let Some(tenant) = tenant else {
+            return Err(Status::new(Code::Unauthenticated, "no tenant"));
+        };
+        headers.insert("x-scope-orgid", http::HeaderValue::from_bytes(tenant).unwrap());
+        Ok(())
+    }
+
+    fn needs_tls(&self) -> bool {
+        self.secret
+    }
+}
+
+#[tokio::test]
+async fn an_extension_sets_headers_from_the_senders() {
+    let script = Script::new(|_| Ok(Accepted::default()));
+    let config = json!({"endpoint": "127.0.0.1:0", "include_metadata": true});
+    let backend = receiver_with(script.clone(), config.clone(), config).await;
+    let auth = || {
+        let client: Arc<dyn ClientAuth> = Arc::new(Tenant { secret: false });
+        Some(ClientAuthConfig { authenticator: "tenant".to_owned(), client: Some(client) })
+    };
+    let tally = || Arc::new(Tally::default());
+    for door in [Door::Grpc, Door::Http] {
+        let mut config = once();
+        let exporter: Exporter = match door {
+            Door::Grpc => {
+                config["endpoint"] = format!("http://{}", backend.grpc_address().unwrap()).into();
+                let mut config: OtlpGrpcConfig = serde_json::from_value(config).unwrap();
+                config.auth = auth();
+                otlp_grpc("otlp", &config, tally()).unwrap()
+            }
+            Door::Http => {
+                config["endpoint"] = format!("http://{}", backend.http_address().unwrap()).into();
+                let mut config: OtlpHttpConfig = serde_json::from_value(config).unwrap();
+                config.auth = auth();
+                otlp_http("otlphttp", &config, tally()).unwrap()
+            }
+        };
+        let status = exporter.consume(span(1)).await.unwrap_err();
+        assert_eq!((status.code, status.message.as_str()), (Code::Unauthenticated, "no tenant"));
+        let mut request = span(1);
+        let headers = vec![("x-tenant".to_owned(), "shop".into())];
+        request.metadata = Some(Arc::new(Metadata { headers, ..Metadata::default() }));
+        exporter.consume(request).await.unwrap();
+        let metadata = script.seen().last().unwrap().metadata.clone().unwrap();
+        assert_eq!(metadata.header("x-scope-orgid").next().unwrap(), "shop");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_is_not_sent_by_grpc_in_the_clear() {
+    let mut config = once();
+    config["endpoint"] = "http://127.0.0.1:1".into();
+    let mut config: OtlpGrpcConfig = serde_json::from_value(config).unwrap();
+    let client: Arc<dyn ClientAuth> = Arc::new(Tenant { secret: true });
+    config.auth =
+        Some(ClientAuthConfig { authenticator: "tenant".to_owned(), client: Some(client) });
+    let error = otlp_grpc("otlp", &config, Arc::new(Tally::default())).err().unwrap().to_string();
+    assert!(error.contains("the credentials require transport level security"), "{error}");
+}
+
+#[tokio::test]
+async fn a_proxy_tunnels_what_is_encrypted() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let script = Script::new(|_| Ok(Accepted::default()));
+    let backend = secured(&script, false).await;
+    let port = backend.http_address().unwrap().port();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = listener.local_addr().unwrap();
+    let asked = Arc::new(std::sync::Mutex::new(String::new()));
+    let told = Arc::clone(&asked);
+    tokio::spawn(async move {
+        let (mut near, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(near.read_u8().await.unwrap());
+        }
+        *told.lock().unwrap() = String::from_utf8(head).unwrap();
+        let mut far = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        near.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.unwrap();
+        tokio::io::copy_bidirectional(&mut near, &mut far).await.ok();
+    });
+    let mut config = once();
+    // Where that is, only the proxy knows.
+    config["endpoint"] = "https://backend.test:4318".into();
+    config["proxy_url"] = format!("http://ada:secret@{proxy}").into();
+    config["tls"] = json!({"ca_file": file("ca.pem")});
+    let config = serde_json::from_value(config).unwrap();
+    let exporter = otlp_http("otlphttp", &config, Arc::new(Tally::default())).unwrap();
+    exporter.consume(span(1)).await.unwrap();
+    let asked = asked.lock().unwrap().clone();
+    assert!(asked.starts_with("CONNECT backend.test:4318 HTTP/1.1\r\n"), "{asked}");
+    assert!(asked.contains("Proxy-Authorization: Basic YWRhOnNlY3JldA==\r\n"), "{asked}");
+    assert_eq!(script.seen().len(), 1);
+}
+
+#[tokio::test]
 async fn a_fanout_refuses_when_one_backend_is_gone() {
     let script = Script::new(|_| Ok(Accepted::default()));
     let backend = receiver(script.clone()).await;
@@ -269,6 +410,36 @@ async fn mutual_tls_wants_the_clients_certificate() {
         tls_exporter(door, &backend, tls).consume(span(2)).await.unwrap();
     }
     assert_eq!(script.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn certificates_are_read_again_in_time() {
+    let clients = std::env::temp_dir().join(format!("tapio-clients-{}.pem", std::process::id()));
+    std::fs::copy(file("ca.pem"), &clients).unwrap();
+    let script = Script::new(|_| Ok(Accepted::default()));
+    let config = json!({"endpoint": "127.0.0.1:0", "tls": {
+        "cert_file": file("server.pem"), "key_file": file("server.key"),
+        "client_ca_file": clients, "reload_interval": "50ms", "min_version": "1.3"}});
+    let backend = receiver_with(script.clone(), config.clone(), config).await;
+    let tls = |max: &str| {
+        json!({"ca_file": file("ca.pem"), "server_name_override": "backend.test",
+            "cert_file": file("client.pem"), "key_file": file("client.key"), "max_version": max})
+    };
+    for door in [Door::Grpc, Door::Http] {
+        tls_exporter(door, &backend, tls("")).consume(span(1)).await.unwrap();
+        let status = tls_exporter(door, &backend, tls("1.2")).consume(span(1)).await.unwrap_err();
+        assert_eq!(status.code, Code::Unavailable, "TLS 1.2 where 1.3 is wanted");
+    }
+    // Nonsense changes nothing; another authority does.
+    std::fs::write(&clients, "nonsense").unwrap();
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    tls_exporter(Door::Grpc, &backend, tls("")).consume(span(2)).await.unwrap();
+    std::fs::copy(file("other.pem"), &clients).unwrap();
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    let status = tls_exporter(Door::Grpc, &backend, tls("")).consume(span(3)).await.unwrap_err();
+    assert_eq!(status.code, Code::Unavailable);
+    std::fs::remove_file(&clients).unwrap();
+    assert_eq!(script.seen().len(), 3);
 }
 
 #[tokio::test]

@@ -166,7 +166,7 @@ pub(crate) fn spans(first: u64, count: u64) -> Request {
             }
         });
     });
-    Request { signal: Signal::Traces, bytes: out.into(), items: count as usize }
+    Request::new(Signal::Traces, out.into(), count as usize)
 }
 
 /// Waits, at most 10 s, until something is so.

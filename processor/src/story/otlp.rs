@@ -85,7 +85,7 @@ fn request(signal: Signal, records: &[u8], items: usize) -> Request {
     put_len_field(&mut group, 2, &scopes);
     let mut bytes = Vec::new();
     put_len_field(&mut bytes, 1, &group);
-    Request { signal, bytes: Bytes::from(bytes), items }
+    Request::new(signal, Bytes::from(bytes), items)
 }
 
 fn root_span(story: &Story) -> Vec<u8> {

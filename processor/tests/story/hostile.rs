@@ -17,7 +17,8 @@ fn engine() -> Engine {
 
 fn request(signal: Signal, body: &Value) -> Request {
     let bytes = to_proto(signal, body.to_string().as_bytes()).unwrap();
-    Request { signal, items: check(signal, &bytes).unwrap(), bytes }
+    let items = check(signal, &bytes).unwrap();
+    Request::new(signal, bytes, items)
 }
 
 /// Server spans of one service that end at these times, 1 ms each; `status` 2 is an error.

@@ -175,5 +175,5 @@ fn joined(held: &mut Vec<Request>, signal: Signal) -> Option<Request> {
     *held = rest;
     let bytes: Vec<u8> = of.iter().flat_map(|request| request.bytes.to_vec()).collect();
     let items = of.iter().map(|request| request.items).sum();
-    (!of.is_empty()).then(|| Request { signal, bytes: bytes.into(), items })
+    (!of.is_empty()).then(|| Request::new(signal, bytes.into(), items))
 }

@@ -82,7 +82,8 @@ pub(crate) fn resources(request: &Request) -> Vec<Request> {
     let fields = Fields::new(&request.bytes).map(Result::unwrap);
     let single = fields.map(|field| {
         let bytes = request.bytes.slice(field.start..field.end);
-        Request { signal: request.signal, items: check(request.signal, &bytes).unwrap(), bytes }
+        let items = check(request.signal, &bytes).unwrap();
+        Request::new(request.signal, bytes, items)
     });
     single.collect()
 }

@@ -21,6 +21,13 @@ pub enum Compression {
     /// RFC 1950; also what HTTP calls `deflate`.
     #[serde(alias = "deflate")]
     Zlib,
+    /// A single block; what HTTP calls `snappy`.
+    Snappy,
+    /// Snappy's framing format; what gRPC calls `snappy`.
+    #[serde(rename = "x-snappy-framed")]
+    SnappyFramed,
+    /// LZ4's frame format.
+    Lz4,
 }
 
 /// Why a body could not be decompressed.
@@ -57,17 +64,40 @@ impl Compression {
             "gzip" => Some(Compression::Gzip),
             "zstd" => Some(Compression::Zstd),
             "zlib" | "deflate" => Some(Compression::Zlib),
+            "snappy" => Some(Compression::Snappy),
+            "x-snappy-framed" => Some(Compression::SnappyFramed),
+            "lz4" => Some(Compression::Lz4),
             _ => None,
         }
     }
 
-    /// The name in `content-encoding` and `grpc-encoding`.
+    /// From `grpc-encoding`, of which the Collector knows fewer; its `snappy` is the framed one.
+    pub fn from_grpc_name(name: &str) -> Option<Self> {
+        match Self::from_name(name)? {
+            Compression::Snappy => Some(Compression::SnappyFramed),
+            Compression::Zlib | Compression::SnappyFramed | Compression::Lz4 => None,
+            other => Some(other),
+        }
+    }
+
+    /// The name in `grpc-encoding`.
+    pub fn grpc_name(self) -> &'static str {
+        match self {
+            Compression::SnappyFramed => "snappy",
+            other => other.name(),
+        }
+    }
+
+    /// The name in `content-encoding`.
     pub fn name(self) -> &'static str {
         match self {
             Compression::None => "identity",
             Compression::Gzip => "gzip",
             Compression::Zstd => "zstd",
             Compression::Zlib => "deflate",
+            Compression::Snappy => "snappy",
+            Compression::SnappyFramed => "x-snappy-framed",
+            Compression::Lz4 => "lz4",
         }
     }
 
@@ -88,6 +118,27 @@ impl Compression {
                     zstd::stream::read::Decoder::with_buffer(&body[..]).map_err(corrupt)?;
                 decoder.window_log_max(ZSTD_WINDOW_LOG_MAX).map_err(corrupt)?;
                 self.read(decoder, body.len(), limit)
+            }
+            Compression::Snappy => {
+                // A block says its length at the front: it is looked at before it is believed.
+                let snappy = |error: snap::Error| corrupt(io::Error::from(error));
+                if snap::raw::decompress_len(&body).map_err(snappy)? > limit {
+                    return Err(DecompressError::TooLarge { limit });
+                }
+                Ok(snap::raw::Decoder::new().decompress_vec(&body).map_err(snappy)?.into())
+            }
+            Compression::SnappyFramed => {
+                // To this reader nothing at all is a good stream.
+                if body.is_empty() {
+                    return Err(corrupt(io::ErrorKind::UnexpectedEof.into()));
+                }
+                self.read(snap::read::FrameDecoder::new(&body[..]), body.len(), limit)
+            }
+            Compression::Lz4 => {
+                if body.is_empty() {
+                    return Err(corrupt(io::ErrorKind::UnexpectedEof.into()));
+                }
+                self.read(lz4_flex::frame::FrameDecoder::new(&body[..]), body.len(), limit)
             }
         }
     }
@@ -113,6 +164,17 @@ impl Compression {
                 encoder.finish()?.into()
             }
             Compression::Zstd => zstd::bulk::compress(body, level.unwrap_or(1))?.into(),
+            Compression::Snappy => snap::raw::Encoder::new().compress_vec(body)?.into(),
+            Compression::SnappyFramed => {
+                let mut encoder = snap::write::FrameEncoder::new(room());
+                encoder.write_all(body)?;
+                encoder.into_inner().map_err(|error| error.into_error())?.into()
+            }
+            Compression::Lz4 => {
+                let mut encoder = lz4_flex::frame::FrameEncoder::new(room());
+                encoder.write_all(body)?;
+                encoder.finish()?.into()
+            }
         })
     }
 
@@ -139,8 +201,15 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    const ALL: [Compression; 4] =
-        [Compression::None, Compression::Gzip, Compression::Zstd, Compression::Zlib];
+    const ALL: [Compression; 7] = [
+        Compression::None,
+        Compression::Gzip,
+        Compression::Zstd,
+        Compression::Zlib,
+        Compression::Snappy,
+        Compression::SnappyFramed,
+        Compression::Lz4,
+    ];
 
     #[test]
     fn what_goes_in_comes_out() {
@@ -154,7 +223,9 @@ mod tests {
             );
             assert_eq!(Compression::from_name(compression.name()), Some(compression));
         }
-        assert_eq!(Compression::from_name("snappy"), None);
+        assert_eq!(Compression::from_name("brotli"), None);
+        assert_eq!(Compression::from_grpc_name("snappy"), Some(Compression::SnappyFramed));
+        assert_eq!(Compression::from_grpc_name("lz4"), None);
     }
 
     #[test]

@@ -2,8 +2,10 @@
 
 mod listen;
 mod serve;
+mod stall;
 mod tls;
 
-pub(crate) use listen::{BindError, bind};
-pub(crate) use serve::{Limits, Reply, Server, serve};
-pub use tls::{ServerTls, TlsError};
+pub(crate) use listen::{BindError, Network, bind};
+pub(crate) use serve::{Handler, Limits, Reply, Server, serve};
+pub(crate) use tls::Tls;
+pub use tls::{ServerTls, TlsError, tls_parameters};

@@ -1,11 +1,14 @@
-//! Reading a body whole, within a size and a time, with no copy when it comes in one piece.
+//! Reading a body whole, within a size, a time and the room there is, with no copy when it comes in
+//! one piece.
 
-use std::{pin::pin, time::Duration};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, timeout_at};
+
+use super::intake::{NoRoom, Room};
 
 /// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -16,36 +19,43 @@ pub(super) enum BodyError {
     Broken(#[from] hyper::Error),
     #[error("the request body took longer than {0:?} to arrive")]
     Slow(Duration),
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
 }
 
 /// A body that is being read.
 pub(super) struct Reader {
     body: Incoming,
     limit: usize,
-    time: Duration,
-    deadline: Instant,
+    time: Option<(Duration, Instant)>,
+    room: Room,
 }
 
 impl Reader {
-    /// Will read at most `limit` bytes and wait at most `time` for all of them.
-    pub(super) fn new(body: Incoming, limit: usize, time: Duration) -> Self {
-        Reader { body, limit, time, deadline: Instant::now() + time }
+    /// Will read at most `limit` bytes, account them in `room` as they come, and wait at most
+    /// `time` for all of them.
+    pub(super) fn new(body: Incoming, limit: usize, time: Option<Duration>, room: Room) -> Self {
+        let time = time.and_then(|time| Some((time, Instant::now().checked_add(time)?)));
+        Reader { body, limit, time, room }
     }
 
     /// The next piece of data; `None` at the end. Trailers of requests mean nothing to OTLP.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
-        let mut late = pin!(sleep_until(self.deadline));
         loop {
-            let frame = tokio::select! {
-                biased;
-                frame = self.body.frame() => frame,
-                () = late.as_mut() => return Err(BodyError::Slow(self.time)),
+            let frame = match self.time {
+                None => self.body.frame().await,
+                Some((time, deadline)) => timeout_at(deadline, self.body.frame())
+                    .await
+                    .map_err(|_| BodyError::Slow(time))?,
             };
             match frame {
                 None => return Ok(None),
                 Some(frame) => match frame?.into_data() {
                     Ok(data) if data.is_empty() => {}
-                    Ok(data) => return Ok(Some(data)),
+                    Ok(data) => {
+                        self.room.grow(data.len()).await?;
+                        return Ok(Some(data));
+                    }
                     Err(_) => return Ok(None),
                 },
             }
@@ -54,12 +64,16 @@ impl Reader {
 
     /// Everything that follows `first`, which was read before; `capacity` is the length that the
     /// sender announced, if it did.
-    pub(super) async fn rest(mut self, first: Bytes, capacity: usize) -> Result<Bytes, BodyError> {
+    pub(super) async fn rest(
+        mut self,
+        first: Bytes,
+        capacity: usize,
+    ) -> Result<(Bytes, Room), BodyError> {
         if first.len() > self.limit {
             return Err(BodyError::TooLarge { limit: self.limit });
         }
         let Some(second) = self.next().await? else {
-            return Ok(first);
+            return Ok((first, self.room));
         };
         let mut whole =
             BytesMut::with_capacity(capacity.min(self.limit).max(first.len() + second.len()));
@@ -72,6 +86,6 @@ impl Reader {
             whole.extend_from_slice(&data);
             piece = self.next().await?;
         }
-        Ok(whole.freeze())
+        Ok((whole.freeze(), self.room))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Source: grpc/doc/PROTOCOL-HTTP2.md; texts and codes as grpc-go answers.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -14,30 +14,40 @@ use tapio_proto::{
 use tokio::time::timeout;
 
 use super::{
-    Transport,
+    Limit, Transport,
     body::{BodyError, Reader},
-    intake::{Intake, Room},
+    intake::{Counted, Intake, Room},
+    metadata,
 };
-use crate::net::Reply;
+use crate::{
+    auth::{Attributes, Authenticator},
+    net::{Handler, Reply},
+};
 
 /// For a whole message to arrive.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
-const ACCEPT_ENCODING: HeaderValue = HeaderValue::from_static("identity,gzip,zstd");
-/// Longest `grpc-message` and `grpc-status-details-bin`, in bytes before encoding: headers have to
-/// fit the 8 KiB that peers commonly accept.
-const MAX_MESSAGE: usize = 2048;
-const MAX_DETAILS: usize = 4096;
+const ACCEPT_ENCODING: HeaderValue = HeaderValue::from_static("identity,gzip,zstd,snappy");
+/// Longest `grpc-message` and `grpc-status-details-bin` as they are sent: headers have to fit the
+/// 8 KiB that peers commonly accept.
+const MAX_MESSAGE: usize = 1024;
+const MAX_DETAILS: usize = 5120;
 
 /// The gRPC door.
 pub(super) struct Grpc {
     pub(super) intake: Arc<Intake>,
     /// Largest message, in bytes, compressed or not.
     pub(super) max_message: usize,
+    pub(super) auth: Option<Arc<dyn Authenticator>>,
+    pub(super) include_metadata: bool,
 }
 
-impl Grpc {
-    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Reply> {
+impl Handler for Grpc {
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: Option<IpAddr>,
+    ) -> Response<Reply> {
         if request.method() != Method::POST {
             return plain(StatusCode::METHOD_NOT_ALLOWED);
         }
@@ -45,29 +55,63 @@ impl Grpc {
             return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE);
         }
         let path = request.uri().path();
-        let Some(signal) = Signal::ALL.into_iter().find(|signal| signal.grpc_path() == path) else {
+        let signal = Signal::ALL.into_iter().find(|signal| signal.grpc_path() == path);
+        let Some(signal) = signal.filter(|signal| self.intake.serves(*signal)) else {
             return respond(None, Err(unknown(path)));
         };
-        if !self.intake.serves(signal) {
-            return respond(None, Err(unknown(path)));
-        }
+        let attributes = match self.authenticate(request.headers()).await {
+            Ok(attributes) => attributes,
+            Err(status) => return respond(Some(signal), Err(status)),
+        };
+        let counted = self.intake.counted(signal, Transport::Grpc);
         let outcome = match deadline(request.headers()) {
-            Ok(None) => self.export(signal, request).await,
-            Ok(Some(limit)) => match timeout(limit, self.export(signal, request)).await {
-                Ok(outcome) => outcome,
-                Err(_) => Err(Status::new(Code::DeadlineExceeded, "context deadline exceeded")),
-            },
+            Ok(None) => self.export(counted, request, attributes, peer).await,
+            Ok(Some(limit)) => {
+                match timeout(limit, self.export(counted, request, attributes, peer)).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => Err(Status::new(Code::DeadlineExceeded, "context deadline exceeded")),
+                }
+            }
             Err(status) => Err(status),
         };
         respond(Some(signal), outcome)
     }
 
-    async fn export(&self, signal: Signal, request: Request<Incoming>) -> Outcome {
-        let encoding = request.headers().get("grpc-encoding").cloned();
-        match self.message(request.into_body(), encoding).await {
-            Ok((message, _room)) => self.intake.consume(signal, Transport::Grpc, message).await,
+    fn limited(&self, limit: Limit) {
+        self.intake.limited(Transport::Grpc, limit);
+    }
+}
+
+impl Grpc {
+    async fn authenticate(&self, headers: &HeaderMap) -> Result<Attributes, Status> {
+        let Some(auth) = &self.auth else { return Ok(Attributes::new()) };
+        auth.authenticate(headers).await.map_err(|text| {
+            self.limited(Limit::Auth);
+            Status::new(Code::Unauthenticated, text)
+        })
+    }
+
+    async fn export(
+        &self,
+        mut counted: Counted<'_>,
+        request: Request<Incoming>,
+        attributes: Attributes,
+        peer: Option<IpAddr>,
+    ) -> Outcome {
+        let (parts, body) = request.into_parts();
+        let metadata = metadata(self.include_metadata, &parts.headers, attributes, peer);
+        match self.message(body, parts.headers.get("grpc-encoding")).await {
+            Ok((message, _room)) => counted.consume(message, metadata).await,
             Err(status) => {
-                self.intake.malformed(signal, Transport::Grpc);
+                match status.code {
+                    Code::Unavailable => {
+                        counted.refused();
+                        self.limited(Limit::Room);
+                    }
+                    Code::ResourceExhausted => self.limited(Limit::Size),
+                    Code::DeadlineExceeded => self.limited(Limit::Body),
+                    _ => {}
+                }
                 Err(status)
             }
         }
@@ -77,27 +121,25 @@ impl Grpc {
     async fn message(
         &self,
         body: Incoming,
-        encoding: Option<HeaderValue>,
+        encoding: Option<&HeaderValue>,
     ) -> Result<(Bytes, Room), Status> {
-        let mut reader = Reader::new(body, grpc::PREFIX_LEN + self.max_message, BODY_LIMIT);
+        let limit = grpc::PREFIX_LEN + self.max_message;
+        let mut reader = Reader::new(body, limit, Some(BODY_LIMIT), self.intake.room());
         let first = first_bytes(&mut reader).await?;
         let (flag, len) = match first.first_chunk() {
             Some(prefix) => grpc::parse_prefix(*prefix),
             None if first.is_empty() => return Err(invalid("the request carries no message")),
             None => return Err(invalid("unexpected EOF in the message prefix")),
         };
-        let compression = compression(flag, encoding.as_ref())?;
+        let compression = compression(flag, encoding)?;
         if len > self.max_message {
             return Err(self.too_large(len));
         }
-        let unpacked = if compression == Compression::None { 0 } else { self.max_message };
-        let mut room = self.intake.room(len + unpacked).await?;
-        let mut whole = reader.rest(first, grpc::PREFIX_LEN + len).await.map_err(|error| {
-            match error {
-                // The sender announced less than it sent.
-                BodyError::TooLarge { .. } => invalid("more than one message in a unary request"),
-                error => broken(error),
-            }
+        let read = reader.rest(first, grpc::PREFIX_LEN + len).await;
+        let (mut whole, mut room) = read.map_err(|error| match error {
+            // The sender announced less than it sent.
+            BodyError::TooLarge { .. } => invalid("more than one message in a unary request"),
+            error => broken(error),
         })?;
         whole.advance(grpc::PREFIX_LEN);
         if whole.len() < len {
@@ -106,6 +148,12 @@ impl Grpc {
         if whole.len() > len {
             return Err(invalid("more than one message in a unary request"));
         }
+        if compression == Compression::None {
+            return Ok((whole, room));
+        }
+        // What it grows to is only known afterwards: the most that it may be is held meanwhile,
+        // which is no longer than the decompression runs.
+        room.grow(self.max_message).await?;
         let message =
             compression.decompress(whole, self.max_message).map_err(|error| match error {
                 DecompressError::TooLarge { limit } => Status::new(
@@ -145,7 +193,7 @@ async fn first_bytes(reader: &mut Reader) -> Result<Bytes, Status> {
 
 fn compression(flag: u8, encoding: Option<&HeaderValue>) -> Result<Compression, Status> {
     let name = encoding.map_or("", |value| value.to_str().unwrap_or("?"));
-    match (flag, Compression::from_name(name)) {
+    match (flag, Compression::from_grpc_name(name)) {
         (0, _) => Ok(Compression::None),
         (1, Some(Compression::None)) => Err(Status::new(
             Code::Internal,
@@ -176,7 +224,8 @@ fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
 fn is_grpc(headers: &HeaderMap) -> bool {
     let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let rest = value.and_then(|value| value.strip_prefix("application/grpc"));
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']))
+    let rest = rest.map(|rest| rest.strip_prefix("+proto").unwrap_or(rest));
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(';'))
 }
 
 fn unknown(path: &str) -> Status {
@@ -191,6 +240,7 @@ fn invalid(message: impl Into<String>) -> Status {
 fn broken(error: BodyError) -> Status {
     match error {
         BodyError::Slow(_) => Status::new(Code::DeadlineExceeded, error.to_string()),
+        BodyError::NoRoom(error) => error.into(),
         error => invalid(error.to_string()),
     }
 }
@@ -231,24 +281,74 @@ fn respond(signal: Option<Signal>, outcome: Result<Accepted, Status>) -> Respons
 
 fn status_headers(status: &Status, headers: &mut HeaderMap) {
     headers.insert("grpc-status", HeaderValue::from(status.code as i32));
-    let message = truncated(&status.message, MAX_MESSAGE);
+    let message = fitting(&status.message);
     if let Ok(value) = HeaderValue::try_from(grpc::encode_message(message)) {
         headers.insert("grpc-message", value);
     }
     if status.retry_after.is_none() && status.raw.is_empty() {
         return;
     }
-    let mut details = status.encode();
+    let mut details = grpc::encode_bin(&status.encode());
     if details.len() > MAX_DETAILS {
         // Details that do not fit are left out but for the wait, which the sender acts upon.
         let short = Status { raw: Bytes::new(), message: message.to_owned(), ..status.clone() };
-        details = short.encode();
+        details = grpc::encode_bin(&short.encode());
     }
-    if let Ok(value) = HeaderValue::try_from(grpc::encode_bin(&details)) {
+    if let Ok(value) = HeaderValue::try_from(details) {
         headers.insert("grpc-status-details-bin", value);
     }
 }
 
-fn truncated(text: &str, max: usize) -> &str {
-    &text[..text.floor_char_boundary(max)]
+/// As much of a text as fits `grpc-message`, in which most of what is not ASCII takes three times
+/// its bytes.
+fn fitting(text: &str) -> &str {
+    let mut room = MAX_MESSAGE;
+    for (at, c) in text.char_indices() {
+        let cost = match c {
+            ' '..='~' if c != '%' => 1,
+            _ => 3 * c.len_utf8(),
+        };
+        if cost > room {
+            return &text[..at];
+        }
+        room -= cost;
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_in_any_script_fits_the_headers() {
+        for text in ["日本語の長い説明。".repeat(200), "100 % ".repeat(1000), "x".repeat(9000)]
+        {
+            let mut status = Status::new(Code::Unavailable, text.clone());
+            status.retry_after = Some(Duration::from_secs(3));
+            let mut headers = HeaderMap::new();
+            status_headers(&status, &mut headers);
+            let size: usize = headers.iter().map(|(k, v)| k.as_str().len() + v.len() + 32).sum();
+            assert!(size < 7 << 10, "{size}");
+            let told = grpc::decode_message(headers["grpc-message"].as_bytes());
+            assert!(text.starts_with(&told) && told.len() > 300, "{told}");
+            let details = grpc::decode_bin(headers["grpc-status-details-bin"].as_bytes()).unwrap();
+            assert_eq!(Status::decode(&details).unwrap().retry_after, status.retry_after);
+        }
+    }
+
+    #[test]
+    fn only_protobuf_is_grpc() {
+        for (value, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;charset=utf-8", true),
+            ("application/grpc+json", false),
+            ("application/grpcweb", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(value));
+            assert_eq!(is_grpc(&headers), expected, "{value}");
+        }
+    }
 }

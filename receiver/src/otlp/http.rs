@@ -2,23 +2,31 @@
 //! a body over the limit is 413, as the OTLP specification has it, where the Collector says 400.
 //! Clients treat the two alike.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header,
+    request::Parts,
+};
 use http_body::Body;
 use hyper::body::Incoming;
 use tapio_proto::{
     Accepted, Code, Signal, Status, encode_response, json, response_to_json,
-    transport::{Compression, DecompressError},
+    transport::{Compression, DecompressError, grpc},
 };
 
 use super::{
-    Cors, HttpConfig, Transport,
+    Cors, HttpConfig, Limit, Transport,
     body::{BodyError, Reader},
-    intake::{Intake, Room},
+    config::unless_zero,
+    intake::{Intake, NoRoom, Room},
+    metadata,
 };
-use crate::net::Reply;
+use crate::{
+    auth::{Attributes, Authenticator},
+    net::{Handler, Reply},
+};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
 
@@ -27,8 +35,15 @@ pub(super) struct Http {
     intake: Arc<Intake>,
     paths: [(String, Signal); 4],
     max_body: usize,
-    read_timeout: Duration,
-    cors: Cors,
+    read_timeout: Option<Duration>,
+    cors: Option<Cors>,
+    auth: Option<Arc<dyn Authenticator>>,
+    /// Parameters of the URL that stand for headers.
+    request_params: Vec<HeaderName>,
+    include_metadata: bool,
+    response_headers: HeaderMap,
+    /// Values of `content-encoding` that are taken; all when absent.
+    compressions: Option<Vec<String>>,
 }
 
 /// The encodings of a request's and its response's body.
@@ -42,38 +57,123 @@ enum Encoding {
 struct Refusal {
     status: Status,
     http: Option<StatusCode>,
+    limit: Option<Limit>,
 }
 
 impl Http {
-    pub(super) fn new(config: &HttpConfig, intake: Arc<Intake>) -> Self {
-        Http {
+    pub(super) fn new(
+        config: &HttpConfig,
+        auth: Option<Arc<dyn Authenticator>>,
+        intake: Arc<Intake>,
+    ) -> Result<Self, (&'static str, String)> {
+        let path = |path: &String, signal: Signal| match path.strip_prefix('/') {
+            Some(_) => (path.clone(), signal),
+            None => (format!("/{path}"), signal),
+        };
+        let mut response_headers = HeaderMap::new();
+        for (name, value) in &config.response_headers {
+            let fail = |what| ("response_headers", format!("{name:?} is no {what}"));
+            let key = HeaderName::try_from(name.as_str()).map_err(|_| fail("header name"))?;
+            let value = HeaderValue::try_from(value.as_str())
+                .map_err(|_| fail("header with such a value"))?;
+            response_headers.insert(key, value);
+        }
+        let params = config.auth.iter().flat_map(|auth| &auth.request_params);
+        let request_params = params
+            .map(|name| {
+                HeaderName::try_from(name.as_str())
+                    .map_err(|_| ("auth", format!("request_params: {name:?} is no header name")))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Http {
             intake,
             paths: [
-                (config.traces_url_path.clone(), Signal::Traces),
-                (config.metrics_url_path.clone(), Signal::Metrics),
-                (config.logs_url_path.clone(), Signal::Logs),
-                (config.profiles_url_path.clone(), Signal::Profiles),
+                path(&config.traces_url_path, Signal::Traces),
+                path(&config.metrics_url_path, Signal::Metrics),
+                path(&config.logs_url_path, Signal::Logs),
+                path(&config.profiles_url_path, Signal::Profiles),
             ],
-            max_body: usize::try_from(config.max_request_body_size).unwrap_or(usize::MAX),
-            read_timeout: *config.read_timeout,
+            max_body: config.max_body(),
+            read_timeout: unless_zero(config.read_timeout),
             cors: config.cors.clone(),
-        }
+            auth,
+            request_params,
+            include_metadata: config.include_metadata,
+            response_headers,
+            compressions: config.compression_algorithms.clone(),
+        })
     }
+}
 
-    pub(super) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<Reply> {
-        let origin = self.allowed_origin(request.headers());
-        let mut response = match &origin {
-            Some(_) if is_preflight(&request) => self.preflight(request.headers()),
-            _ => self.post(request).await,
+impl Handler for Http {
+    async fn answer(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        peer: Option<IpAddr>,
+    ) -> Response<Reply> {
+        let allowed = self
+            .cors
+            .as_ref()
+            .and_then(|cors| Some((cors, cors.allowed_origin(request.headers())?)));
+        let mut response = match &allowed {
+            Some((cors, _)) if is_preflight(&request) => cors.preflight(request.headers()),
+            _ => match self.authenticate(&request).await {
+                Ok(attributes) => self.post(request, attributes, peer).await,
+                Err(response) => response,
+            },
         };
-        if let Some(origin) = origin {
-            response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-            response.headers_mut().append(header::VARY, HeaderValue::from_static("Origin"));
+        let headers = response.headers_mut();
+        if let Some((cors, origin)) = allowed {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            let yes = HeaderValue::from_static("true");
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
+            headers.append(header::VARY, HeaderValue::from_static("Origin"));
+            if let Ok(exposed) = HeaderValue::try_from(cors.exposed_headers.join(", "))
+                && !exposed.is_empty()
+            {
+                headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
+            }
+        }
+        for (name, value) in &self.response_headers {
+            headers.entry(name).or_insert_with(|| value.clone());
         }
         response
     }
 
-    async fn post(&self, request: Request<Incoming>) -> Response<Reply> {
+    fn limited(&self, limit: Limit) {
+        self.intake.limited(Transport::Http, limit);
+    }
+}
+
+impl Http {
+    async fn authenticate(
+        &self,
+        request: &Request<Incoming>,
+    ) -> Result<Attributes, Response<Reply>> {
+        let Some(auth) = &self.auth else { return Ok(Attributes::new()) };
+        let mut headers = Cow::Borrowed(request.headers());
+        for name in &self.request_params {
+            if let Some(value) = parameter(request.uri().query().unwrap_or_default(), name) {
+                headers.to_mut().append(name, value);
+            }
+        }
+        auth.authenticate(&headers).await.map_err(|message| {
+            self.limited(Limit::Auth);
+            match Encoding::of(request.headers()) {
+                Some(encoding) => {
+                    encoding.refuse(&Status::new(Code::Unauthenticated, message).into())
+                }
+                None => text(StatusCode::UNAUTHORIZED, message),
+            }
+        })
+    }
+
+    async fn post(
+        &self,
+        request: Request<Incoming>,
+        attributes: Attributes,
+        peer: Option<IpAddr>,
+    ) -> Response<Reply> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
         let signal =
@@ -90,15 +190,24 @@ impl Http {
                 "415 unsupported media type, supported: [application/json, application/x-protobuf]";
             return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, body);
         };
+        let mut counted = self.intake.counted(signal, Transport::Http);
         match self.request(signal, encoding, &parts, body).await {
             Err(refusal) => {
-                self.intake.malformed(signal, Transport::Http);
+                if let Some(limit) = refusal.limit {
+                    self.limited(limit);
+                }
+                if matches!(refusal.limit, Some(Limit::Room)) {
+                    counted.refused();
+                }
                 encoding.refuse(&refusal)
             }
-            Ok((bytes, _room)) => match self.intake.consume(signal, Transport::Http, bytes).await {
-                Ok(accepted) => encoding.accept(signal, &accepted),
-                Err(status) => encoding.refuse(&status.into()),
-            },
+            Ok((bytes, _room)) => {
+                let metadata = metadata(self.include_metadata, &parts.headers, attributes, peer);
+                match counted.consume(bytes, metadata).await {
+                    Ok(accepted) => encoding.accept(signal, &accepted),
+                    Err(status) => encoding.refuse(&status.into()),
+                }
+            }
         }
     }
 
@@ -110,44 +219,65 @@ impl Http {
         parts: &Parts,
         body: Incoming,
     ) -> Result<(Bytes, Room), Refusal> {
-        let compression = compression(&parts.headers)?;
+        let compression = self.compression(&parts.headers)?;
         let announced =
             body.size_hint().exact().map(|len| usize::try_from(len).unwrap_or(usize::MAX));
         if announced.is_some_and(|len| len > self.max_body) {
             return Err(too_large(self.max_body));
         }
-        let copies =
-            usize::from(compression != Compression::None) + usize::from(encoding == Encoding::Json);
-        let most = copies.saturating_mul(self.max_body);
-        let most = most.saturating_add(announced.unwrap_or(self.max_body));
-        let mut room = self.intake.room(most).await?;
-        let mut reader = Reader::new(body, self.max_body, self.read_timeout);
-        let whole = match reader.next().await? {
-            None => Bytes::new(),
-            Some(first) => reader.rest(first, announced.unwrap_or(0)).await?,
-        };
-        let whole = compression.decompress(whole, self.max_body)?;
-        let bytes = match encoding {
-            Encoding::Proto => whole,
-            Encoding::Json => json::to_proto(signal, &whole)
-                .map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?,
-        };
-        room.shrink(bytes.len());
+        let mut reader = Reader::new(body, self.max_body, self.read_timeout, self.intake.room());
+        let first = reader.next().await?.unwrap_or_default();
+        let (mut bytes, mut room) = reader.rest(first, announced.unwrap_or(0)).await?;
+        // What a step grows to is only known afterwards: the most that it may be is held
+        // meanwhile, which is no longer than the step runs.
+        if compression != Compression::None {
+            room.grow(self.max_body).await?;
+            bytes = compression.decompress(bytes, self.max_body)?;
+            room.shrink(bytes.len());
+        }
+        if encoding == Encoding::Json {
+            room.grow(self.max_body).await?;
+            bytes = json::to_proto(signal, &bytes)
+                .map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?;
+            if bytes.len() > self.max_body {
+                return Err(too_large(self.max_body));
+            }
+            room.shrink(bytes.len());
+        }
         Ok((bytes, room))
     }
 
+    fn compression(&self, headers: &HeaderMap) -> Result<Compression, Status> {
+        let name = headers.get(header::CONTENT_ENCODING).map_or("", |v| v.to_str().unwrap_or("?"));
+        let taken = self.compressions.as_ref().is_none_or(|taken| taken.iter().any(|t| t == name));
+        Compression::from_name(name).filter(|_| taken).ok_or_else(|| {
+            Status::new(Code::InvalidArgument, format!("unsupported Content-Encoding: {name}"))
+        })
+    }
+}
+
+/// The value of one parameter of a query, if it can be a header.
+fn parameter(query: &str, name: &HeaderName) -> Option<HeaderValue> {
+    let (_, value) = query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(key, _)| key.eq_ignore_ascii_case(name.as_str()))?;
+    let value = grpc::decode_message(value.replace('+', " ").as_bytes());
+    HeaderValue::try_from(value).ok()
+}
+
+impl Cors {
     fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
         let origin = headers.get(header::ORIGIN)?;
         let text = origin.to_str().ok()?;
-        let allowed =
-            self.cors.allowed_origins.iter().any(|pattern| match pattern.split_once('*') {
-                None => pattern.eq_ignore_ascii_case(text),
-                Some((start, end)) => {
-                    text.len() >= start.len() + end.len()
-                        && text.starts_with(start)
-                        && text.ends_with(end)
-                }
-            });
+        let allowed = self.allowed_origins.iter().any(|pattern| match pattern.split_once('*') {
+            None => pattern.eq_ignore_ascii_case(text),
+            Some((start, end)) => {
+                text.len() >= start.len() + end.len()
+                    && text.starts_with(start)
+                    && text.ends_with(end)
+            }
+        });
         allowed.then(|| origin.clone())
     }
 
@@ -157,12 +287,12 @@ impl Http {
         let out = response.headers_mut();
         out.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
         let mut allowed = "content-type, content-encoding, accept, accept-language".to_owned();
-        let any = self.cors.allowed_headers.iter().any(|name| name == "*");
+        let any = self.allowed_headers.iter().any(|name| name == "*");
         let asked = headers.get(header::ACCESS_CONTROL_REQUEST_HEADERS);
         match asked.filter(|_| any).and_then(|value| value.to_str().ok()) {
             Some(asked) => asked.clone_into(&mut allowed),
             None => {
-                for name in &self.cors.allowed_headers {
+                for name in &self.allowed_headers {
                     allowed.push_str(", ");
                     allowed.push_str(name);
                 }
@@ -171,8 +301,8 @@ impl Http {
         if let Ok(value) = HeaderValue::try_from(allowed) {
             out.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, value);
         }
-        if self.cors.max_age > 0 {
-            out.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(self.cors.max_age));
+        if self.max_age > 0 {
+            out.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(self.max_age));
         }
         response
     }
@@ -183,18 +313,12 @@ fn is_preflight(request: &Request<Incoming>) -> bool {
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-fn compression(headers: &HeaderMap) -> Result<Compression, Status> {
-    let name = headers.get(header::CONTENT_ENCODING).map_or("", |v| v.to_str().unwrap_or("?"));
-    Compression::from_name(name).ok_or_else(|| {
-        Status::new(Code::InvalidArgument, format!("unsupported Content-Encoding: {name}"))
-    })
-}
-
 fn too_large(limit: usize) -> Refusal {
     let message = format!("request body too large: the limit is {limit} bytes");
     Refusal {
         status: Status::new(Code::ResourceExhausted, message),
         http: Some(StatusCode::PAYLOAD_TOO_LARGE),
+        limit: Some(Limit::Size),
     }
 }
 
@@ -257,8 +381,8 @@ impl Encoding {
     }
 }
 
-fn text(status: StatusCode, body: &'static str) -> Response<Reply> {
-    let mut response = Response::new(Reply::data(Bytes::from_static(body.as_bytes())));
+fn text(status: StatusCode, body: impl Into<String>) -> Response<Reply> {
+    let mut response = Response::new(Reply::data(body.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, TEXT);
     response
@@ -268,7 +392,13 @@ fn text(status: StatusCode, body: &'static str) -> Response<Reply> {
 
 impl From<Status> for Refusal {
     fn from(status: Status) -> Self {
-        Refusal { status, http: None }
+        Refusal { status, http: None, limit: None }
+    }
+}
+
+impl From<NoRoom> for Refusal {
+    fn from(error: NoRoom) -> Self {
+        Refusal { status: error.into(), http: None, limit: Some(Limit::Room) }
     }
 }
 
@@ -277,7 +407,12 @@ impl From<BodyError> for Refusal {
         match error {
             BodyError::TooLarge { limit } => too_large(limit),
             BodyError::Broken(_) => Status::new(Code::InvalidArgument, error.to_string()).into(),
-            BodyError::Slow(_) => Status::new(Code::DeadlineExceeded, error.to_string()).into(),
+            BodyError::Slow(_) => Refusal {
+                status: Status::new(Code::DeadlineExceeded, error.to_string()),
+                http: None,
+                limit: Some(Limit::Body),
+            },
+            BodyError::NoRoom(error) => error.into(),
         }
     }
 }

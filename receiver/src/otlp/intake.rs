@@ -1,108 +1,188 @@
-//! What both doors do with a request's bytes: check, count, hand on, report.
+//! What both doors do with a request's bytes: account, check, count, hand on, report.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tapio_proto::{Accepted, Code, Outcome, Request, Signal, Status, check};
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::timeout,
-};
+use tapio_proto::{Accepted, Code, Metadata, Outcome, Request, Signal, Status, check};
+use tokio::{sync::Semaphore, time::timeout};
 
-use super::{Consumers, Observer, Transport, Verdict};
+use super::{Consumers, Limit, Observer, Transport, Verdict};
 
-/// Bytes of bodies that may be in memory at a time, over all connections: without it, every
-/// stream of every connection could hold a request of the largest size.
-const MAX_IN_FLIGHT: usize = 512 << 20;
+/// Bytes of bodies that may be in memory at a time, over all connections of a receiver: without
+/// it, every stream of every connection could hold a request of the largest size. What HTTP/2 has
+/// received and nobody has read yet is not in it; its windows bound that.
+const MAX_IN_FLIGHT: usize = 128 << 20;
 /// Bodies are accounted in units of this many bytes.
 const UNIT: usize = 1024;
 /// For room to become free.
 const ROOM_LIMIT: Duration = Duration::from_secs(10);
+/// Requests that may wait for it; the next ones are refused at once, as each holds a window.
+const MAX_WAITING: usize = 64;
 
 pub(super) struct Intake {
     consumers: Consumers,
     observer: Arc<dyn Observer>,
     room: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
 }
 
 impl Intake {
-    pub(super) fn new(consumers: Consumers, observer: Arc<dyn Observer>) -> Self {
-        Intake { consumers, observer, room: Arc::new(Semaphore::new(MAX_IN_FLIGHT / UNIT)) }
+    /// `largest` is the most that one request may hold, decompressed and converted.
+    pub(super) fn new(consumers: Consumers, observer: Arc<dyn Observer>, largest: usize) -> Self {
+        let units = MAX_IN_FLIGHT.max(largest.saturating_mul(3)).div_ceil(UNIT);
+        Intake {
+            consumers,
+            observer,
+            room: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
+            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+        }
     }
 
     pub(super) fn serves(&self, signal: Signal) -> bool {
         self.consumers.get(signal).is_some()
     }
 
-    /// Waits for room for a body of at most `len` bytes; it is held as long as the permit.
-    pub(super) async fn room(&self, len: usize) -> Result<Room, Status> {
-        let units = u32::try_from(len.min(MAX_IN_FLIGHT).div_ceil(UNIT)).unwrap_or(u32::MAX);
-        match timeout(ROOM_LIMIT, Arc::clone(&self.room).acquire_many_owned(units)).await {
-            Ok(Ok(permit)) => Ok(Room(permit)),
-            _ => Err(Status {
-                retry_after: Some(Duration::from_secs(1)),
-                ..Status::new(Code::Unavailable, "too many bytes of requests in flight")
-            }),
-        }
+    /// Room for a body that has not begun to arrive.
+    pub(super) fn room(&self) -> Room {
+        Room { room: Arc::clone(&self.room), waiting: Arc::clone(&self.waiting), bytes: 0 }
     }
 
-    /// Hands a whole request on and counts it.
-    pub(super) async fn consume(
-        &self,
-        signal: Signal,
-        transport: Transport,
-        bytes: Bytes,
-    ) -> Outcome {
-        if bytes.is_empty() {
-            return Ok(Accepted::default());
-        }
-        let items = match check(signal, &bytes) {
-            Ok(items) => items,
-            Err(error) => {
-                self.malformed(signal, transport);
-                return Err(Status::new(Code::InvalidArgument, error.to_string()));
-            }
-        };
-        let Some(next) = self.consumers.get(signal) else {
-            return Err(Status::new(Code::Unimplemented, "no pipeline for this signal"));
-        };
-        // A request that is dropped while it waits (the sender went away, or its time ran out)
-        // was not accepted; the guard counts it all the same.
-        let mut guard =
-            Counted { intake: self, signal, transport, items, verdict: Verdict::Refused };
-        let outcome = next.consume(Request { signal, bytes, items }).await;
-        if outcome.is_ok() {
-            guard.verdict = Verdict::Accepted;
-        }
-        outcome
+    /// A request that has come, counted as malformed unless something better becomes of it: also
+    /// when it is dropped because the sender went away or its time ran out.
+    pub(super) fn counted(&self, signal: Signal, transport: Transport) -> Counted<'_> {
+        let verdict = Some(Verdict::Malformed);
+        Counted { intake: self, signal, transport, items: 0, verdict }
     }
 
-    pub(super) fn malformed(&self, signal: Signal, transport: Transport) {
-        self.observer.received(signal, transport, Verdict::Malformed, 0);
+    pub(super) fn limited(&self, transport: Transport, limit: Limit) {
+        self.observer.limited(transport, limit);
     }
 }
 
-/// Room for a body, held until it is dropped.
-pub(super) struct Room(OwnedSemaphorePermit);
-
-impl Room {
-    /// Gives back what a body of `len` bytes does not need after all.
-    pub(super) fn shrink(&mut self, len: usize) {
-        let spare = self.0.num_permits().saturating_sub(len.div_ceil(UNIT));
-        drop(self.0.split(spare));
-    }
-}
-
-struct Counted<'a> {
+/// A request on its way to being counted.
+pub(super) struct Counted<'a> {
     intake: &'a Intake,
     signal: Signal,
     transport: Transport,
     items: usize,
-    verdict: Verdict,
+    verdict: Option<Verdict>,
+}
+
+impl Counted<'_> {
+    /// It was not the request's fault.
+    pub(super) fn refused(&mut self) {
+        self.verdict = Some(Verdict::Refused);
+    }
+
+    /// Hands the request on.
+    pub(super) async fn consume(
+        mut self,
+        bytes: Bytes,
+        metadata: Option<Arc<Metadata>>,
+    ) -> Outcome {
+        let signal = self.signal;
+        if bytes.is_empty() {
+            self.verdict = None;
+            return Ok(Accepted::default());
+        }
+        let items = check(signal, &bytes)
+            .map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?;
+        let Some(next) = self.intake.consumers.get(signal) else {
+            return Err(Status::new(Code::Unimplemented, "no pipeline for this signal"));
+        };
+        self.items = items;
+        self.refused();
+        let outcome = next.consume(Request { signal, bytes, items, metadata }).await;
+        if outcome.is_ok() {
+            self.verdict = Some(Verdict::Accepted);
+        }
+        outcome
+    }
 }
 
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
-        self.intake.observer.received(self.signal, self.transport, self.verdict, self.items);
+        if let Some(verdict) = self.verdict {
+            self.intake.observer.received(self.signal, self.transport, verdict, self.items);
+        }
+    }
+}
+
+/// Room that a body takes, held until it is dropped.
+pub(super) struct Room {
+    room: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+    bytes: usize,
+}
+
+impl Room {
+    /// Takes room for more bytes, which it waits for if it must.
+    pub(super) async fn grow(&mut self, bytes: usize) -> Result<(), NoRoom> {
+        let after = self.bytes.saturating_add(bytes);
+        let units = after.div_ceil(UNIT) - self.bytes.div_ceil(UNIT);
+        let units = u32::try_from(units).map_err(|_| NoRoom)?;
+        let permit = match self.room.try_acquire_many(units) {
+            Ok(permit) => permit,
+            Err(_) => {
+                let _turn = self.waiting.try_acquire().map_err(|_| NoRoom)?;
+                match timeout(ROOM_LIMIT, self.room.acquire_many(units)).await {
+                    Ok(Ok(permit)) => permit,
+                    _ => return Err(NoRoom),
+                }
+            }
+        };
+        permit.forget();
+        self.bytes = after;
+        Ok(())
+    }
+
+    /// Gives back what `bytes` bytes do not need.
+    pub(super) fn shrink(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        self.room.add_permits(self.bytes.div_ceil(UNIT) - bytes.div_ceil(UNIT));
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.shrink(0);
+    }
+}
+
+/// Too many bytes of other requests are in memory.
+#[derive(Debug, thiserror::Error)]
+#[error("too many bytes of requests in flight")]
+pub(super) struct NoRoom;
+
+impl From<NoRoom> for Status {
+    fn from(error: NoRoom) -> Self {
+        let retry_after = Some(Duration::from_secs(1));
+        Status { retry_after, ..Status::new(Code::Unavailable, error.to_string()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn room_is_taken_as_bytes_come_and_all_of_it_is_given_back() {
+        struct Nobody;
+        impl Observer for Nobody {
+            fn received(&self, _: Signal, _: Transport, _: Verdict, _: usize) {}
+        }
+        let intake = Intake::new(Consumers::default(), Arc::new(Nobody), 1);
+        let all = intake.room.available_permits();
+        let mut room = intake.room();
+        for _ in 0..3000 {
+            room.grow(1).await.unwrap();
+        }
+        assert_eq!(all - intake.room.available_permits(), 3);
+        room.grow(10_000).await.unwrap();
+        room.shrink(1);
+        assert_eq!(all - intake.room.available_permits(), 1);
+        drop(room);
+        assert_eq!(intake.room.available_permits(), all);
     }
 }

@@ -9,16 +9,26 @@ mod grpc;
 mod http;
 mod intake;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
-
-use tapio_proto::{Next, Signal};
-
-pub use config::{
-    Cors, GrpcConfig, HttpConfig, Keepalive, KeepaliveServer, OtlpConfig, Protocols, Transports,
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
 };
 
-use self::intake::Intake;
-use crate::net::{BindError, Limits, Server, TlsError, bind, serve};
+use ::http::HeaderMap;
+use bytes::Bytes;
+use tapio_proto::{Metadata, Next, Signal};
+
+pub use config::{
+    AuthConfig, Cors, GrpcConfig, HttpAuthConfig, HttpConfig, Keepalive, KeepalivePolicy,
+    KeepaliveServer, OtlpConfig, Protocols, Transports,
+};
+
+use self::{config::unless_zero, intake::Intake};
+use crate::{
+    auth::{Attributes, Authenticator},
+    net::{BindError, Limits, Network, Server, ServerTls, Tls, TlsError, bind, serve},
+};
 
 /// Where the requests of each signal go; a signal without a consumer is not served.
 #[derive(Clone, Default)]
@@ -53,10 +63,45 @@ pub enum Verdict {
     Malformed,
 }
 
+/// A bound that a peer ran into; the value of the label `reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// No more connections, or no descriptor for one.
+    Connections,
+    /// A connection sent no request, or did not finish its TLS handshake, in time.
+    Silence,
+    /// A TLS handshake failed.
+    Handshake,
+    /// A request's head did not arrive in time.
+    Head,
+    /// A request's body did not arrive in time.
+    Body,
+    /// A request is too large, before or after decompression.
+    Size,
+    /// Too many bytes of requests in memory.
+    Room,
+    /// A peer did not take its answer.
+    Stalled,
+    /// The authenticator did not know the sender.
+    Auth,
+}
+
+/// Who decides about senders; as the configuration's `auth` of each protocol names them.
+#[derive(Clone, Default)]
+pub struct Auth {
+    /// For OTLP/gRPC.
+    pub grpc: Option<Arc<dyn Authenticator>>,
+    /// For OTLP/HTTP.
+    pub http: Option<Arc<dyn Authenticator>>,
+}
+
 /// Is told about each request, for the Collector's own metrics.
 pub trait Observer: Send + Sync + 'static {
     /// A request was answered. `items` is 0 when they could not be counted.
     fn received(&self, signal: Signal, transport: Transport, verdict: Verdict, items: usize);
+
+    /// A peer ran into a bound. Its request, if there was one, is told by `received` as well.
+    fn limited(&self, _transport: Transport, _limit: Limit) {}
 }
 
 /// Starts the receiver.
@@ -99,6 +144,15 @@ impl Consumers {
     }
 }
 
+impl std::fmt::Debug for Auth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Auth")
+            .field("grpc", &self.grpc.is_some())
+            .field("http", &self.http.is_some())
+            .finish()
+    }
+}
+
 impl std::fmt::Debug for Consumers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_set().entries(Signal::ALL.iter().filter(|s| self.get(**s).is_some())).finish()
@@ -117,6 +171,38 @@ impl Transport {
     }
 }
 
+// === impl Limit ===
+
+impl Limit {
+    /// All of them.
+    pub const ALL: [Limit; 9] = [
+        Limit::Connections,
+        Limit::Silence,
+        Limit::Handshake,
+        Limit::Head,
+        Limit::Body,
+        Limit::Size,
+        Limit::Room,
+        Limit::Stalled,
+        Limit::Auth,
+    ];
+
+    /// The label's value.
+    pub fn name(self) -> &'static str {
+        match self {
+            Limit::Connections => "connections",
+            Limit::Silence => "silence",
+            Limit::Handshake => "handshake",
+            Limit::Head => "head_timeout",
+            Limit::Body => "body_timeout",
+            Limit::Size => "size",
+            Limit::Room => "in_flight",
+            Limit::Stalled => "stalled",
+            Limit::Auth => "auth",
+        }
+    }
+}
+
 // === impl OtlpReceiver ===
 
 impl OtlpReceiver {
@@ -126,60 +212,151 @@ impl OtlpReceiver {
         consumers: Consumers,
         observer: Arc<dyn Observer>,
     ) -> Result<Handle, StartError> {
-        let protocols = &config.protocols;
-        let intake = Arc::new(Intake::new(consumers, observer));
-        let grpc = match &protocols.grpc {
-            Some(config) => Some(start_grpc(config, &intake).await?),
+        Self::start_with(config, consumers, Auth::default(), observer).await
+    }
+
+    /// The same, with the authenticators that the configuration names.
+    pub async fn start_with(
+        config: &OtlpConfig,
+        consumers: Consumers,
+        auth: Auth,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Handle, StartError> {
+        let Protocols { grpc, http } = &config.protocols;
+        let largest = grpc.as_ref().map_or(0, GrpcConfig::max_message);
+        let largest = largest.max(http.as_ref().map_or(0, HttpConfig::max_body));
+        let intake = Arc::new(Intake::new(consumers, observer, largest));
+        let grpc = match grpc {
+            Some(config) => Some(start_grpc(config, auth.grpc, &intake).await?),
             None => None,
         };
-        let http = match &protocols.http {
-            Some(config) => Some(start_http(config, &intake).await?),
+        let http = match http {
+            Some(config) => Some(start_http(config, auth.http, &intake).await?),
             None => None,
         };
         Ok(Handle { grpc, http })
     }
 }
 
-async fn start_grpc(config: &GrpcConfig, intake: &Arc<Intake>) -> Result<Server, StartError> {
+async fn start_grpc(
+    config: &GrpcConfig,
+    auth: Option<Arc<dyn Authenticator>>,
+    intake: &Arc<Intake>,
+) -> Result<Server, StartError> {
     let protocol = "grpc";
-    let tls = config.tls.as_ref().map(|tls| tls.acceptor(&[b"h2"])).transpose();
-    let tls = tls.map_err(|error| StartError::tls(protocol, &error))?;
-    let listener = bind(&config.endpoint).await.map_err(|e| StartError::bind(protocol, &e))?;
+    let named = config.auth.as_ref().map(|auth| auth.authenticator.as_str());
+    StartError::unless_resolved(protocol, named, auth.is_some())?;
+    let tls = start_tls(protocol, config.tls.as_ref(), &[b"h2"])?;
+    let listener = bind(config.transport.network(), &config.endpoint)
+        .await
+        .map_err(|e| StartError::bind(protocol, &e))?;
     let keepalive = &config.keepalive.server_parameters;
     let limits = Limits {
         http2_only: true,
-        header_timeout: Duration::from_secs(30),
-        max_concurrent_streams: config.max_concurrent_streams.max(1),
-        ping_interval: *keepalive.time,
-        ping_timeout: *keepalive.timeout,
+        max_concurrent_streams: config.max_streams(),
+        ping: keepalive.pings(),
+        write_timeout: Some(Duration::from_secs(30)),
+        max_idle: unless_zero(keepalive.max_connection_idle),
+        max_age: unless_zero(keepalive.max_connection_age),
+        max_age_grace: unless_zero(keepalive.max_connection_age_grace),
+        ..Limits::default()
     };
-    let max_message = (config.max_recv_msg_size_mib as usize) << 20;
-    let grpc = Arc::new(grpc::Grpc { intake: Arc::clone(intake), max_message });
-    serve(listener, tls, &limits, move |request| Arc::clone(&grpc).answer(request))
-        .map_err(|error| StartError::io(protocol, &error))
+    let grpc = grpc::Grpc {
+        intake: Arc::clone(intake),
+        max_message: config.max_message(),
+        auth,
+        include_metadata: config.include_metadata,
+    };
+    serve(listener, tls, limits, Arc::new(grpc)).map_err(|error| StartError::io(protocol, &error))
 }
 
-async fn start_http(config: &HttpConfig, intake: &Arc<Intake>) -> Result<Server, StartError> {
+async fn start_http(
+    config: &HttpConfig,
+    auth: Option<Arc<dyn Authenticator>>,
+    intake: &Arc<Intake>,
+) -> Result<Server, StartError> {
     let protocol = "http";
-    let tls = config.tls.as_ref().map(|tls| tls.acceptor(&[b"h2", b"http/1.1"])).transpose();
-    let tls = tls.map_err(|error| StartError::tls(protocol, &error))?;
-    let listener = bind(&config.endpoint).await.map_err(|e| StartError::bind(protocol, &e))?;
-    let keepalive = KeepaliveServer::default();
+    let named = config.auth.as_ref().map(|auth| auth.authenticator.as_str());
+    StartError::unless_resolved(protocol, named, auth.is_some())?;
+    let tls = start_tls(protocol, config.tls.as_ref(), &[b"h2", b"http/1.1"])?;
+    let http = http::Http::new(config, auth, Arc::clone(intake))
+        .map_err(|(key, why)| StartError { protocol, key, why })?;
+    let listener = bind(config.transport.network(), &config.endpoint)
+        .await
+        .map_err(|e| StartError::bind(protocol, &e))?;
     let limits = Limits {
-        http2_only: false,
-        header_timeout: *config.read_header_timeout,
-        max_concurrent_streams: 100,
-        ping_interval: *keepalive.time,
-        ping_timeout: *keepalive.timeout,
+        header_timeout: unless_zero(config.read_header_timeout),
+        keep_alive: config.keep_alives_enabled,
+        max_concurrent_streams: Some(100),
+        ping: KeepaliveServer::default().pings(),
+        write_timeout: unless_zero(config.write_timeout),
+        max_idle: unless_zero(config.idle_timeout),
+        ..Limits::default()
     };
-    let http = Arc::new(http::Http::new(config, Arc::clone(intake)));
-    serve(listener, tls, &limits, move |request| Arc::clone(&http).answer(request))
-        .map_err(|error| StartError::io(protocol, &error))
+    serve(listener, tls, limits, Arc::new(http)).map_err(|error| StartError::io(protocol, &error))
+}
+
+fn start_tls(
+    protocol: &'static str,
+    config: Option<&ServerTls>,
+    alpn: &[&[u8]],
+) -> Result<Option<Tls>, StartError> {
+    config
+        .map(|tls| tls.clone().start(alpn))
+        .transpose()
+        .map_err(|error| StartError::tls(protocol, &error))
+}
+
+/// What goes through the pipeline with a request, if somebody asked for it.
+fn metadata(
+    include: bool,
+    headers: &HeaderMap,
+    auth: Attributes,
+    peer: Option<IpAddr>,
+) -> Option<Arc<Metadata>> {
+    if !include && auth.is_empty() {
+        return None;
+    }
+    let mut kept = Vec::new();
+    if include {
+        for (name, value) in headers {
+            kept.push((name.as_str().to_owned(), Bytes::copy_from_slice(value.as_bytes())));
+        }
+    }
+    Some(Arc::new(Metadata { headers: kept, auth, peer }))
+}
+
+impl Transports {
+    fn network(self) -> Network {
+        match self {
+            Transports::Tcp => Network::Tcp,
+            Transports::Tcp4 => Network::Tcp4,
+            Transports::Tcp6 => Network::Tcp6,
+            Transports::Unix => Network::Unix,
+        }
+    }
 }
 
 // === impl StartError ===
 
 impl StartError {
+    fn unless_resolved(
+        protocol: &'static str,
+        named: Option<&str>,
+        resolved: bool,
+    ) -> Result<(), StartError> {
+        match named {
+            Some(name) if !resolved => Err(StartError {
+                protocol,
+                key: "auth",
+                why: format!(
+                    "failed to resolve authenticator {name:?}: authenticator not found; name it in service::extensions"
+                ),
+            }),
+            _ => Ok(()),
+        }
+    }
+
     fn bind(protocol: &'static str, error: &BindError) -> Self {
         StartError { protocol, key: "endpoint", why: error.to_string() }
     }
@@ -196,14 +373,14 @@ impl StartError {
 // === impl Handle ===
 
 impl Handle {
-    /// The address of OTLP/gRPC, if it is served; with the port that was given for port 0.
+    /// The address of OTLP/gRPC, if it is served over TCP; with the port that was given for port 0.
     pub fn grpc_address(&self) -> Option<SocketAddr> {
-        self.grpc.as_ref().map(|server| server.address)
+        self.grpc.as_ref().and_then(|server| server.address)
     }
 
-    /// The address of OTLP/HTTP, if it is served; with the port that was given for port 0.
+    /// The address of OTLP/HTTP, if it is served over TCP; with the port that was given for port 0.
     pub fn http_address(&self) -> Option<SocketAddr> {
-        self.http.as_ref().map(|server| server.address)
+        self.http.as_ref().and_then(|server| server.address)
     }
 
     /// Stops accepting, tells peers to go away (GOAWAY, `connection: close`), and waits at most

@@ -39,7 +39,7 @@ async fn a_head_that_never_ends_is_given_up() {
 
 #[tokio::test]
 async fn garbage_on_the_wire_only_ends_its_connection() {
-    let rig = Rig::start().await;
+    let rig = Rig::with("{}", r#"{"read_header_timeout":"1s"}"#).await;
     for garbage in [
         &b"\x16\x03\x01\x02\x00"[..],
         b"GET / HTTP/1.1\r\n\r\n",
@@ -49,7 +49,6 @@ async fn garbage_on_the_wire_only_ends_its_connection() {
         for address in [rig.grpc(), rig.http()] {
             let mut stream = TcpStream::connect(address).await.unwrap();
             stream.write_all(garbage).await.unwrap();
-            stream.shutdown().await.unwrap();
             let mut answer = Vec::new();
             let ended = timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await;
             assert!(ended.is_ok(), "{garbage:?}");
@@ -57,6 +56,9 @@ async fn garbage_on_the_wire_only_ends_its_connection() {
     }
     let answer = call(rig.grpc(), TRACES, &[], vec![framed(0, &spans(1))]).await;
     assert_eq!(answer.code, Code::Ok);
+    let headers = [("content-type", "application/x-protobuf")];
+    let (status, ..) = send(rig.http(), Method::POST, "/v1/traces", &headers, vec![spans(1)]).await;
+    assert_eq!(status, StatusCode::OK);
 }
 
 /// Random bytes, and good requests with random bytes changed, under every encoding: each gets an
@@ -91,7 +93,8 @@ async fn whatever_comes_is_answered() {
         let headers = [("grpc-encoding", encoding)];
         let flag = (random() % 3) as u8;
         let answer = call(rig.grpc(), TRACES, &headers, vec![framed(flag, &body)]).await;
-        assert!(answer.code != Code::Unknown, "round {round}: {answer:?}");
+        let allowed = [Code::Ok, Code::InvalidArgument, Code::Internal, Code::Unimplemented];
+        assert!(allowed.contains(&answer.code), "round {round}: {answer:?}");
     }
     for request in rig.seen() {
         assert_eq!(tapio_proto::check(request.signal, &request.bytes).unwrap(), request.items);

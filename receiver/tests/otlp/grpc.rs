@@ -60,9 +60,9 @@ async fn a_message_may_come_in_any_pieces() {
 async fn compressed_messages() {
     let rig = Rig::start().await;
     let body = spans(100);
-    for compression in [Compression::Gzip, Compression::Zstd] {
+    for compression in [Compression::Gzip, Compression::Zstd, Compression::SnappyFramed] {
         let packed = compression.compress(&body, None).unwrap();
-        let headers = [("grpc-encoding", compression.name())];
+        let headers = [("grpc-encoding", compression.grpc_name())];
         let answer = call(rig.grpc(), TRACES, &headers, vec![framed(1, &packed)]).await;
         assert_eq!(answer.code, Code::Ok, "{}", answer.message);
         assert_eq!(rig.seen()[0].bytes, body);
@@ -78,7 +78,7 @@ async fn bad_frames_are_refused_and_change_nothing() {
     let rig = Rig::start().await;
     let body = spans(3);
     let gzip = [("grpc-encoding", "gzip")];
-    let snappy = [("grpc-encoding", "snappy")];
+    let brotli = [("grpc-encoding", "br")];
     let mut two = framed(0, &body).to_vec();
     two.extend_from_slice(&framed(0, &body));
     type Case<'a> = (&'a [(&'a str, &'a str)], Vec<Bytes>, Code, &'a str);
@@ -90,7 +90,7 @@ async fn bad_frames_are_refused_and_change_nothing() {
         (&[], vec![framed(1, &body)], Code::Internal, "compressed flag set"),
         (&[], vec![framed(7, &body)], Code::Internal, "unexpected payload format"),
         (&gzip, vec![framed(1, &body)], Code::InvalidArgument, "gzip"),
-        (&snappy, vec![framed(1, &body)], Code::Unimplemented, "snappy"),
+        (&brotli, vec![framed(1, &body)], Code::Unimplemented, "br"),
         (&[], vec![framed(0, &body[..body.len() - 1])], Code::InvalidArgument, ""),
         (&[("grpc-timeout", "soon")], vec![framed(0, &body)], Code::Internal, "grpc-timeout"),
     ];

@@ -61,6 +61,9 @@ async fn encodings_of_the_body() {
         ("zstd", packed(Compression::Zstd)),
         ("deflate", packed(Compression::Zlib)),
         ("zlib", packed(Compression::Zlib)),
+        ("snappy", packed(Compression::Snappy)),
+        ("x-snappy-framed", packed(Compression::SnappyFramed)),
+        ("lz4", packed(Compression::Lz4)),
         ("identity", body.clone()),
     ] {
         let headers = [PROTO, ("content-encoding", name)];

@@ -19,7 +19,10 @@ use tapio_proto::{
     transport::grpc,
     wire::{put_len_field, put_message},
 };
-use tapio_receiver::{Consumers, Handle, Observer, OtlpConfig, OtlpReceiver, Transport, Verdict};
+use tapio_receiver::{
+    Auth, Authenticator, Consumers, Handle, Limit, Observer, OtlpConfig, OtlpReceiver, Transport,
+    Verdict,
+};
 use tokio::net::TcpStream;
 
 /// Answers as told and keeps what came.
@@ -41,17 +44,27 @@ impl Consumer for Pipeline {
 }
 
 #[derive(Default)]
-pub(crate) struct Counts(Mutex<Vec<(Signal, Transport, Verdict, usize)>>);
+pub(crate) struct Counts(Mutex<Vec<(Signal, Transport, Verdict, usize)>>, Mutex<Vec<Limit>>);
 
 impl Observer for Counts {
     fn received(&self, signal: Signal, transport: Transport, verdict: Verdict, items: usize) {
         self.0.lock().unwrap().push((signal, transport, verdict, items));
+    }
+
+    fn limited(&self, _: Transport, limit: Limit) {
+        self.1.lock().unwrap().push(limit);
     }
 }
 
 impl Counts {
     pub(crate) fn take(&self) -> Vec<(Signal, Transport, Verdict, usize)> {
         std::mem::take(&mut self.0.lock().unwrap())
+    }
+
+    /// The names of the bounds that peers ran into.
+    pub(crate) fn take_limits(&self) -> Vec<&'static str> {
+        self.take();
+        std::mem::take(&mut *self.1.lock().unwrap()).into_iter().map(Limit::name).collect()
     }
 }
 
@@ -68,6 +81,15 @@ impl Rig {
 
     /// With the given JSON as `grpc:` and `http:`, on free ports.
     pub(crate) async fn with(grpc: &str, http: &str) -> Rig {
+        Self::with_auth(grpc, http, None).await
+    }
+
+    /// The same, with an authenticator for both.
+    pub(crate) async fn with_auth(
+        grpc: &str,
+        http: &str,
+        auth: Option<Arc<dyn Authenticator>>,
+    ) -> Rig {
         let pipeline = Arc::new(Pipeline {
             answer: Mutex::new(Ok(Accepted::default())),
             delay: Mutex::default(),
@@ -83,7 +105,8 @@ impl Rig {
         let mut consumers = Consumers::all(&next);
         consumers.profiles = None;
         let observer: Arc<dyn Observer> = Arc::<Counts>::clone(&counts);
-        let handle = OtlpReceiver::start(&config, consumers, observer).await.unwrap();
+        let auth = Auth { grpc: auth.clone(), http: auth };
+        let handle = OtlpReceiver::start_with(&config, consumers, auth, observer).await.unwrap();
         Rig { pipeline, counts, handle }
     }
 
