@@ -28,7 +28,7 @@ pub(crate) fn through(
     let items = check(signal, &bytes).unwrap();
     let sink = Arc::new(Sink::default());
     let processor = processor(sink.clone());
-    let request = Request { signal, bytes, items };
+    let request = Request::new(signal, bytes, items);
     futures_util::FutureExt::now_or_never(processor.consume(request)).unwrap().unwrap();
     let out = sink.0.lock().unwrap().pop().unwrap();
     assert_eq!(check(signal, &out.bytes), Ok(items));
