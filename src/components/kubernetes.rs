@@ -21,11 +21,7 @@ pub(super) async fn start(
     if let Some(unserved) = config.unserved()
         && host.first_warning(&id)
     {
-        tracing::warn!(processor = %id, "Tapio does not ask the Kubernetes API, so this has no effect: {unserved}. Pods are found by resource attributes; keep a Collector in front that adds k8s.pod.ip.");
-    }
-    // It would only pass on what it gets.
-    if config.passthrough {
-        return Ok(Stage { next, stop: nothing_to_stop() });
+        tracing::warn!(processor = %id, "Tapio does not ask the Kubernetes API, so this has no effect: {unserved}. Pods are found by their addresses, names, uids and containers.");
     }
     let missed = Arc::new(AtomicU64::new(0));
     let labels = [("processor", id.as_str()), ("otel_signal", signal.name())];

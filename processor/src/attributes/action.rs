@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use regex::Regex;
 use serde::Deserialize;
-use tapio_proto::{edit::AttributeList, view::AnyValue};
+use tapio_proto::{Metadata, edit::AttributeList, view::AnyValue};
 
 use super::{
     pattern::compile,
@@ -49,6 +49,7 @@ enum When {
 /// Where a value comes from; the first that there is.
 struct Source {
     value: Option<Vec<u8>>,
+    context: String,
     attribute: String,
     default: Option<Vec<u8>>,
 }
@@ -80,11 +81,15 @@ impl Action {
         })
     }
 
-    /// Carries the action out.
-    pub(crate) fn apply<'a>(&'a self, attributes: &mut AttributeList<'a>) {
+    /// Carries the action out on what `sender` sent, if that is known.
+    pub(crate) fn apply<'a>(
+        &'a self,
+        attributes: &mut AttributeList<'a>,
+        sender: Option<&Metadata>,
+    ) {
         let is_key = |key: &str| !self.key.is_empty() && key == self.key;
         match &self.what {
-            What::Put { when, source } => source.put(*when, &self.key, attributes),
+            What::Put { when, source } => source.put(*when, &self.key, attributes, sender),
             What::Delete(pattern) => attributes.remove(|key| picked(key, &is_key, pattern)),
             What::Hash(pattern) => {
                 attributes.change(|key| picked(key, &is_key, pattern), |value| Some(hashed(value)));
@@ -114,16 +119,37 @@ fn extract<'a>(
     }
 }
 
+/// What is known of the sender by a name of `from_context`: `client.address`, `metadata.HEADER`,
+/// `auth.ATTRIBUTE`, or a header alone. Several values are joined with `;`.
+fn told(name: &str, sender: &Metadata) -> Option<String> {
+    if name == "client.address" {
+        return sender.peer.map(|peer| peer.to_string());
+    }
+    if let Some(attribute) = name.strip_prefix("auth.") {
+        return sender.attribute(attribute).map(str::to_owned);
+    }
+    let header = name.strip_prefix("metadata.").unwrap_or(name);
+    let values: Vec<_> =
+        sender.header(header).map(|value| String::from_utf8_lossy(value).into_owned()).collect();
+    (!values.is_empty()).then(|| values.join(";"))
+}
+
 impl Source {
-    fn put<'a>(&'a self, when: When, key: &'a str, attributes: &mut AttributeList<'a>) {
-        let value = match (&self.value, attributes.get(&self.attribute)) {
-            (Some(value), _) => Cow::Borrowed(value.as_slice()),
-            (None, Some(value)) if !self.attribute.is_empty() => value.clone(),
-            _ => match &self.default {
-                Some(value) => Cow::Borrowed(value.as_slice()),
-                None => return,
-            },
-        };
+    fn put<'a>(
+        &'a self,
+        when: When,
+        key: &'a str,
+        attributes: &mut AttributeList<'a>,
+        sender: Option<&Metadata>,
+    ) {
+        let borrowed = |value: &'a Option<Vec<u8>>| value.as_deref().map(Cow::Borrowed);
+        let of_sender = || Some(Cow::Owned(text(&told(&self.context, sender?)?)));
+        let attribute = || attributes.get(&self.attribute).filter(|_| !self.attribute.is_empty());
+        let value = borrowed(&self.value)
+            .or_else(of_sender)
+            .or_else(|| attribute().cloned())
+            .or_else(|| borrowed(&self.default));
+        let Some(value) = value else { return };
         match when {
             When::Absent if attributes.get(key).is_some() => {}
             When::Absent => attributes.push(key, value),
@@ -158,9 +184,6 @@ impl ActionConfig {
                 if !self.converted_type.is_empty() {
                     return unused("converted_type");
                 }
-                if !self.from_context.is_empty() {
-                    return Err(". Tapio does not know the sender's context (\"from_context\"); keep this action in a Collector in front".into());
-                }
                 let when = match name {
                     "insert" => When::Absent,
                     "update" => When::Present,
@@ -168,6 +191,7 @@ impl ActionConfig {
                 };
                 let source = Source {
                     value: self.value.0.clone(),
+                    context: self.from_context.clone(),
                     attribute: self.from_attribute.clone(),
                     default: self.default_value.0.clone(),
                 };

@@ -14,7 +14,7 @@ pub(crate) mod tests;
 
 use serde::Deserialize;
 use tapio_proto::{
-    Consumer, Next, Pending, Request, Signal,
+    Consumer, Metadata, Next, Pending, Request, Signal,
     edit::{AttributeList, Editor, Unread, edit_records, edit_resources},
     view::{ResourceView, ScopeGroup},
 };
@@ -114,7 +114,9 @@ impl Resource {
 
 impl Consumer for Attributes {
     fn consume(&self, request: Request) -> Pending<'_> {
-        let mut work = Work { rules: &self.rules, excluded_resource: false, excluded: false };
+        let sender = request.metadata.as_deref();
+        let mut work =
+            Work { rules: &self.rules, sender, excluded_resource: false, excluded: false };
         let edited = edit_records(request.signal, &request.bytes, &mut work);
         self.next.consume(with(edited.ok(), request))
     }
@@ -123,7 +125,8 @@ impl Consumer for Attributes {
 impl Consumer for Resource {
     fn consume(&self, request: Request) -> Pending<'_> {
         let edited = edit_resources(request.signal, &request.bytes, |attributes| {
-            self.actions.iter().for_each(|action| action.apply(attributes));
+            let sender = request.metadata.as_deref();
+            self.actions.iter().for_each(|action| action.apply(attributes, sender));
         });
         self.next.consume(with(edited.ok(), request))
     }
@@ -141,6 +144,7 @@ pub(crate) fn with(edited: Option<bytes::Bytes>, request: Request) -> Request {
 /// One request on its way through the rules.
 struct Work<'a> {
     rules: &'a Rules,
+    sender: Option<&'a Metadata>,
     /// Does the resource match `exclude`, as far as it is asked for one?
     excluded_resource: bool,
     /// Do the resource and the scope?
@@ -176,6 +180,6 @@ impl<'a> Editor<'a> for Work<'a> {
     }
 
     fn edit(&mut self, attributes: &mut AttributeList<'a>) {
-        self.rules.actions.iter().for_each(|action| action.apply(attributes));
+        self.rules.actions.iter().for_each(|action| action.apply(attributes, self.sender));
     }
 }

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
-use tapio_proto::{Accepted, Consumer, Next, Pending, Request, Signal, check, json as otlp};
+use tapio_proto::{
+    Accepted, Consumer, Metadata, Next, Pending, Request, Signal, check, json as otlp,
+};
 
 use super::{Attributes, AttributesConfig, Resource, ResourceConfig};
 
@@ -24,11 +26,21 @@ pub(crate) fn through(
     input: Value,
     processor: impl FnOnce(Next) -> Arc<dyn Consumer>,
 ) -> Value {
+    sent_by(None, signal, input, processor)
+}
+
+/// The same of a request of which the sender is known.
+pub(crate) fn sent_by(
+    metadata: Option<Arc<Metadata>>,
+    signal: Signal,
+    input: Value,
+    processor: impl FnOnce(Next) -> Arc<dyn Consumer>,
+) -> Value {
     let bytes = otlp::to_proto(signal, input.to_string().as_bytes()).unwrap();
     let items = check(signal, &bytes).unwrap();
     let sink = Arc::new(Sink::default());
     let processor = processor(sink.clone());
-    let request = Request::new(signal, bytes, items);
+    let request = Request { metadata, ..Request::new(signal, bytes, items) };
     futures_util::FutureExt::now_or_never(processor.consume(request)).unwrap().unwrap();
     let out = sink.0.lock().unwrap().pop().unwrap();
     assert_eq!(check(signal, &out.bytes), Ok(items));
@@ -114,6 +126,38 @@ fn extract_overwrites_and_leaves_other_types_alone() {
     );
     let number = ("http.url", json!({"intValue": "1"}));
     after(rule, std::slice::from_ref(&number), std::slice::from_ref(&number));
+}
+
+#[test]
+fn the_sender_is_a_source_of_values() {
+    let sender = Metadata {
+        headers: vec![("x-tenant".into(), "a".into()), ("x-tenant".into(), "b".into())],
+        auth: vec![("username", "ada".into())],
+        peer: Some([10, 0, 0, 1].into()),
+    };
+    let action = |key: &str, from: &str| json!({"key": key, "from_context": from, "default_value": "none", "action": "insert"});
+    let config: AttributesConfig = serde_json::from_value(json!({"actions": [
+        action("address", "client.address"),
+        action("tenant", "metadata.X-Tenant"),
+        action("same", "x-tenant"),
+        action("user", "auth.username"),
+        action("other", "metadata.x-other"),
+    ]}))
+    .unwrap();
+    let attributes = |sender: Option<Arc<Metadata>>| {
+        let make = |next| Arc::new(Attributes::new(&config, Signal::Traces, next).unwrap()) as _;
+        let out = sent_by(sender, Signal::Traces, span(&[]), make);
+        out["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["attributes"].clone()
+    };
+    let expected = [
+        ("address", text("10.0.0.1")),
+        ("tenant", text("a;b")),
+        ("same", text("a;b")),
+        ("user", text("ada")),
+        ("other", text("none")),
+    ];
+    assert_eq!(attributes(Some(Arc::new(sender))), list(&expected));
+    assert_eq!(attributes(None)[0]["value"], text("none"));
 }
 
 #[test]

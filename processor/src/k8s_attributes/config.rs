@@ -190,16 +190,7 @@ impl K8sAttributesConfig {
 
     /// What is configured and cannot be served: for one line at the start. `None` when all can.
     pub fn unserved(&self) -> Option<String> {
-        let sources = || self.pod_association.iter().flat_map(|association| &association.sources);
         let mut what = Vec::new();
-        if self.passthrough {
-            what.push("'passthrough' (the sender's address is not known here)".to_owned());
-        } else if sources().any(|source| source.from == "connection") {
-            what.push(
-                "'pod_association' by connection (the sender's address is not known here)"
-                    .to_owned(),
-            );
-        }
         for association in &self.pod_association {
             let names = || association.sources.iter().map(|source| source.name.as_str());
             let served = association.sources.iter().any(|source| source.from == "connection")

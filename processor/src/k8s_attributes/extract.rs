@@ -134,6 +134,11 @@ impl Extract {
         self.labels("pod", pod, found);
     }
 
+    /// Is the address of a pod asked for?
+    pub(super) fn wants_address(&self) -> bool {
+        self.metadata.contains("k8s.pod.ip")
+    }
+
     /// What the objects around a resource say, found by names that the pod or the resource has.
     pub(super) fn around(
         &self,

@@ -18,6 +18,8 @@ use crate::{
 /// Attributes by which a pod can be found; others only tell apart what these find.
 pub(super) const FINDS: [&str; 5] =
     ["container.id", "host.name", "k8s.pod.ip", "k8s.pod.name", "k8s.pod.uid"];
+/// The sender's address, among the sources.
+pub(super) const SENDER: &str = "connection";
 /// What a pod says of itself that is not to be told of.
 const IGNORE: &str = "opentelemetry.io/k8s-processor/ignore";
 
@@ -54,32 +56,46 @@ impl Find {
         })
     }
 
-    /// The pod that the attributes of a resource point to.
-    pub(super) fn pod<'s>(
-        &self,
-        attributes: &AttributeList<'_>,
-        snapshot: &'s Snapshot,
-    ) -> Option<&'s Value> {
+    /// By what a resource is to be found: names of attributes, or [`SENDER`], with their values; nothing
+    /// if no association applies.
+    pub(super) fn identity<'l>(
+        &'l self,
+        attributes: &'l AttributeList<'_>,
+        peer: Option<&'l str>,
+    ) -> Vec<(&'l str, &'l str)> {
+        if self.associations.is_empty() {
+            let address = ["k8s.pod.ip", "ip"]
+                .into_iter()
+                .find_map(|key| present(attributes, key))
+                .or(peer)
+                .or_else(|| present(attributes, "host.name").filter(|name| is_address(name)));
+            return address.map(|address| (SENDER, address)).into_iter().collect();
+        }
         let configured = self.associations.iter().find_map(|association| {
-            let sources = association
-                .iter()
-                .map(|source| Some((source.name.as_str(), resolved(source, attributes)?)));
+            let sources = association.iter().map(|source| resolved(source, attributes, peer));
             // The first association whose sources are all there decides, as in the Collector.
             let sources: Option<Vec<_>> = sources.collect();
             sources.filter(|sources| !sources.is_empty())
         });
-        let found = match configured {
-            Some(sources) => found(&sources, snapshot),
-            None if self.associations.is_empty() => {
-                let address = ["k8s.pod.ip", "ip"]
-                    .into_iter()
-                    .find_map(|key| present(attributes, key))
-                    .or_else(|| present(attributes, "host.name").filter(|name| is_address(name)));
-                address.and_then(|address| snapshot.by_address(address))
-            }
-            None => None,
-        };
-        found.or_else(|| by_itself(attributes, snapshot)).filter(|pod| self.speaks_of(pod))
+        configured.unwrap_or_default()
+    }
+
+    /// The pod that this identity, or else the attributes of the resource, point to.
+    pub(super) fn pod<'s>(
+        &self,
+        identity: &[(&str, &str)],
+        attributes: &AttributeList<'_>,
+        snapshot: &'s Snapshot,
+    ) -> Option<&'s Value> {
+        found(identity, snapshot)
+            .or_else(|| by_itself(attributes, snapshot))
+            .filter(|pod| self.speaks_of(pod))
+    }
+
+    /// Is the sender's address of use?
+    pub(super) fn wants_sender(&self) -> bool {
+        let sources = || self.associations.iter().flatten();
+        self.associations.is_empty() || sources().any(|source| source.from == SENDER)
     }
 
     fn speaks_of(&self, pod: &Value) -> bool {
@@ -109,13 +125,17 @@ fn holds(condition: &ConditionConfig, value: Option<&str>) -> bool {
     }
 }
 
-/// The value of a source, if the resource has one that is of use.
-fn resolved<'l>(source: &SourceConfig, attributes: &'l AttributeList<'_>) -> Option<&'l str> {
-    if source.from == "connection" {
-        return None;
+/// A source and its value, if there is one that is of use.
+fn resolved<'l>(
+    source: &'l SourceConfig,
+    attributes: &'l AttributeList<'_>,
+    peer: Option<&'l str>,
+) -> Option<(&'l str, &'l str)> {
+    if source.from == SENDER {
+        return Some((SENDER, peer?));
     }
     let value = present(attributes, &source.name)?;
-    (source.name != "host.name" || is_address(value)).then_some(value)
+    (source.name != "host.name" || is_address(value)).then_some((source.name.as_str(), value))
 }
 
 /// The pod that has all of these.
@@ -124,7 +144,10 @@ fn found<'s>(sources: &[(&str, &str)], snapshot: &'s Snapshot) -> Option<&'s Val
     let pod = value("k8s.pod.uid")
         .and_then(|uid| snapshot.by_uid(uid))
         .or_else(|| snapshot.by_container(value("container.id")?))
-        .or_else(|| snapshot.by_address(value("k8s.pod.ip").or_else(|| value("host.name"))?))
+        .or_else(|| {
+            let address = ["k8s.pod.ip", SENDER, "host.name"].into_iter().find_map(value);
+            snapshot.by_address(address?)
+        })
         .or_else(|| snapshot.by_name(value("k8s.namespace.name"), value("k8s.pod.name")?))?;
     let agrees = |(name, value): &(&str, &str)| match *name {
         "k8s.pod.uid" => text(pod, &["metadata", "uid"]) == *value,

@@ -12,7 +12,7 @@ mod tests;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use tapio_proto::{
@@ -22,7 +22,10 @@ use tapio_proto::{
 };
 
 pub use self::config::K8sAttributesConfig;
-use self::{extract::Extract, find::Find};
+use self::{
+    extract::{Extract, Found},
+    find::Find,
+};
 use crate::{
     attributes::{text, texts, with},
     kubernetes::{Directory, Snapshot},
@@ -34,6 +37,9 @@ pub struct K8sAttributes {
     extract: Extract,
     directory: Arc<Directory>,
     missed: Arc<AtomicU64>,
+    passthrough: bool,
+    /// Said already that the sender's address is missing.
+    warned: AtomicBool,
     next: Next,
 }
 
@@ -46,13 +52,31 @@ impl K8sAttributes {
         next: Next,
     ) -> Result<Self, String> {
         let (find, extract) = (Find::new(config)?, Extract::new(&config.extract)?);
-        directory.want();
-        Ok(K8sAttributes { find, extract, directory, missed, next })
+        if !config.passthrough {
+            directory.want();
+        }
+        let (passthrough, warned) = (config.passthrough, AtomicBool::new(false));
+        Ok(K8sAttributes { find, extract, directory, missed, passthrough, warned, next })
     }
 
-    fn describe(&self, attributes: &mut AttributeList<'_>, snapshot: &Snapshot) {
+    fn describe(
+        &self,
+        attributes: &mut AttributeList<'_>,
+        peer: Option<&str>,
+        snapshot: &Snapshot,
+    ) {
         let mut found = Vec::new();
-        let pod = self.find.pod(attributes, snapshot);
+        let identity = self.find.identity(attributes, peer);
+        let sender = identity.iter().find(|(source, _)| *source == find::SENDER);
+        if let Some((_, address)) = sender
+            && (self.passthrough || self.extract.wants_address())
+        {
+            found.push(("k8s.pod.ip".to_owned(), (*address).to_owned()));
+        }
+        if self.passthrough {
+            return put(found, attributes);
+        }
+        let pod = self.find.pod(&identity, attributes, snapshot);
         let mut digest = None;
         match pod {
             Some(pod) => {
@@ -62,13 +86,7 @@ impl K8sAttributes {
             None => drop(self.missed.fetch_add(1, Ordering::Relaxed)),
         }
         self.extract.around(pod, attributes, snapshot, &mut found);
-        for (key, value) in found {
-            // What the resource says already is right, unless it says nothing.
-            let said = attributes.value(&key);
-            if said.is_none_or(|said| matches!(said, AnyValue::Empty | AnyValue::String(""))) {
-                attributes.set(key, text(&value));
-            }
-        }
+        put(found, attributes);
         if let Some(digest) = digest
             && attributes.get("container.image.repo_digests").is_none()
         {
@@ -77,11 +95,29 @@ impl K8sAttributes {
     }
 }
 
+/// What the resource says already is right, unless it says nothing.
+fn put(found: Found, attributes: &mut AttributeList<'_>) {
+    for (key, value) in found {
+        let said = attributes.value(&key);
+        if said.is_none_or(|said| matches!(said, AnyValue::Empty | AnyValue::String(""))) {
+            attributes.set(key, text(&value));
+        }
+    }
+}
+
 impl Consumer for K8sAttributes {
     fn consume(&self, request: Request) -> Pending<'_> {
         let snapshot = self.directory.newest();
+        let peer = request.metadata.as_ref().and_then(|metadata| metadata.peer);
+        let peer = peer.map(|peer| peer.to_canonical().to_string());
+        if peer.is_none() && self.find.wants_sender() && !self.warned.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                "k8s_attributes does not know the senders' addresses, so no pod is found by its connection. Set `include_metadata: true` in the receiver's protocols."
+            );
+        }
         let edited = edit_resources(request.signal, &request.bytes, |attributes| {
-            self.describe(attributes, &snapshot);
+            self.describe(attributes, peer.as_deref(), &snapshot);
         });
         self.next.consume(with(edited.ok(), request))
     }

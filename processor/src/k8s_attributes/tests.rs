@@ -6,11 +6,11 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tapio_proto::{Signal, model::Time};
+use tapio_proto::{Metadata, Signal, model::Time};
 
 use super::{K8sAttributes, K8sAttributesConfig};
 use crate::{
-    attributes::tests::{list, text, through},
+    attributes::tests::{list, sent_by, text},
     kubernetes::{Cluster, Directory, Verb},
 };
 
@@ -62,12 +62,24 @@ fn described(
     cluster: &Cluster,
     resource: &[(&str, Value)],
 ) -> BTreeMap<String, String> {
+    described_of(None, config, cluster, resource)
+}
+
+/// The same of a request that came from an address.
+fn described_of(
+    peer: Option<[u8; 4]>,
+    config: Value,
+    cluster: &Cluster,
+    resource: &[(&str, Value)],
+) -> BTreeMap<String, String> {
     let config: K8sAttributesConfig = serde_json::from_value(config).unwrap();
     config.check().unwrap();
     let directory = Arc::new(Directory::default());
     let missed = Arc::new(AtomicU64::new(0));
     let input = json!({"resourceSpans": [{"resource": {"attributes": list(resource)}, "scopeSpans": [{"spans": [{}]}]}]});
-    let out = through(Signal::Traces, input, |next| {
+    let sender =
+        peer.map(|peer| Arc::new(Metadata { peer: Some(peer.into()), ..Metadata::default() }));
+    let out = sent_by(sender, Signal::Traces, input, |next| {
         let processor = K8sAttributes::new(&config, directory.clone(), missed, next).unwrap();
         directory.refresh(cluster, time(0));
         Arc::new(processor)
@@ -235,6 +247,27 @@ fn pods_are_found_by_the_first_association_that_applies() {
 }
 
 #[test]
+fn a_pod_is_found_by_the_address_that_its_request_came_from() {
+    let of = |config: Value, resource: &[(&str, Value)]| {
+        described_of(Some([10, 0, 0, 1]), config, &cluster(), resource)
+    };
+    let metadata = json!({"metadata": ["k8s.pod.uid", "k8s.pod.ip"]});
+    let expected = pairs(&[("k8s.pod.ip", "10.0.0.1"), ("k8s.pod.uid", "p-1")]);
+    assert_eq!(of(json!({"extract": metadata}), &[]), expected);
+    let by_connection = json!([
+        {"sources": [{"from": "resource_attribute", "name": "k8s.pod.ip"}]},
+        {"sources": [{"from": "connection"}]},
+    ]);
+    let config = json!({"extract": metadata, "pod_association": by_connection});
+    assert_eq!(of(config.clone(), &[]), expected);
+    let other = of(config, &[("k8s.pod.ip", text("10.0.0.2"))]);
+    assert_eq!(other["k8s.pod.uid"], "p-2");
+
+    let passed = of(json!({"passthrough": true}), &[("host", text("h"))]);
+    assert_eq!(passed, pairs(&[("host", "h"), ("k8s.pod.ip", "10.0.0.1")]));
+}
+
+#[test]
 fn pods_that_are_filtered_out_are_not_spoken_of() {
     let uid = |config: Value| {
         let mut config = config;
@@ -332,13 +365,12 @@ fn what_cannot_work_or_be_served_is_said() {
         config.unserved().unwrap_or_default()
     };
     assert_eq!(unserved(json!({})), "");
-    assert!(unserved(json!({"passthrough": true})).starts_with("'passthrough'"));
     let by = |from: &str, name: &str| {
         unserved(
             json!({"pod_association": [{"sources": [{"from": from, "name": name}]}], "wait_for_metadata": true}),
         )
     };
-    assert!(by("connection", "").starts_with("'pod_association' by connection"));
+    assert!(by("connection", "").starts_with("'wait_for_metadata'"));
     assert!(by("resource_attribute", "app").contains("by app (no way to a pod)"));
     let usual = json!([{"sources": [{"from": "resource_attribute", "name": "k8s.pod.name"}, {"from": "resource_attribute", "name": "k8s.namespace.name"}]}]);
     assert_eq!(unserved(json!({"pod_association": usual})), "");
