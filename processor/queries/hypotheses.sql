@@ -14,7 +14,8 @@
 -- rollout has its seconds of refused connections.
 with facts as (
     -- what was said of an object, and until when it held: a state that is open now holds now
-    select e.type as kind, e.reason, e.message as text, e.time,
+    select case when e.type = 'container.started' and e.count > 1 then 'container.restarted' else e.type end as kind,
+           e.reason, e.message as text, e.time,
            case when s.kind is null then e.time else params.now end as last, 0.0 as lasted_s,
            e.entity_kind, e.entity_namespace, e.entity_name, e.workload_kind, e.workload_name
     from events e
@@ -43,14 +44,19 @@ local as (
          or (f.entity_kind = r.workload_kind and f.entity_name = r.workload_name)
          or (f.entity_kind = 'Service' and f.entity_name = r.service))
     union all
-    -- what is wrong with a service that it calls
-    select distinct r.workload_kind, r.workload_namespace, r.workload_name,
+    -- what is wrong with a service that it calls, if from its own first failing request on: later it may
+    -- be what the workload cuts short
+    select r.workload_kind, r.workload_namespace, r.workload_name,
            concat('callee.', s.kind) as kind, '' as reason, s.detail as text, s.onset as time, s.last,
            0.0 as lasted_s
     from reach r
     join symptoms s on s.entity_kind = r.cause_kind and s.entity_namespace = r.cause_namespace
                    and s.entity_name = r.cause_name
+    left join symptoms w on w.entity_kind = 'Service' and w.entity_namespace = r.workload_namespace
+                        and w.entity_name = r.service and w.kind in ('error_ratio', 'latency')
     where r.relation = 'calls' and s.kind in ('error_ratio', 'latency', 'call_errors')
+    group by r.workload_kind, r.workload_namespace, r.workload_name, s.kind, s.detail, s.onset, s.last
+    having min(w.onset) is null or s.onset <= min(w.onset) + interval '1 second'
 ),
 onsets as (
     -- since when the workload fails those who ask it
@@ -73,7 +79,8 @@ written as (
       and not (c.path = 'spec.replicas' and c.actor = 'kube-controller-manager')
 ),
 acting as (
-    -- when a change began to act: at once, or with the first start after it where it is read only then
+    -- when a change began to act: at once, or with the first start after it where it is read only then;
+    -- a start that follows a death is no news, or each death would convict what was changed before it
     select w.cause_kind, w.cause_namespace, w.cause_name, w.relation,
            w.workload_kind, w.workload_namespace, w.workload_name, w.service,
            w.verb, w.path, w.change, w.time, coalesce(min(l.time), w.time) as acts
@@ -202,31 +209,28 @@ bare as (
              c.workload_kind, c.workload_namespace, c.workload_name, c.service, c.source, c.change
 ),
 together as (
-    select b.*, row_number() over (order by b.cause_kind, b.cause_namespace, b.cause_name, b.relation,
-             b.workload_kind, b.workload_namespace, b.workload_name, b.service, b.source, b.change,
-             b.pattern, b.cause_time) as id
-    from (
-        select * from explained where effect_time is not null
-        union all
-        select * from bare
-    ) b
-),
-rivals as (
-    -- changes of other objects that might as well have had the first effect
-    select t.id, count(distinct a.change) as rivals
-    from together t
-    join acting a on a.workload_kind = t.workload_kind and a.workload_namespace = t.workload_namespace
-                 and a.workload_name = t.workload_name
-    where (a.cause_kind <> t.cause_kind or a.cause_name <> t.cause_name or a.cause_namespace <> t.cause_namespace
-           or t.source <> 'change')
-      and a.acts <= t.effect_time and a.acts >= t.effect_time - interval '1800 seconds'
-    group by t.id
+    select * from explained where effect_time is not null
+    union all
+    select * from bare
 ),
 lagged as (
-    select t.*, (cast(t.effect_time as bigint) - cast(t.acts as bigint)) / 1000000000.0 as lag_s,
-           coalesce(r.rivals, 0) as rivals
+    -- rivals: changes of other objects that might as well have had the first effect
+    select t.cause_kind, t.cause_namespace, t.cause_name, t.relation,
+           t.workload_kind, t.workload_namespace, t.workload_name, t.service,
+           t.source, t.change, t.pattern, t.prior, t.within_s, t.cause_time, t.effect_time, t.evidence,
+           (cast(t.effect_time as bigint) - cast(t.acts as bigint)) / 1000000000.0 as lag_s,
+           count(distinct a.change) as rivals
     from together t
-    left join rivals r on r.id = t.id
+    left join acting a
+      on a.workload_kind = t.workload_kind and a.workload_namespace = t.workload_namespace
+     and a.workload_name = t.workload_name
+     and a.acts <= t.effect_time and a.acts >= t.effect_time - interval '1800 seconds'
+     and (t.source <> 'change' or a.cause_kind <> t.cause_kind
+          or a.cause_namespace <> t.cause_namespace or a.cause_name <> t.cause_name)
+    group by t.cause_kind, t.cause_namespace, t.cause_name, t.relation,
+             t.workload_kind, t.workload_namespace, t.workload_name, t.service,
+             t.source, t.change, t.pattern, t.prior, t.within_s, t.cause_time, t.effect_time, t.evidence,
+             t.acts
 )
 select l.*,
        case when l.pattern = ''

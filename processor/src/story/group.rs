@@ -24,6 +24,10 @@ const WORTH: f64 = 0.4;
 /// came, and the start of the window in which it ended.
 const UNDER_WAY: Duration = Duration::from_secs(10);
 
+/// A callee that is to blame fails already the first request that fails its caller, and is called so
+/// soon in it; what fails later may be what the caller cuts short.
+const FIRST_CALL: Duration = Duration::from_secs(1);
+
 /// Symptoms by which a service fails those who ask it.
 const FAILURES: [&str; 3] = ["error_ratio", "latency", "call_errors"];
 
@@ -151,7 +155,7 @@ fn blames_outside(h: &Hypothesis, failing: &BTreeMap<Entity, Time>, graph: &Grap
             .filter(|s| **s == front || failing.contains_key(*s))
             .flat_map(|s| graph.hosts(s))
             .filter_map(|host| failing.get(host))
-            .any(|outside| since.is_none_or(|since| *outside <= *since + UNDER_WAY))
+            .any(|outside| since.is_none_or(|since| *outside <= *since + FIRST_CALL))
 }
 
 /// Failing services that the hypothesis explains: the one where it shows, and its failing callers. What
