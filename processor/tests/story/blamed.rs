@@ -207,13 +207,13 @@ fn a_failure_that_healed_is_not_blamed_for_a_new_one() {
             shop.pod(63 + 8 * death, "a", death, "OOMKilled");
         }
         shop.deployment(100, "a", "1", &json!({}));
-        for second in 1..360 {
+        for second in 1..240 {
             let meets = match second {
                 64..102 => Meets::Nobody,
-                300.. if !callers_own => Meets::Error,
+                190.. if !callers_own => Meets::Error,
                 _ => Meets::Health,
             };
-            if callers_own && second >= 300 {
+            if callers_own && second >= 190 {
                 // A handler of its own fails in the caller; `a` is not even asked.
                 shop.requests(second, "elsewhere.example", Meets::Nobody);
             } else {
@@ -222,7 +222,7 @@ fn a_failure_that_healed_is_not_blamed_for_a_new_one() {
         }
         let stories = shop.stories();
         assert_eq!(root(&stories[0]), "Deployment a", "{stories:?}");
-        let late: Vec<&Story> = stories.iter().filter(|s| second_of(s.opened) >= 300).collect();
+        let late: Vec<&Story> = stories.iter().filter(|s| second_of(s.opened) >= 190).collect();
         assert!(!late.is_empty(), "nothing is told of what fails at last");
         for story in late {
             assert!(root(story).is_empty() || story.confidence < 0.7, "{story:?}");

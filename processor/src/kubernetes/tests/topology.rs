@@ -52,7 +52,7 @@ fn edges_begin_and_end_and_upstream_names_what_is_gone() {
         "uses_config_at_start ConfigMap shop/telemetry",
         "uses_secret_at_start Secret shop/bank",
         "uses_secret_at_start Secret shop/registry",
-        "uses_secret Secret shop/tls",
+        "uses_secret_at_start Secret shop/tls",
         "uses_secret_at_start ServiceAccount shop/carter",
         "mounts PersistentVolumeClaim shop/disk",
     ] {
