@@ -60,7 +60,7 @@ impl Shop {
     fn add(&mut self, time: u64, signal: Signal, value: &Value) {
         let bytes = to_proto(signal, value.to_string().as_bytes()).unwrap();
         let items = check(signal, &bytes).unwrap();
-        self.seen.push((time, Request { signal, items, bytes }));
+        self.seen.push((time, Request::new(signal, bytes, items)));
     }
 
     /// An object at this second, written then by a person.
