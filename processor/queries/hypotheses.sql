@@ -1,113 +1,210 @@
 -- Causes for what fails: every change or bad state that can reach a workload under suspicion, each
 -- pattern that explains it, and how much of what the pattern asks for was seen.
 --
+-- A cause must be able to do it: what a container reads only at its start acts from the next start on.
+-- An effect must fit in time: it comes after the cause, was not there just before it, and lasts until
+-- the workload fails.
+--
 -- Confidence = the pattern's prior
 --   + evidence   how much of what the pattern asks for was seen
 --   + nearness   how soon after the cause the first effect came, on the pattern's own scale
---   - rivals     other changes upstream of the same workload in the same span of time
+--   - rivals     other changes upstream of the same workload in the half hour before the effect; they
+--                weigh double against "nothing was changed"
 -- Without a pattern (mechanism) never more than 0.6, and below 0.4 while the failure is young: every
 -- rollout has its seconds of refused connections.
-with local as (
+with facts as (
+    -- what was said of an object, and until when it held: a state that is open now holds now
+    select case when e.type = 'container.started' and e.count > 1 then 'container.restarted' else e.type end as kind,
+           e.reason, e.message as text, e.time,
+           case when s.kind is null then e.time else params.now end as last, 0.0 as lasted_s,
+           e.entity_kind, e.entity_namespace, e.entity_name, e.workload_kind, e.workload_name
+    from events e
+    cross join params
+    left join (
+        select distinct s.kind, s.entity_kind, s.entity_namespace, s.entity_name from symptoms s
+    ) s on s.kind = e.type and s.entity_kind = e.entity_kind
+       and s.entity_namespace = e.entity_namespace and s.entity_name = e.entity_name
+    where e.time >= params.lookback
+      and (e.severity <> 'info' or e.type in ('log.new', 'container.started'))
+    union all
+    select s.kind, '' as reason, s.detail as text, s.onset as time, s.last,
+           (cast(s.last as bigint) - cast(s.onset as bigint)) / 1000000000.0 as lasted_s,
+           s.entity_kind, s.entity_namespace, s.entity_name, '' as workload_kind, '' as workload_name
+    from symptoms s
+    where s.kind in ('error_ratio', 'latency', 'call_errors', 'memory_growth', 'cpu_at_limit')
+),
+local as (
     -- every fact on the workload itself, on what it owns, and on the Service in front of it
     select r.workload_kind, r.workload_namespace, r.workload_name,
-           f.kind, f.reason, f.text, f.time, f.lasted_s
+           f.kind, f.reason, f.text, f.time, f.last, f.lasted_s
     from (select distinct workload_kind, workload_namespace, workload_name, service from reach) r
-    join (
-        select e.type as kind, e.reason, e.message as text, e.time, 0.0 as lasted_s,
-               e.entity_kind, e.entity_namespace, e.entity_name, e.workload_kind, e.workload_name
-        from events e cross join params
-        where e.time >= params.lookback and (e.severity <> 'info' or e.type = 'log.new')
-        union all
-        select s.kind, '' as reason, s.detail as text, s.onset as time,
-               (cast(s.last as bigint) - cast(s.onset as bigint)) / 1000000000.0 as lasted_s,
-               s.entity_kind, s.entity_namespace, s.entity_name, '' as workload_kind, '' as workload_name
-        from symptoms s
-        where s.kind in ('error_ratio', 'latency', 'call_errors', 'memory_growth', 'cpu_at_limit')
-    ) f on f.entity_namespace = r.workload_namespace
+    join facts f
+      on f.entity_namespace = r.workload_namespace
        and ((f.workload_kind = r.workload_kind and f.workload_name = r.workload_name)
          or (f.entity_kind = r.workload_kind and f.entity_name = r.workload_name)
          or (f.entity_kind = 'Service' and f.entity_name = r.service))
+    union all
+    -- what is wrong with a service that it calls, if from its own first failing request on: later it may
+    -- be what the workload cuts short
+    select r.workload_kind, r.workload_namespace, r.workload_name,
+           concat('callee.', s.kind) as kind, '' as reason, s.detail as text, s.onset as time, s.last,
+           0.0 as lasted_s
+    from reach r
+    join symptoms s on s.entity_kind = r.cause_kind and s.entity_namespace = r.cause_namespace
+                   and s.entity_name = r.cause_name
+    left join symptoms w on w.entity_kind = 'Service' and w.entity_namespace = r.workload_namespace
+                        and w.entity_name = r.service and w.kind in ('error_ratio', 'latency')
+    where r.relation = 'calls' and s.kind in ('error_ratio', 'latency', 'call_errors')
+    group by r.workload_kind, r.workload_namespace, r.workload_name, s.kind, s.detail, s.onset, s.last
+    having min(w.onset) is null or s.onset <= min(w.onset) + interval '1 second'
 ),
-causes as (
-    select r.*, 'change' as source, c.verb, c.path as path, c.change, c.time
+onsets as (
+    -- since when the workload fails those who ask it
+    select l.workload_kind, l.workload_namespace, l.workload_name, min(l.time) as onset
+    from local l
+    where l.kind in ('error_ratio', 'latency', 'call_errors')
+    group by l.workload_kind, l.workload_namespace, l.workload_name
+),
+written as (
+    -- what somebody changed; labels and annotations of what runs tell the program nothing, and an
+    -- autoscaler that follows the load causes none
+    select r.*, c.verb, c.path, c.change, c.time
     from reach r
     join changes c on c.entity_kind = r.cause_kind and c.entity_namespace = r.cause_namespace
                   and c.entity_name = r.cause_name
     cross join params
-    where c.time >= params.lookback
+    where c.time >= params.lookback and r.relation not in ('owns', 'calls')
+      and not (regexp_like(c.path, '^metadata\.(labels|annotations)')
+               and regexp_like(c.entity_kind, '^(Deployment|StatefulSet|DaemonSet|ReplicaSet|Job|CronJob|ConfigMap|Secret)$'))
+      and not (c.path = 'spec.replicas' and c.actor = 'kube-controller-manager')
+),
+acting as (
+    -- when a change began to act: at once, or with the first start after it where it is read only then;
+    -- a start that follows a death is no news, or each death would convict what was changed before it
+    select w.cause_kind, w.cause_namespace, w.cause_name, w.relation,
+           w.workload_kind, w.workload_namespace, w.workload_name, w.service,
+           w.verb, w.path, w.change, w.time, coalesce(min(l.time), w.time) as acts
+    from written w
+    left join local l
+      on l.workload_kind = w.workload_kind and l.workload_namespace = w.workload_namespace
+     and l.workload_name = w.workload_name and l.time >= w.time
+     and l.kind in ('container.started', 'container.waiting', 'deployment.replica_failure')
+     and regexp_like(w.relation, '_at_start$')
+    group by w.cause_kind, w.cause_namespace, w.cause_name, w.relation,
+             w.workload_kind, w.workload_namespace, w.workload_name, w.service,
+             w.verb, w.path, w.change, w.time
+    having min(l.time) is not null or not regexp_like(w.relation, '_at_start$')
+),
+causes as (
+    select a.*, 'change' as source, a.change as occasion from acting a
     union all
-    select r.*, 'state' as source, e.type as verb, concat(e.reason, ' ', e.message) as path,
-           cast(-1 as bigint) as change, e.time
+    select r.cause_kind, r.cause_namespace, r.cause_name, r.relation,
+           r.workload_kind, r.workload_namespace, r.workload_name, r.service,
+           e.type as verb, concat(e.reason, ' ', e.message) as path,
+           cast(-1 as bigint) as change, e.time, e.time as acts, 'state' as source, e.id as occasion
     from reach r
     join events e on e.entity_kind = r.cause_kind and e.entity_namespace = r.cause_namespace
                  and e.entity_name = r.cause_name
     cross join params
-    where e.time >= params.lookback and e.severity <> 'info' and r.relation <> 'self'
-    union all
-    select r.*, 'none' as source, '' as verb, '' as path, cast(-1 as bigint) as change, min(l.time) as time
-    from reach r
-    join local l on l.workload_kind = r.workload_kind and l.workload_namespace = r.workload_namespace
-                and l.workload_name = r.workload_name
-    where r.relation = 'self'
-    group by r.cause_kind, r.cause_namespace, r.cause_name, r.relation,
-             r.workload_kind, r.workload_namespace, r.workload_name, r.service
+    where e.time >= params.lookback and e.severity <> 'info' and r.relation not in ('self', 'owns', 'calls')
 ),
 matched as (
     select c.cause_kind, c.cause_namespace, c.cause_name, c.relation,
            c.workload_kind, c.workload_namespace, c.workload_name, c.service,
-           c.source, c.change, p.pattern, p.prior, p.within_s, min(c.time) as cause_time
+           c.source, c.change, p.pattern, p.prior, p.within_s,
+           min(c.time) as cause_time, min(c.acts) as acts
     from causes c
     join patterns p on p.source = c.source
     where regexp_like(c.verb, p.verb) and regexp_like(c.cause_kind, p.kind)
       and regexp_like(c.path, p.path) and regexp_like(c.relation, p.relation)
     group by c.cause_kind, c.cause_namespace, c.cause_name, c.relation,
              c.workload_kind, c.workload_namespace, c.workload_name, c.service,
-             c.source, c.change, p.pattern, p.prior, p.within_s
+             c.source, c.change, c.occasion, p.pattern, p.prior, p.within_s
+    union all
+    -- where nothing was changed the first thing that the pattern asks for is where it began
+    select r.cause_kind, r.cause_namespace, r.cause_name, r.relation,
+           r.workload_kind, r.workload_namespace, r.workload_name, r.service,
+           'none' as source, cast(-1 as bigint) as change, p.pattern, p.prior, p.within_s,
+           min(l.time) as cause_time, min(l.time) as acts
+    from reach r
+    join patterns p on p.source = 'none'
+    join pattern_needs n on n.pattern = p.pattern and not n.forbidden
+    join local l on l.workload_kind = r.workload_kind and l.workload_namespace = r.workload_namespace
+                and l.workload_name = r.workload_name
+                and regexp_like(l.kind, n.kind) and regexp_like(l.reason, n.reason) and regexp_like(l.text, n.text)
+    where r.relation = 'self'
+    group by r.cause_kind, r.cause_namespace, r.cause_name, r.relation,
+             r.workload_kind, r.workload_namespace, r.workload_name, r.service,
+             p.pattern, p.prior, p.within_s
+),
+spans as (
+    -- the same with its times as numbers (ns): the two seconds are those of a field manager's clock
+    select m.*, cast(m.acts as bigint) - 2000000000 as opens,
+           cast(m.acts as bigint) + cast(m.within_s * 1000000000.0 as bigint) as closes,
+           cast(m.acts as bigint) - cast(m.within_s * 1000000000.0 as bigint) as before,
+           coalesce(cast(o.onset as bigint), 0) - 60000000000 as fresh
+    from matched m
+    left join onsets o on o.workload_kind = m.workload_kind and o.workload_namespace = m.workload_namespace
+                      and o.workload_name = m.workload_name
 ),
 seen as (
+    -- for each need: the first time after the cause, the newest, how often just before it and around it
     select m.cause_kind, m.cause_namespace, m.cause_name, m.relation,
            m.workload_kind, m.workload_namespace, m.workload_name, m.service,
-           m.source, m.change, m.pattern, m.prior, m.within_s, m.cause_time,
+           m.source, m.change, m.pattern, m.prior, m.within_s, m.cause_time, m.acts, m.closes, m.fresh,
            n.need, n.required, n.forbidden, n.weight,
-           min(l.time) as first_time, count(l.time) as times
-    from matched m
+           min(case when cast(l.time as bigint) >= m.opens then l.time end) as first_time,
+           max(case when cast(l.last as bigint) >= m.opens then cast(l.last as bigint) end) as newest,
+           sum(case when cast(l.time as bigint) < m.opens and cast(l.last as bigint) >= m.before
+                    then 1 else 0 end) as earlier,
+           sum(case when cast(l.last as bigint) >= m.opens and cast(l.time as bigint) <= m.closes
+                    then 1 else 0 end) as around
+    from spans m
     join pattern_needs n on n.pattern = m.pattern
     left join local l
       on l.workload_kind = m.workload_kind and l.workload_namespace = m.workload_namespace
      and l.workload_name = m.workload_name
      and regexp_like(l.kind, n.kind) and regexp_like(l.reason, n.reason) and regexp_like(l.text, n.text)
-     and l.time >= m.cause_time - interval '2 seconds'
-     and cast(l.time as bigint) <= cast(m.cause_time as bigint) + cast(m.within_s * 1000000000.0 as bigint)
     group by m.cause_kind, m.cause_namespace, m.cause_name, m.relation,
              m.workload_kind, m.workload_namespace, m.workload_name, m.service,
-             m.source, m.change, m.pattern, m.prior, m.within_s, m.cause_time,
+             m.source, m.change, m.pattern, m.prior, m.within_s, m.cause_time, m.acts, m.closes, m.fresh,
              n.need, n.required, n.forbidden, n.weight
+),
+weighed as (
+    select s.*,
+           coalesce(cast(s.first_time as bigint) <= s.closes, false) as met,
+           coalesce(s.newest >= s.fresh, false) as lasts
+    from seen s
 ),
 explained as (
     select s.cause_kind, s.cause_namespace, s.cause_name, s.relation,
            s.workload_kind, s.workload_namespace, s.workload_name, s.service,
-           s.source, s.change, s.pattern, s.prior, s.within_s, s.cause_time,
-           min(case when s.forbidden then null else s.first_time end) as effect_time,
-           sum(case when s.times > 0 and not s.forbidden then s.weight else 0.0 end)
+           s.source, s.change, s.pattern, s.prior, s.within_s, s.cause_time, s.acts,
+           min(case when s.met and not s.forbidden then s.first_time end) as effect_time,
+           sum(case when s.met and not s.forbidden then s.weight else 0.0 end)
              / sum(case when s.forbidden then 0.0 else s.weight end) as evidence
-    from seen s
+    from weighed s
     group by s.cause_kind, s.cause_namespace, s.cause_name, s.relation,
              s.workload_kind, s.workload_namespace, s.workload_name, s.service,
-             s.source, s.change, s.pattern, s.prior, s.within_s, s.cause_time
-    having bool_and(not s.required or s.times > 0) and bool_and(not s.forbidden or s.times = 0)
+             s.source, s.change, s.pattern, s.prior, s.within_s, s.cause_time, s.acts
+    having bool_and(not s.required or (s.met and s.lasts and s.earlier = 0))
+       and bool_and(not s.forbidden or s.around = 0)
 ),
 bare as (
     -- a change upstream of what fails, which no pattern explains
     select c.cause_kind, c.cause_namespace, c.cause_name, c.relation,
            c.workload_kind, c.workload_namespace, c.workload_name, c.service,
            c.source, c.change, '' as pattern,
-           case when max(l.lasted_s) >= 30.0 then 0.4 else 0.2 end as prior, 600.0 as within_s,
-           min(c.time) as cause_time, min(l.time) as effect_time, 0.0 as evidence
+           case when max(l.lasted_s) >= 30.0 then 0.4 else 0.15 end as prior, 600.0 as within_s,
+           min(c.time) as cause_time, min(c.acts) as acts, min(l.time) as effect_time, 0.0 as evidence
     from causes c
+    cross join params
     join local l on l.workload_kind = c.workload_kind and l.workload_namespace = c.workload_namespace
-                and l.workload_name = c.workload_name and l.time >= c.time
-                and l.kind in ('error_ratio', 'latency', 'call_errors', 'endpoints.empty')
+                and l.workload_name = c.workload_name
+                and l.time >= c.acts and l.time <= c.acts + interval '600 seconds'
     where c.source = 'change'
+      and (l.kind in ('error_ratio', 'latency', 'call_errors')
+           or (l.kind = 'endpoints.empty' and l.last >= params.now))
     group by c.cause_kind, c.cause_namespace, c.cause_name, c.relation,
              c.workload_kind, c.workload_namespace, c.workload_name, c.service, c.source, c.change
 ),
@@ -116,27 +213,32 @@ together as (
     union all
     select * from bare
 ),
-rivals as (
-    select t.workload_kind, t.workload_namespace, t.workload_name,
-           count(distinct t.change) as changes
-    from together t
-    where t.source = 'change'
-    group by t.workload_kind, t.workload_namespace, t.workload_name
-),
 lagged as (
-    select t.*, (cast(t.effect_time as bigint) - cast(t.cause_time as bigint)) / 1000000000.0 as lag_s,
-           coalesce(r.changes, 0) as changes
+    -- rivals: changes of other objects that might as well have had the first effect
+    select t.cause_kind, t.cause_namespace, t.cause_name, t.relation,
+           t.workload_kind, t.workload_namespace, t.workload_name, t.service,
+           t.source, t.change, t.pattern, t.prior, t.within_s, t.cause_time, t.effect_time, t.evidence,
+           (cast(t.effect_time as bigint) - cast(t.acts as bigint)) / 1000000000.0 as lag_s,
+           count(distinct a.change) as rivals
     from together t
-    left join rivals r on r.workload_kind = t.workload_kind and r.workload_namespace = t.workload_namespace
-                      and r.workload_name = t.workload_name
+    left join acting a
+      on a.workload_kind = t.workload_kind and a.workload_namespace = t.workload_namespace
+     and a.workload_name = t.workload_name
+     and a.acts <= t.effect_time and a.acts >= t.effect_time - interval '1800 seconds'
+     and (t.source <> 'change' or a.cause_kind <> t.cause_kind
+          or a.cause_namespace <> t.cause_namespace or a.cause_name <> t.cause_name)
+    group by t.cause_kind, t.cause_namespace, t.cause_name, t.relation,
+             t.workload_kind, t.workload_namespace, t.workload_name, t.service,
+             t.source, t.change, t.pattern, t.prior, t.within_s, t.cause_time, t.effect_time, t.evidence,
+             t.acts
 )
 select l.*,
        case when l.pattern = ''
-            then least(0.6, l.prior + 0.2 * exp(-abs(l.lag_s) / 60.0))
+            then least(0.6, l.prior + 0.2 * exp(-abs(l.lag_s) / 60.0) - 0.05 * least(l.rivals, 3))
             else least(0.97, l.prior + 0.25 * l.evidence
                              + 0.10 * exp(-abs(l.lag_s) / (0.5 * l.within_s))
-                             - 0.05 * least(greatest(l.changes - 1, 0), 3))
+                             - (case when l.source = 'none' then 0.10 else 0.05 end) * least(l.rivals, 3))
        end as confidence
 from lagged l
 order by confidence desc, l.cause_time desc, l.cause_kind, l.cause_namespace, l.cause_name,
-         l.pattern, l.workload_namespace, l.workload_name
+         l.pattern, l.workload_namespace, l.workload_name, l.relation, l.change

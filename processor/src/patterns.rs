@@ -283,6 +283,138 @@ mod tests {
         assert_eq!(names, files);
     }
 
+    /// Facts as a cluster tells them: type, reason, text, and whether they count as bad.
+    fn facts() -> Vec<(String, String, String, bool)> {
+        use crate::kubernetes::{Cluster, Fact, Verb};
+        use serde_json::json;
+        let object = |kind: &str, n: usize, rest: serde_json::Value| {
+            let mut object = json!({"kind": kind, "metadata": {"name": format!("o{n}"), "namespace": "shop",
+                "uid": format!("u{n}"), "creationTimestamp": "2026-11-01T00:00:00Z"}});
+            for (key, value) in rest.as_object().unwrap() {
+                object[key] = value.clone();
+            }
+            object
+        };
+        let pod = |status: serde_json::Value| json!({"status": {"containerStatuses": [status]}});
+        let waits = |reason: &str, message: &str| {
+            pod(json!({"name": "c", "state": {"waiting": {"reason": reason, "message": message}}}))
+        };
+        let dies = |reason: &str| {
+            pod(
+                json!({"name": "c", "restartCount": 1, "state": {"terminated": {"reason": reason, "exitCode": 137}}}),
+            )
+        };
+        let event = |kind: &str, reason: &str, message: &str| {
+            json!({"type": kind, "reason": reason, "message": message,
+            "involvedObject": {"kind": "Pod", "namespace": "shop", "name": "x"}})
+        };
+        let condition = |kind: &str, status: &str, reason: &str, message: &str| {
+            json!({"status": {"conditions": [
+            {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": "2026-11-22T01:00:00Z"}]}})
+        };
+        let objects = [
+            ("Pod", dies("OOMKilled")),
+            ("Pod", dies("Error")),
+            ("Pod", waits("CrashLoopBackOff", "back-off 10s restarting failed container")),
+            ("Pod", waits("ImagePullBackOff", "manifest unknown: not found")),
+            ("Pod", waits("ErrImagePull", "pull access denied, unauthorized")),
+            ("Pod", waits("ErrImagePull", "dial tcp: lookup registry: no such host")),
+            ("Pod", waits("CreateContainerConfigError", "secret \"bank\" not found")),
+            (
+                "Pod",
+                condition(
+                    "PodScheduled",
+                    "False",
+                    "Unschedulable",
+                    "0/3 nodes are available: 3 Insufficient cpu.",
+                ),
+            ),
+            ("Pod", condition("Ready", "False", "ContainersNotReady", "")),
+            (
+                "EndpointSlice",
+                json!({"metadata": {"name": "s-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "s"}},
+                "endpoints": [{"conditions": {"ready": true}}]}),
+            ),
+            (
+                "EndpointSlice",
+                json!({"metadata": {"name": "s-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "s"}},
+                "endpoints": [{"conditions": {"ready": false}}]}),
+            ),
+            (
+                "Event",
+                event(
+                    "Warning",
+                    "Unhealthy",
+                    "Readiness probe failed: HTTP probe failed with statuscode: 404",
+                ),
+            ),
+            (
+                "Event",
+                event("Normal", "Killing", "Container c failed liveness probe, will be restarted"),
+            ),
+        ];
+        let mut told = Vec::new();
+        let mut cluster = Cluster::default();
+        let now = tapio_proto::model::Time::parse_rfc3339("2026-11-22T03:00:00Z").unwrap();
+        for (n, (kind, rest)) in objects.into_iter().enumerate() {
+            cluster.observe(Verb::Modified, object(kind, n, rest), now, &mut told);
+        }
+        let events = told.into_iter().filter_map(|fact| match fact {
+            Fact::Event(e) => Some((e.r#type, e.reason, e.message, e.severity != "info")),
+            _ => None,
+        });
+        let other = [
+            ("latency", ""),
+            ("cpu_at_limit", ""),
+            ("memory_growth", ""),
+            ("call_errors", "dial tcp: lookup a.shop.svc on 10.96.0.10:53: no such host"),
+            ("callee.error_ratio", ""),
+            ("callee.latency", ""),
+            ("log.new", "configuration reloaded"),
+            ("log.error", "panic: cannot parse"),
+        ];
+        let other =
+            other.map(|(kind, text)| (kind.to_owned(), String::new(), text.to_owned(), true));
+        events.chain(other).collect()
+    }
+
+    #[test]
+    fn what_a_pattern_looks_for_is_something_that_is_told() {
+        let facts = facts();
+        for pattern in Patterns::builtin().unwrap().iter() {
+            for effect in pattern.see.iter().chain(&pattern.unless) {
+                let is = |of: &str, text: &str| regex::Regex::new(of).unwrap().is_match(text);
+                let told = facts.iter().any(|(kind, reason, text, bad)| {
+                    *bad && is(&effect.r#type, kind)
+                        && is(&effect.reason, reason)
+                        && is(&effect.text, text)
+                });
+                assert!(told, "{}: {} is never seen among {facts:#?}", pattern.id, effect.what);
+            }
+        }
+    }
+
+    /// Guarantees: where any edit could precede the effect, the edit and the effect alone convict nobody.
+    #[test]
+    fn what_has_many_causes_needs_more_than_one_effect_to_be_sure() {
+        let unspecific = Patterns::builtin().unwrap();
+        for id in [
+            "bad_config_crash_loop",
+            "config_change_memory_growth",
+            "cpu_throttling",
+            "memory_leak",
+            "oom_killed",
+            "slow_dependency",
+        ] {
+            let p = unspecific.get(id).unwrap();
+            let weight = |of: fn(&Effect) -> bool| -> f64 {
+                p.see.iter().filter(|e| of(e)).map(|e| e.weight).sum()
+            };
+            let alone = p.prior + 0.25 * weight(|e| e.required) / weight(|_| true) + 0.1;
+            assert!(alone < 0.7, "{id}: {alone}");
+        }
+    }
+
     #[test]
     fn a_malformed_pattern_is_refused_with_its_place() {
         let mut patterns = Patterns::builtin().unwrap();

@@ -25,7 +25,7 @@ pub struct Hypothesis {
     pub effect_time: Time,
     /// Share of the pattern's evidence that was seen, 0 to 1.
     pub evidence: f64,
-    /// Other changes upstream of the same workload.
+    /// Other changes upstream of the same workload in the half hour before the effect.
     pub rivals: i64,
     /// 0 to 1.
     pub confidence: f64,
@@ -55,7 +55,7 @@ pub fn judge(plans: &mut Plans) -> Result<Vec<Hypothesis>, CorrelationError> {
             cause_time: row.time("cause_time")?,
             effect_time: row.time("effect_time")?,
             evidence: row.float("evidence")?,
-            rivals: (row.int("changes")? - 1).max(0),
+            rivals: row.int("rivals")?,
             confidence: row.float("confidence")?,
         });
     }

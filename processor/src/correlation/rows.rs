@@ -71,7 +71,7 @@ table! { "reach" =>
         pub cause_namespace: String,
         /// Its name.
         pub cause_name: String,
-        /// `self`, or a relation of the `topology` table.
+        /// `self`, `calls`, `resolves`, or a relation of the `topology` table.
         pub relation: String,
         /// Kind of the workload.
         pub workload_kind: String,

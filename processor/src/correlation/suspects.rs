@@ -97,6 +97,11 @@ impl Graph {
         self.outside.get(host)
     }
 
+    /// The hosts outside that a service calls.
+    pub fn hosts<'a>(&'a self, service: &'a Entity) -> impl Iterator<Item = &'a Entity> {
+        self.outside.iter().filter(|(_, callers)| callers.contains(service)).map(|(host, _)| host)
+    }
+
     /// Direct callees.
     pub fn callees(&self, service: &Entity) -> impl Iterator<Item = &Entity> {
         self.callees.get(service).into_iter().flatten()
@@ -215,6 +220,9 @@ pub fn reach<'a>(
         };
         add(workload, "self");
         add(&service, "selects");
+        for callee in graph.callees(&service).chain(graph.hosts(&service)) {
+            add(callee, "calls");
+        }
         for (relation, cause) in cluster.upstream(workload) {
             add(&cause, relation.name());
         }

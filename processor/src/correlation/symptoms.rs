@@ -10,6 +10,11 @@ use crate::streaming::{WINDOW, Windows};
 /// A ratio or a latency is over when it has not been judged sick for four windows.
 const QUIET: Duration = Duration::from_nanos(4 * WINDOW as u64);
 
+/// Memory that grows into its limit falls with each restart and grows again: one growth, not many.
+const GROWTH: &str = "memory_growth";
+/// It is over when it has not been seen for this long.
+const GROWTH_QUIET: Duration = Duration::from_secs(180);
+
 /// Kinds that are measured on spans, and so end by falling silent.
 const MEASURED: [&str; 3] = ["error_ratio", "call_errors", "latency"];
 
@@ -93,7 +98,7 @@ impl Symptoms {
 
     /// States are told anew by each run; what is not told any more is over.
     fn states(&mut self, plans: &mut Plans) -> Result<(), CorrelationError> {
-        self.active.retain(|(kind, _), _| MEASURED.contains(&kind.as_str()));
+        self.active.retain(|(kind, _), _| MEASURED.contains(&kind.as_str()) || kind == GROWTH);
         for row in plans.rows("symptoms_state")?.iter() {
             let entity = Entity::new(
                 row.text("entity_kind")?,
@@ -142,16 +147,20 @@ impl Symptoms {
                 format!("container {}, limit {}", row.text("container")?, row.float("bound")?);
             let workload = Some(entity.clone());
             let newest = s.last;
-            self.active.insert(
-                (kind.to_owned(), entity),
-                Active { symptom: s, times: 1, workload, newest },
-            );
+            let key = (kind.to_owned(), entity);
+            if let Some(before) = self.active.get(&key) {
+                s.onset = s.onset.min(before.symptom.onset);
+            }
+            self.active.insert(key, Active { symptom: s, times: 1, workload, newest });
         }
         Ok(())
     }
 
     fn end(&mut self, windows: &mut Windows, now: Time) {
         self.active.retain(|(kind, entity), active| {
+            if kind == GROWTH {
+                return active.symptom.last + GROWTH_QUIET >= now;
+            }
             let over = MEASURED.contains(&kind.as_str()) && active.symptom.last + QUIET < now;
             if over {
                 windows.well(&entity.namespace, &entity.name);

@@ -102,7 +102,11 @@ impl Report {
             (reason, false) if !NOTABLE.contains(&reason) => return None,
             _ => "k8s.event",
         };
-        let severity = if self.warning { Severity::Warning } else { Severity::Info };
+        // The kubelet kills for many good reasons and says all of them as Normal; this one is none.
+        let by_probe = self.reason == "Killing"
+            && (self.message.contains("failed liveness probe")
+                || self.message.contains("failed startup probe"));
+        let severity = if self.warning || by_probe { Severity::Warning } else { Severity::Info };
         Some(Happened {
             source: "k8s.events",
             time: self.time,

@@ -107,29 +107,56 @@ pub(super) fn references(
             found.insert((relation, Entity::new(kind, namespace, name)));
         }
     };
-    let mut config = |name: &str| refer(Relation::UsesConfig, "ConfigMap", name);
     let volumes = || list(spec, &["volumes"]).iter();
-    let projected = || volumes().flat_map(|volume| list(volume, &["projected", "sources"]));
+    let projected = || {
+        volumes().flat_map(|volume| {
+            list(volume, &["projected", "sources"]).iter().map(move |source| (volume, source))
+        })
+    };
     let containers = || {
         let lists = ["containers", "initContainers", "ephemeralContainers"].into_iter();
         lists.flat_map(|part| list(spec, &[part]))
     };
+    // The kubelet renews what is mounted, but not below a `subPath`; variables are fixed at the start.
+    let renewed = |volume: &Value| {
+        let name = text(volume, &["name"]);
+        containers().flat_map(|container| list(container, &["volumeMounts"])).any(|mount| {
+            text(mount, &["name"]) == name
+                && text(mount, &["subPath"]).is_empty()
+                && text(mount, &["subPathExpr"]).is_empty()
+        })
+    };
     let env_from = || containers().flat_map(|container| list(container, &["envFrom"]));
     let env = || containers().flat_map(|container| list(container, &["env"]));
 
-    volumes().for_each(|volume| config(text(volume, &["configMap", "name"])));
-    projected().for_each(|source| config(text(source, &["configMap", "name"])));
-    env_from().for_each(|source| config(text(source, &["configMapRef", "name"])));
-    env().for_each(|variable| config(text(variable, &["valueFrom", "configMapKeyRef", "name"])));
+    let mut config = |volume: Option<&Value>, name: &str| {
+        let relation = match volume.is_some_and(renewed) {
+            true => Relation::UsesConfig,
+            false => Relation::UsesConfigAtStart,
+        };
+        refer(relation, "ConfigMap", name);
+    };
+    volumes().for_each(|volume| config(Some(volume), text(volume, &["configMap", "name"])));
+    projected().for_each(|(volume, of)| config(Some(volume), text(of, &["configMap", "name"])));
+    env_from().for_each(|source| config(None, text(source, &["configMapRef", "name"])));
+    env().for_each(|variable| {
+        config(None, text(variable, &["valueFrom", "configMapKeyRef", "name"]))
+    });
 
-    let mut secret = |name: &str| refer(Relation::UsesSecret, "Secret", name);
-    volumes().for_each(|volume| secret(text(volume, &["secret", "secretName"])));
-    projected().for_each(|source| secret(text(source, &["secret", "name"])));
-    env_from().for_each(|source| secret(text(source, &["secretRef", "name"])));
-    env().for_each(|variable| secret(text(variable, &["valueFrom", "secretKeyRef", "name"])));
-    list(spec, &["imagePullSecrets"]).iter().for_each(|pull| secret(text(pull, &["name"])));
+    let mut secret = |volume: Option<&Value>, name: &str| {
+        let relation = match volume.is_some_and(renewed) {
+            true => Relation::UsesSecret,
+            false => Relation::UsesSecretAtStart,
+        };
+        refer(relation, "Secret", name);
+    };
+    volumes().for_each(|volume| secret(Some(volume), text(volume, &["secret", "secretName"])));
+    projected().for_each(|(volume, of)| secret(Some(volume), text(of, &["secret", "name"])));
+    env_from().for_each(|source| secret(None, text(source, &["secretRef", "name"])));
+    env().for_each(|variable| secret(None, text(variable, &["valueFrom", "secretKeyRef", "name"])));
+    list(spec, &["imagePullSecrets"]).iter().for_each(|pull| secret(None, text(pull, &["name"])));
 
-    refer(Relation::UsesSecret, "ServiceAccount", text(spec, &["serviceAccountName"]));
+    refer(Relation::UsesSecretAtStart, "ServiceAccount", text(spec, &["serviceAccountName"]));
     found.extend(claims(spec, &[], namespace).map(|claim| (Relation::Mounts, claim)));
     found
 }

@@ -7,6 +7,7 @@ use tapio_proto::model::Entity;
 use super::{
     diff::{Field, is_noise},
     redact::{self, REDACTED},
+    value::{at, plain},
 };
 
 /// Longest patch that anybody would paste, in bytes.
@@ -29,8 +30,17 @@ pub(super) fn command(entity: &Entity, old: &Value, new: &Value, fields: &[Field
     };
     let template =
         !fields.is_empty() && fields.iter().all(|field| field.path.starts_with("spec.template."));
-    if template && matches!(&*kind, "deployment" | "statefulset" | "daemonset") {
-        return format!("kubectl{namespace} rollout undo {kind}/{}", entity.name);
+    if template && kind == "deployment" {
+        // Without the revision `undo` would go back one from whatever runs by then.
+        let revision = at(old, &["metadata", "annotations", "deployment.kubernetes.io/revision"]);
+        let revision = revision.map(plain).unwrap_or_default();
+        if revision.is_empty() || !revision.bytes().all(|byte| byte.is_ascii_digit()) {
+            return String::new();
+        }
+        let name = &entity.name;
+        return format!(
+            "kubectl{namespace} rollout undo deployment/{name} --to-revision={revision}"
+        );
     }
     let patch = merge_patch(&entity.kind, old, new, &mut Vec::new()).to_string();
     if patch.len() > MAX_PATCH || patch == "{}" || redact::text(&patch) != patch {
@@ -118,10 +128,17 @@ mod tests {
 
     #[test]
     fn a_rollout_is_undone_as_one() {
-        let spec = |image: &str| json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": image}]}}}});
+        let spec = |image: &str, revision: Value| json!({"metadata": {"annotations": revision}, "spec": {"template": {"spec": {"containers": [{"name": "a", "image": image}]}}}});
+        let second = || json!({"deployment.kubernetes.io/revision": "2"});
         assert_eq!(
-            undo("Deployment", spec("a:1"), spec("a:2")),
-            "kubectl -n shop rollout undo deployment/x"
+            undo("Deployment", spec("a:1", second()), spec("a:2", second())),
+            "kubectl -n shop rollout undo deployment/x --to-revision=2"
+        );
+        assert_eq!(undo("Deployment", spec("a:1", json!({})), spec("a:2", json!({}))), "");
+        // Others keep no revision in the object: the template itself is put back.
+        assert_eq!(
+            undo("StatefulSet", spec("a:1", json!({})), spec("a:2", json!({}))),
+            r#"kubectl -n shop patch statefulset x --type merge -p '{"spec":{"template":{"spec":{"containers":[{"name":"a","image":"a:1"}]}}}}'"#
         );
     }
 

@@ -214,6 +214,7 @@ impl Teller<'_> {
             Some("deleted") => {
                 format!("{effect}, because {} {} was deleted", cause.kind, cause.name)
             }
+            Some("added") => format!("{effect}, because {} {} was added", cause.kind, cause.name),
             Some(_) => format!("{effect}, because {} {} was changed", cause.kind, cause.name),
             None if *cause != self.best.workload => {
                 format!("{effect}, because of {} {}", cause.kind, cause.name)

@@ -7,6 +7,7 @@ use std::{
 
 use tapio_proto::model::{Entity, Time};
 
+use super::unexplained::OUTSIDE;
 use crate::correlation::{
     hypotheses::Hypothesis,
     suspects::{Graph, failing, sick},
@@ -19,6 +20,16 @@ const SICK_FOR: Duration = Duration::from_secs(10);
 const UNEXPLAINED_FOR: Duration = Duration::from_secs(20);
 /// Below this a hypothesis is not worth a story.
 const WORTH: f64 = 0.4;
+/// What fails may seem to begin so long before its cause: a request that was under way when the cause
+/// came, and the start of the window in which it ended.
+const UNDER_WAY: Duration = Duration::from_secs(10);
+
+/// A callee that is to blame fails already the first request that fails its caller, and is called so
+/// soon in it; what fails later may be what the caller cuts short.
+const FIRST_CALL: Duration = Duration::from_secs(1);
+
+/// Symptoms by which a service fails those who ask it.
+const FAILURES: [&str; 3] = ["error_ratio", "latency", "call_errors"];
 
 /// One incident as it stands now.
 #[derive(Debug)]
@@ -41,12 +52,19 @@ pub fn groups(
 ) -> Vec<Group> {
     let failing = failing(symptoms);
     let sick = sick(symptoms, graph);
+    // What was wrong once and is well now explains nothing that fails today.
+    let hypotheses: Vec<&Hypothesis> = hypotheses
+        .iter()
+        .filter(|h| sick.contains_key(&h.workload) || failing.contains_key(&front(h)))
+        .filter(|h| !h.pattern.is_empty() || !blames_outside(h, &failing, graph))
+        .collect();
     let mut uncovered: BTreeSet<Entity> = failing.keys().cloned().collect();
     let mut told: BTreeSet<Entity> = BTreeSet::new();
     let mut groups: Vec<Group> = Vec::new();
     loop {
         let best = hypotheses
             .iter()
+            .copied()
             .filter(|h| h.confidence >= WORTH && !told.contains(&h.workload))
             .map(|h| {
                 let same = hypotheses.iter().filter(|other| same_explanation(h, other));
@@ -74,6 +92,7 @@ pub fn groups(
         chosen.extend(
             hypotheses
                 .iter()
+                .copied()
                 .filter(|h| *h != best && related(h, best, &covers, graph))
                 .take(4)
                 .cloned(),
@@ -82,15 +101,18 @@ pub fn groups(
         told.insert(best.workload.clone());
         let siblings: Vec<Hypothesis> = hypotheses
             .iter()
+            .copied()
             .filter(|h| h.workload != best.workload && same_explanation(best, h))
             .cloned()
             .collect();
         told.extend(siblings.iter().map(|h| h.workload.clone()));
-        uncovered.retain(|s| !covers.contains(s) && !told.contains(&graph.workload(s)));
+        // Each failing service belongs to one incident: the first that explains it.
         let services = covers
-            .into_iter()
-            .filter_map(|s| failing.get(&s).map(|since| (s.clone(), *since)))
+            .iter()
+            .filter(|s| uncovered.contains(*s))
+            .filter_map(|s| failing.get(s).map(|since| (s.clone(), *since)))
             .collect();
+        uncovered.retain(|s| !covers.contains(s) && !told.contains(&graph.workload(s)));
         groups.push(Group { hypotheses: chosen, siblings, services });
     }
     // A host outside that fails those who are sick themselves may well be what they cut short.
@@ -103,7 +125,7 @@ pub fn groups(
         .into_iter()
         .filter(|s| !cut_short(s))
         .filter_map(|s| failing.get(&s).map(|since| (s.clone(), *since)))
-        .filter(|(_, since)| *since + UNEXPLAINED_FOR <= now)
+        .filter(|(s, since)| lasts(s, *since, symptoms))
         .collect();
     if !rest.is_empty() {
         groups.push(Group { hypotheses: Vec::new(), siblings: Vec::new(), services: rest });
@@ -115,18 +137,41 @@ fn same_explanation(a: &Hypothesis, b: &Hypothesis) -> bool {
     a.cause == b.cause && a.change == b.change && a.pattern == b.pattern
 }
 
-/// Failing services that the hypothesis explains: the one where it shows, and its failing callers.
+/// Has it been seen failing for so long? A blip that only fades has not.
+fn lasts(service: &Entity, since: Time, symptoms: &Symptoms) -> bool {
+    let seen = FAILURES.iter().filter_map(|kind| symptoms.get(kind, service));
+    seen.map(|active| active.symptom.last).max().is_some_and(|last| since + UNEXPLAINED_FOR <= last)
+}
+
+/// Does the workload, or what it calls, fail since a host outside fails it? That tells more than a
+/// change that is only near in time.
+fn blames_outside(h: &Hypothesis, failing: &BTreeMap<Entity, Time>, graph: &Graph) -> bool {
+    let front = front(h);
+    let since = failing.get(&front);
+    h.confidence < OUTSIDE
+        && graph
+            .downstream(&front)
+            .iter()
+            .filter(|s| **s == front || failing.contains_key(*s))
+            .flat_map(|s| graph.hosts(s))
+            .filter_map(|host| failing.get(host))
+            .any(|outside| since.is_none_or(|since| *outside <= *since + FIRST_CALL))
+}
+
+/// Failing services that the hypothesis explains: the one where it shows, and its failing callers. What
+/// failed before the cause came is not its effect, nor is what is asked only by that.
 fn covered(h: &Hypothesis, failing: &BTreeMap<Entity, Time>, graph: &Graph) -> BTreeSet<Entity> {
     let start = front(h);
+    let after = |s: &Entity| failing.get(s).is_some_and(|at| *at + UNDER_WAY >= h.cause_time);
     let mut covers = BTreeSet::new();
     let mut next = vec![start.clone()];
     let mut seen = BTreeSet::from([start]);
     while let Some(at) = next.pop() {
-        if failing.contains_key(&at) {
+        if after(&at) {
             covers.insert(at.clone());
         }
         for caller in graph.callers(&at) {
-            if failing.contains_key(caller) && seen.insert(caller.clone()) {
+            if after(caller) && seen.insert(caller.clone()) {
                 next.push(caller.clone());
             }
         }

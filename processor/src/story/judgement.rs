@@ -28,7 +28,7 @@ impl Teller<'_> {
         }
         if self.best.rivals == 0 && self.best.change.is_some() {
             reasons.push(format!(
-                "nothing else that {} depends on was changed",
+                "nothing else that {} depends on was changed in the half hour before",
                 self.best.workload.name
             ));
         }
@@ -48,7 +48,7 @@ impl Teller<'_> {
         let mut doubts = unseen(self.view);
         if self.best.rivals > 0 {
             doubts.push(format!(
-                "{} other change(s) upstream of {} in the same time",
+                "{} other change(s) upstream of {} in the half hour before",
                 self.best.rivals, self.best.workload.name
             ));
         }
@@ -75,9 +75,10 @@ impl Teller<'_> {
             ));
         }
         let from = self.best.cause_time - Duration::from_secs(1800);
+        let blamed: BTreeSet<&Entity> = self.plot.hypotheses.iter().map(|h| &h.cause).collect();
         let mut others = BTreeSet::new();
-        for row in self.view.facts.changes_between(from, self.plot.last_bad) {
-            if Some(row.change) != self.best.change && row.entity() != self.best.cause {
+        for row in self.view.facts.changes_between(from, self.best.effect_time) {
+            if Some(row.change) != self.best.change && !blamed.contains(&row.entity()) {
                 others.insert(row.entity());
             }
         }

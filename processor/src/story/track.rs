@@ -18,6 +18,8 @@ use crate::correlation::{
 
 /// A story is over when nothing of it has been wrong for this long.
 const WELL_FOR: Duration = Duration::from_secs(30);
+/// A story may find its root this long after it opened; measurements come every so often.
+const SETTLES: Duration = Duration::from_secs(30);
 /// A new root must be this much surer than the old one.
 const SURER: f64 = 0.05;
 /// Resolved stories that are kept.
@@ -73,8 +75,13 @@ pub struct Stories {
 impl Stories {
     /// Takes in what is wrong now, and says which stories that changes.
     pub fn update(&mut self, groups: Vec<Group>, view: &View<'_>) -> Vec<Telling> {
+        // Which story each failing service belongs to now.
+        let mut theirs: BTreeMap<Entity, String> = BTreeMap::new();
         for group in groups {
-            let at = match self.open.iter().position(|thread| thread.is_of(&group)) {
+            let find = |is: fn(&Thread, &Group) -> bool| {
+                self.open.iter().position(|thread| is(thread, &group))
+            };
+            let at = match find(Thread::has_root_of).or_else(|| find(Thread::is_of)) {
                 Some(at) => at,
                 None => {
                     let thread = Thread::new(&group, view.now, &self.ids());
@@ -82,13 +89,14 @@ impl Stories {
                     self.open.len() - 1
                 }
             };
+            theirs.extend(group.services.keys().map(|s| (s.clone(), self.open[at].id.clone())));
             self.open[at].take(group, view);
         }
         let mut tellings = Vec::new();
         let mut at = 0;
         while at < self.open.len() {
             let thread = &mut self.open[at];
-            thread.keep(view);
+            thread.keep(view, &theirs);
             let over = thread.last_bad + WELL_FOR <= view.now;
             if let Some(telling) = thread.tell(view, over) {
                 tellings.push(telling);
@@ -156,18 +164,29 @@ impl Thread {
         }
     }
 
-    /// Does the group tell of the same incident?
+    /// Does the group blame what this story blames?
+    fn has_root_of(&self, group: &Group) -> bool {
+        let roots = self.hypotheses.first().zip(group.hypotheses.first());
+        roots.is_some_and(|(mine, new)| {
+            mine.workload == new.workload || (mine.cause == new.cause && mine.change == new.change)
+        })
+    }
+
+    /// Does the group tell of the same failure, though it blames another object? Where both know a
+    /// mechanism, only what was under way when this story opened can have been what it is about; what
+    /// broke later is an incident of its own, even if the same users meet it.
     fn is_of(&self, group: &Group) -> bool {
-        let same_root = match (self.hypotheses.first(), group.hypotheses.first()) {
+        let touches = group.services.keys().any(|s| self.failures.contains_key(s))
+            || group.hypotheses.first().is_some_and(|h| self.workloads.contains(&h.workload));
+        let two = match (self.hypotheses.first(), group.hypotheses.first()) {
             (Some(mine), Some(new)) => {
-                mine.workload == new.workload
-                    || (mine.cause == new.cause && mine.change == new.change)
+                !mine.pattern.is_empty()
+                    && !new.pattern.is_empty()
+                    && new.effect_time > self.opened + SETTLES
             }
             _ => false,
         };
-        same_root
-            || group.services.keys().any(|s| self.failures.contains_key(s))
-            || group.hypotheses.first().is_some_and(|h| self.workloads.contains(&h.workload))
+        touches && !two
     }
 
     /// Takes the group in; the root changes only for one that is clearly surer.
@@ -221,10 +240,13 @@ impl Thread {
     }
 
     /// Brings what is known of its services and of its workload up to now.
-    fn keep(&mut self, view: &View<'_>) {
+    ///
+    /// A service that by now fails because of another story (`theirs`) does not keep this one open.
+    fn keep(&mut self, view: &View<'_>, theirs: &BTreeMap<Entity, String>) {
         let failing = failing(view.symptoms);
         for (service, failure) in &mut self.failures {
-            if failing.contains_key(service) {
+            if failing.contains_key(service) && theirs.get(service).is_none_or(|id| *id == self.id)
+            {
                 self.last_bad = self.last_bad.max(failure.refresh(service, view));
             }
         }

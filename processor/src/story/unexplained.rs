@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Confidence that a host outside is to blame when calls to it fail and nothing inside explains it.
-const OUTSIDE: f64 = 0.7;
+pub(super) const OUTSIDE: f64 = 0.7;
 /// Confidence in a story that blames nothing.
 const WEAK: f64 = 0.3;
 

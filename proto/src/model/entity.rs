@@ -49,10 +49,14 @@ pub enum Relation {
     RunsOn,
     /// Pod or workload to the Service that selects it.
     Selects,
-    /// ConfigMap to the workload that mounts or reads it.
+    /// ConfigMap to the workload that mounts it and so sees it change.
     UsesConfig,
-    /// Secret to the workload that mounts or reads it.
+    /// ConfigMap to the workload that reads it when a container starts, and not again.
+    UsesConfigAtStart,
+    /// Secret to the workload that mounts it and so sees it change.
     UsesSecret,
+    /// Secret or ServiceAccount to the workload that reads it when a pod starts, and not again.
+    UsesSecretAtStart,
     /// PersistentVolumeClaim to the workload that mounts it.
     Mounts,
     /// HorizontalPodAutoscaler to what it scales.
@@ -73,7 +77,9 @@ impl Relation {
             Relation::RunsOn => "runs_on",
             Relation::Selects => "selects",
             Relation::UsesConfig => "uses_config",
+            Relation::UsesConfigAtStart => "uses_config_at_start",
             Relation::UsesSecret => "uses_secret",
+            Relation::UsesSecretAtStart => "uses_secret_at_start",
             Relation::Mounts => "mounts",
             Relation::Scales => "scales",
             Relation::Limits => "limits",

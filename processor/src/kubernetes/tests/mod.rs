@@ -112,7 +112,7 @@ pub(super) fn deployment(
             "imagePullSecrets": [{"name": "registry"}],
             "volumes": [{"name": "a", "configMap": {"name": "pool"}}, {"name": "b", "persistentVolumeClaim": {"claimName": "disk"}},
                 {"name": "c", "projected": {"sources": [{"secret": {"name": "tls"}}]}}],
-            "containers": [{"name": "cart", "envFrom": [{"configMapRef": {"name": "telemetry"}}],
+            "containers": [{"name": "cart", "volumeMounts": [{"name": "a"}, {"name": "c", "subPath": "tls.key"}], "envFrom": [{"configMapRef": {"name": "telemetry"}}],
                 "env": [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "bank", "key": "api-key"}}}]}]}}},
         "status": {"availableReplicas": available.1,
             "conditions": [{"type": "Available", "status": available.0, "lastTransitionTime": format!("2026-11-22T{clock}Z"), "reason": "R"}]}}),

@@ -49,11 +49,11 @@ fn edges_begin_and_end_and_upstream_names_what_is_gone() {
     for expected in [
         "owns Deployment shop/cart",
         "uses_config ConfigMap shop/pool",
-        "uses_config ConfigMap shop/telemetry",
-        "uses_secret Secret shop/bank",
-        "uses_secret Secret shop/registry",
-        "uses_secret Secret shop/tls",
-        "uses_secret ServiceAccount shop/carter",
+        "uses_config_at_start ConfigMap shop/telemetry",
+        "uses_secret_at_start Secret shop/bank",
+        "uses_secret_at_start Secret shop/registry",
+        "uses_secret_at_start Secret shop/tls",
+        "uses_secret_at_start ServiceAccount shop/carter",
         "mounts PersistentVolumeClaim shop/disk",
     ] {
         assert!(upstream.iter().any(|told| told == expected), "{expected} is not in {upstream:?}");
