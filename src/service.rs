@@ -100,6 +100,7 @@ impl Service {
             mem::take(&mut self.graph).stop().await;
         }
         self.stop_extensions(|extension| stays(extension, config)).await;
+        tracing::info!("Starting extensions...");
         self.start_extensions(config, true).await?;
         let before = self.host.analysis();
         let changed = self.graph.change_to(config, &self.host).await.map_err(Error::new);

@@ -135,7 +135,8 @@ impl Compression {
                 self.read(snap::read::FrameDecoder::new(&body[..]), body.len(), limit)
             }
             Compression::Lz4 => {
-                if body.is_empty() {
+                // The decoder takes the end of the body for the end of the frame.
+                if !ends_lz4_frame(&body) {
                     return Err(corrupt(io::ErrorKind::UnexpectedEof.into()));
                 }
                 self.read(lz4_flex::frame::FrameDecoder::new(&body[..]), body.len(), limit)
@@ -194,6 +195,14 @@ impl Compression {
         }
         Ok(out.into())
     }
+}
+
+/// Does an LZ4 frame end with its mark of four zeros, behind which a checksum may stand if the frame's
+/// flags say so?
+fn ends_lz4_frame(body: &[u8]) -> bool {
+    let checksum = body.get(4).is_some_and(|flags| flags & 0x04 != 0);
+    let end = if checksum { body.len().saturating_sub(4) } else { body.len() };
+    body[..end].ends_with(&[0; 4])
 }
 
 #[cfg(test)]
