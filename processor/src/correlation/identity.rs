@@ -81,6 +81,8 @@ pub struct Identity {
     /// A workload's services, the one that speaks for it first.
     fronts: BTreeMap<Entity, Vec<Entity>>,
     ips: BTreeMap<IpAddr, Entity>,
+    /// Kubernetes Services, and the workloads that each selects, or did when it last selected any.
+    selected: BTreeMap<Entity, Vec<Entity>>,
 }
 
 impl Identity {
@@ -113,7 +115,9 @@ impl Identity {
 
     /// Brings the answers up to date with the cluster.
     pub fn refresh(&mut self, cluster: &Cluster, now: Time) {
-        let selected = cluster.selected();
+        self.selected.extend(cluster.selected());
+        self.selected.retain(|service, _| cluster.object(service).is_some());
+        let selected = &self.selected;
         let mut names = None;
         (self.services, self.speaking, self.homes, self.fronts) = Default::default();
         for (told, seen) in &mut self.sightings {
@@ -150,7 +154,7 @@ impl Identity {
             self.services.insert(told.clone(), service);
         }
         for (service, homes) in selected {
-            self.homes.entry(service).or_insert(homes);
+            self.homes.entry(service.clone()).or_insert_with(|| homes.clone());
         }
         for (service, homes) in &self.homes {
             for home in homes {
@@ -324,12 +328,12 @@ fn host(address: &str) -> &str {
     host.trim_end_matches('.')
 }
 
+/// Namespace and name of a Service.
+type Place<'a> = (&'a str, &'a str);
+
 /// Namespace and name of the Services that a host name can mean, asked from a namespace, the way the
 /// cluster's resolver searches; and the one that it must mean, where the name says so itself.
-fn places<'a>(
-    host: &'a str,
-    namespace: &'a str,
-) -> (Vec<(&'a str, &'a str)>, Option<(&'a str, &'a str)>) {
+fn places<'a>(host: &'a str, namespace: &'a str) -> (Vec<Place<'a>>, Option<Place<'a>>) {
     let labels: Vec<&str> = host.split('.').collect();
     match labels.as_slice() {
         // service.namespace.svc[.cluster.local], and with the pod of a headless Service before it
@@ -338,5 +342,167 @@ fn places<'a>(
         [first, second] => (vec![(second, first), (namespace, second)], None),
         [_, name, ns] => (vec![(ns, name)], None),
         _ => (Vec::new(), None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubernetes::Verb;
+    use serde_json::{Value, json};
+
+    const NOW: Time = Time(1_795_316_400_000_000_000);
+
+    fn object(cluster: &mut Cluster, kind: &str, path: &str, rest: Value) {
+        let (namespace, name) = path.split_once('/').unwrap();
+        let mut object = json!({"kind": kind, "metadata": {"namespace": namespace, "name": name,
+            "uid": format!("{kind} {path}"), "resourceVersion": "1"}});
+        let fields = rest.as_object().unwrap().clone();
+        object.as_object_mut().unwrap().extend(fields);
+        cluster.observe(Verb::Listed, object, NOW, &mut Vec::new());
+    }
+
+    fn deployment(cluster: &mut Cluster, path: &str, app: &str, env: Value) {
+        let template = json!({"metadata": {"labels": {"app": app}},
+            "spec": {"containers": [{"name": "main", "env": env}]}});
+        object(cluster, "Deployment", path, json!({"spec": {"template": template}}));
+    }
+
+    /// Deployment payment-v2 in `shop` and in `test`, behind the Service payment, with a pod in `shop`.
+    fn cluster() -> Cluster {
+        let mut cluster = Cluster::default();
+        for (namespace, ip) in [("shop", "10.96.0.7"), ("test", "10.96.0.8")] {
+            deployment(&mut cluster, &format!("{namespace}/payment-v2"), "pay", json!([]));
+            let spec = json!({"selector": {"app": "pay"}, "clusterIP": ip});
+            object(&mut cluster, "Service", &format!("{namespace}/payment"), json!({"spec": spec}));
+        }
+        let owner =
+            json!({"kind": "ReplicaSet", "name": "payment-v2-7d9c5b8f6d", "controller": true});
+        let pod = json!({"kind": "Pod", "status": {"podIP": "10.0.0.9"}, "spec": {"containers": []},
+            "metadata": {"namespace": "shop", "name": POD, "ownerReferences": [owner]}});
+        cluster.observe(Verb::Listed, pod, NOW, &mut Vec::new());
+        cluster
+    }
+
+    fn home(namespace: &str, name: &str) -> Entity {
+        Entity::new("Deployment", namespace, name)
+    }
+
+    fn service(namespace: &str, name: &str) -> Entity {
+        Entity::new("Service", namespace, name)
+    }
+
+    fn knowing(cluster: &Cluster, claims: &[Claim<'_>]) -> Identity {
+        let mut identity = Identity::default();
+        claims.iter().for_each(|claim| identity.saw(claim, cluster, NOW));
+        identity.refresh(cluster, NOW);
+        identity
+    }
+
+    fn placed<'a>(service: &'a str, pod: &'a str) -> Claim<'a> {
+        Claim { service, namespace: "shop", placed: true, workload: None, pod }
+    }
+
+    const POD: &str = "payment-v2-7d9c5b8f6d-x2x4z";
+
+    #[test]
+    fn whatever_way_a_service_is_addressed_it_is_the_one_that_speaks() {
+        let cluster = cluster();
+        let identity = knowing(&cluster, &[placed("pay-svc", POD)]);
+        let pay = service("shop", "pay-svc");
+        assert_eq!(identity.workloads(&pay), [home("shop", "payment-v2")]);
+        let fronts = [pay.clone(), service("shop", "payment")];
+        assert_eq!(identity.fronts(&home("shop", "payment-v2")), fronts);
+        let from = |namespace, address| identity.address(address, namespace, None, &cluster);
+        for address in [
+            "payment",
+            "payment:8080",
+            "payment.shop",
+            "payment.shop.svc",
+            "10.0.0.9",
+            "payment.shop.svc.cluster.local.",
+            "dns:///payment.shop:80",
+            "p-0.payment.shop.svc.c.d",
+            "10.96.0.7",
+            "[::ffff:10.96.0.7]:80",
+            "pay-svc",
+        ] {
+            assert_eq!(from("shop", address), Meant::Inside(pay.clone()), "{address}");
+        }
+        let test = Meant::Inside(service("test", "payment"));
+        assert_eq!((from("test", "payment"), from("shop", "payment.test")), (test.clone(), test));
+        for address in ["api.payment.com", "8.8.8.8", "10.0.0.10"] {
+            assert_eq!(from("shop", address), Meant::Outside(service("", address)));
+        }
+        assert_eq!(from("shop", "redis"), Meant::Outside(service("shop", "redis")));
+        assert_eq!(from("a", "x.shop.svc"), Meant::Outside(service("shop", "x")));
+        let answered = identity.address("172.16.0.1", "shop", Some(pay.clone()), &cluster);
+        assert_eq!(answered, Meant::Inside(pay));
+    }
+
+    #[test]
+    fn a_service_without_a_namespace_has_its_one_pods_or_its_one_names() {
+        let mut cluster = cluster();
+        let declared = json!([{"name": "OTEL_SERVICE_NAME", "value": "billing"}]);
+        deployment(&mut cluster, "back/worker", "worker", declared);
+        deployment(&mut cluster, "back/mail", "mail", json!([]));
+        let bare = |service, namespace, pod| Claim { service, namespace, pod, ..Claim::default() };
+        let identity = knowing(
+            &cluster,
+            &[
+                bare("by-pod", "", POD),
+                bare("billing", "", "some-host"),
+                bare("mail", "team-a", ""),
+                bare("payment", "", ""),
+                bare("unknown", "", ""),
+            ],
+        );
+        let home_of = |told: (&str, &str)| {
+            let service = identity.service(told.0, told.1);
+            (service.path(), identity.workloads(&service).first().map(Entity::path))
+        };
+        let found = |service: &str, home: &str| (service.to_owned(), Some(home.to_owned()));
+        assert_eq!(home_of(("", "by-pod")), found("shop/by-pod", "shop/payment-v2"));
+        assert_eq!(home_of(("", "billing")), found("back/billing", "back/worker"));
+        assert_eq!(home_of(("team-a", "mail")), found("back/mail", "back/mail"));
+        assert_eq!(home_of(("", "payment")), ("payment".to_owned(), None), "there are two");
+        assert_eq!(home_of(("", "unknown")), ("unknown".to_owned(), None));
+    }
+
+    #[test]
+    fn one_workload_runs_as_many_services_and_one_service_on_many_workloads() {
+        let mut cluster = cluster();
+        deployment(&mut cluster, "shop/canary", "canary", json!([]));
+        let canary = Claim { workload: Some(("Deployment", "canary")), ..placed("pay-svc", "") };
+        let identity = knowing(&cluster, &[placed("pay-svc", POD), placed("refunds", POD), canary]);
+        let names: Vec<_> =
+            identity.fronts(&home("shop", "payment-v2")).iter().map(|f| &*f.name).collect();
+        assert_eq!(names, ["pay-svc", "refunds", "payment"]);
+        let homes = [home("shop", "canary"), home("shop", "payment-v2")];
+        assert_eq!(identity.workloads(&service("shop", "pay-svc")), homes);
+    }
+
+    #[test]
+    fn without_a_cluster_names_are_services() {
+        let cluster = Cluster::default();
+        let bare = |service| Claim { service, ..Claim::default() };
+        let identity = knowing(&cluster, &[bare("cart"), bare("pay")]);
+        let from = |address| identity.address(address, "", None, &cluster);
+        assert_eq!(from("cart"), Meant::Inside(service("", "cart")));
+        assert_eq!(from("cart.shop.svc.cluster.local"), Meant::Inside(service("", "cart")));
+        assert_eq!(from("pay.example.com"), Meant::Outside(service("", "pay.example.com")));
+    }
+
+    #[test]
+    fn a_service_that_selects_nothing_any_more_still_means_who_was_behind_it() {
+        let mut cluster = cluster();
+        let mut identity = knowing(&cluster, &[placed("pay-svc", POD)]);
+        let value = json!({"kind": "Service", "metadata": {"namespace": "shop", "name": "payment",
+            "uid": "Service shop/payment", "resourceVersion": "2"}, "spec": {"selector": {"app": "x"}}});
+        cluster.observe(Verb::Modified, value, NOW, &mut Vec::new());
+        identity.refresh(&cluster, NOW);
+        let meant = identity.address("payment", "shop", None, &cluster);
+        assert_eq!(meant, Meant::Inside(service("shop", "pay-svc")));
+        assert!(identity.fronts(&home("shop", "payment-v2")).contains(&service("shop", "payment")));
     }
 }
