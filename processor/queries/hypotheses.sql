@@ -34,10 +34,10 @@ with facts as (
     where s.kind in ('error_ratio', 'latency', 'call_errors', 'memory_growth', 'cpu_at_limit')
 ),
 local as (
-    -- every fact on the workload itself, on what it owns, and on the Service in front of it
-    select r.workload_kind, r.workload_namespace, r.workload_name,
+    -- every fact on the workload itself, on what it owns, and on the services that it runs as
+    select distinct r.workload_kind, r.workload_namespace, r.workload_name,
            f.kind, f.reason, f.text, f.time, f.last, f.lasted_s
-    from (select distinct workload_kind, workload_namespace, workload_name, service from reach) r
+    from fronts r
     join facts f
       on f.entity_namespace = r.workload_namespace
        and ((f.workload_kind = r.workload_kind and f.workload_name = r.workload_name)

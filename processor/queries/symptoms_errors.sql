@@ -11,11 +11,11 @@ with seen as (
     where w.kind in ('server', 'consumer')
     group by w.namespace, w.service, w.bucket
     union all
-    select 'call_errors' as kind, w.namespace, w.peer as service, w.bucket, bool_and(w.calm) as calm,
+    select 'call_errors' as kind, w.peer_namespace as namespace, w.peer as service, w.bucket, bool_and(w.calm) as calm,
            sum(w.count) as n, sum(w.errors) as e, min(w.first_error) as first_error
     from windows w
     where w.kind in ('client', 'producer') and w.peer <> ''
-    group by w.namespace, w.peer, w.bucket
+    group by w.peer_namespace, w.peer, w.bucket
 ),
 past as (
     select s.*,

@@ -247,7 +247,7 @@ impl Worker {
         if tellings.is_empty() {
             return;
         }
-        let marks = Arc::new(Marks::of(self.engine.stories().open()));
+        let marks = Arc::new(Marks::of(self.engine.stories().open(), self.engine.identity.told()));
         self.stats.stories_open.store(self.engine.stories().open().count(), Ordering::Relaxed);
         *self.marks.write().unwrap_or_else(PoisonError::into_inner) = marks;
         for telling in tellings {

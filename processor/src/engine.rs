@@ -17,7 +17,8 @@ use tapio_proto::{
 use crate::{
     correlation::{
         CorrelationError, Plans, hypotheses,
-        rows::{Level, NeedRow, Params, PatternRow, Reach, Window},
+        identity::Identity,
+        rows::{Front, Level, NeedRow, Params, PatternRow, Reach, Window},
         suspects::{self, Graph},
         symptoms::Symptoms,
     },
@@ -52,7 +53,7 @@ const AGREED: u32 = 8;
 const LATEST: Time = Time(7_258_118_400_000_000_000);
 /// After silence this long passes are not made up for; nothing could have changed in between.
 const HOLE: Duration = Duration::from_secs(120);
-/// Most confidence in a cause without a change while no Kubernetes object has been seen.
+/// Most confidence in a cause without a change where the workload's object has not been seen.
 const UNSEEN: f64 = 0.6;
 /// Bytes of rows that wait for the next pass.
 const MOST_WAITING: usize = 8 << 20;
@@ -73,8 +74,7 @@ pub struct Engine {
     edges: BTreeMap<(Relation, Entity, Entity), Edge>,
     ended: Vec<Edge>,
     edges_changed: bool,
-    /// Service to the workload that its telemetry names.
-    pub(crate) owners: BTreeMap<Entity, Entity>,
+    pub(crate) identity: Identity,
     pub(crate) sighted: BTreeSet<&'static str>,
     symptoms: Symptoms,
     stories: Stories,
@@ -106,6 +106,7 @@ fn specs() -> Vec<TableSpec> {
     row!(Level, Keep::Replace);
     row!(Symptom, Keep::Replace);
     row!(Reach, Keep::Replace);
+    row!(Front, Keep::Replace);
     row!(PatternRow, Keep::Replace);
     row!(NeedRow, Keep::Replace);
     row!(Params, Keep::Replace);
@@ -138,7 +139,7 @@ impl Engine {
             edges: BTreeMap::new(),
             ended: Vec::new(),
             edges_changed: false,
-            owners: BTreeMap::new(),
+            identity: Identity::default(),
             sighted: BTreeSet::new(),
             symptoms: Symptoms::default(),
             stories: Stories::default(),
@@ -259,14 +260,15 @@ impl Engine {
         if self.symptoms.is_empty() && !self.stories.any_open() {
             return Ok(Vec::new());
         }
-        let graph = Graph::new(&self.windows, &self.owners, &self.cluster, now - CALLS);
+        let graph = Graph::new(&self.windows, &self.identity, now - CALLS);
         let failing = suspects::failing(&self.symptoms);
         let sick = suspects::sick(&self.symptoms, &graph);
-        let reach = suspects::reach(failing.keys(), sick.keys(), &graph, &self.cluster);
+        let (reach, fronts) = suspects::reach(&failing, &sick, &graph, &self.cluster);
         let judged = if reach.is_empty() {
             Vec::new()
         } else {
             self.store.table(Reach::TABLE)?.replace(vec![Reach::batch(&reach)?])?;
+            self.store.table(Front::TABLE)?.replace(vec![Front::batch(&fronts)?])?;
             let judged = hypotheses::judge(&mut self.plans)?;
             self.honest(judged)
         };
@@ -288,18 +290,19 @@ impl Engine {
         Ok(tellings)
     }
 
-    /// "Nothing was changed" cannot be said where no objects were seen that could have been.
+    /// "Nothing was changed" cannot be said of a workload whose objects are not seen.
     fn honest(&self, mut judged: Vec<hypotheses::Hypothesis>) -> Vec<hypotheses::Hypothesis> {
-        if !self.sighted.contains("kubernetes") {
-            for blind in judged.iter_mut().filter(|h| h.change.is_none()) {
-                blind.confidence = blind.confidence.min(UNSEEN);
-            }
+        let seen = |workload: &Entity| self.cluster.object(workload).is_some();
+        for blind in judged.iter_mut().filter(|h| h.change.is_none() && !seen(&h.workload)) {
+            blind.confidence = blind.confidence.min(UNSEEN);
         }
         judged
     }
 
     fn publish(&mut self, now: Time) -> Result<(), CorrelationError> {
         self.columns.flush(&self.store)?;
+        self.identity.refresh(&self.cluster, now);
+        self.windows.name(&self.identity, &self.cluster);
         self.store.table(Window::TABLE)?.replace(self.windows.publish()?)?;
         let cluster = &self.cluster;
         let levels = self.levels.rows(

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use tapio_proto::{
     Consumer, Next, Pending, Request, Signal, attr,
-    model::Story,
+    model::{Entity, Story},
     splice::{Decision, encode_attributes, splice},
     view::ResourceView,
 };
@@ -28,30 +28,38 @@ pub struct Marks {
 
 impl Marks {
     /// Marks for the stories that are open now. The surer story wins where two touch one service.
-    pub fn of<'a>(stories: impl Iterator<Item = &'a Story>) -> Self {
+    /// `told` has the services that call themselves otherwise than stories do, and how stories do.
+    pub fn of<'a>(
+        stories: impl Iterator<Item = &'a Story>,
+        told: impl Iterator<Item = (&'a Entity, &'a Entity)>,
+    ) -> Self {
         let mut stories: Vec<&Story> = stories.collect();
         stories.sort_by(|a, b| a.confidence.total_cmp(&b.confidence));
         let mut marks = Marks::default();
+        let key = |namespace: &str, name: &str| (Box::from(namespace), Box::from(name));
         for story in stories {
-            let namespaces = story.chain.iter().filter(|link| !link.service.is_empty());
-            let of_service: HashMap<&str, &str> =
-                namespaces.map(|l| (l.service.as_str(), l.namespace.as_str())).collect();
             let root = story.root_cause.as_ref();
             let last = story.chain.last().map(|link| link.service.as_str());
-            for service in &story.affected.services {
-                let role = match service.as_str() {
+            for link in story.chain.iter().filter(|l| story.affected.services.contains(&l.service))
+            {
+                let role = match link.service.as_str() {
                     s if root.is_some_and(|r| r.service == s) => "cause",
                     s if Some(s) == last => "symptom",
                     _ => "effect",
                 };
-                let namespace = of_service.get(service.as_str()).copied().unwrap_or_default();
-                marks
-                    .services
-                    .insert((namespace.into(), service.as_str().into()), encode(story, role));
+                marks.services.insert(key(&link.namespace, &link.service), encode(story, role));
             }
-            for pod in &story.affected.pods {
-                let namespace = root.map(|r| r.namespace.as_str()).unwrap_or_default();
-                marks.pods.insert((namespace.into(), pod.as_str().into()), encode(story, "cause"));
+            for (namespace, pod) in story.affected.pods.iter().filter_map(|p| p.split_once('/')) {
+                // Pods of what a node or the resolver takes down did not bring it about.
+                let own = root.is_some_and(|r| r.namespace == namespace);
+                let role = if own { "cause" } else { "effect" };
+                marks.pods.insert(key(namespace, pod), encode(story, role));
+            }
+        }
+        for (told, service) in told {
+            if let Some(mark) = marks.services.get(&key(&service.namespace, &service.name)) {
+                let mark = mark.clone();
+                marks.services.insert(key(&told.namespace, &told.name), mark);
             }
         }
         marks

@@ -9,7 +9,7 @@ use tapio_proto::{
 };
 
 use crate::{
-    correlation::CorrelationError,
+    correlation::{CorrelationError, identity::Claim},
     engine::Engine,
     store::Store,
     streaming::{Resource, SpanFact, SpanKind},
@@ -17,6 +17,9 @@ use crate::{
 
 /// Characters of a log line that are kept as a fact.
 const LINE: usize = 300;
+
+/// Of a container, its pod's name.
+const HOST_NAME: &str = "host.name";
 
 /// Rows on their way into the store, joined to batches until the next pass.
 #[derive(Default)]
@@ -79,6 +82,9 @@ impl Columns {
 struct Origin<'a> {
     service: &'a str,
     namespace: &'a str,
+    /// The namespace is Kubernetes' own.
+    placed: bool,
+    host: &'a str,
     pod: &'a str,
     container: &'a str,
     node: &'a str,
@@ -96,6 +102,7 @@ impl<'a> Origin<'a> {
                 attr::SERVICE_NAMESPACE => service_namespace = text,
                 attr::K8S_NAMESPACE_NAME => origin.namespace = text,
                 attr::K8S_POD_NAME => origin.pod = text,
+                HOST_NAME => origin.host = text,
                 attr::K8S_CONTAINER_NAME => origin.container = text,
                 attr::K8S_NODE_NAME => origin.node = text,
                 attr::K8S_DEPLOYMENT_NAME => origin.workload = Some(("Deployment", text)),
@@ -104,7 +111,8 @@ impl<'a> Origin<'a> {
                 _ => {}
             }
         }
-        if origin.namespace.is_empty() {
+        origin.placed = !origin.namespace.is_empty();
+        if !origin.placed {
             origin.namespace = service_namespace;
         }
         origin
@@ -118,7 +126,7 @@ impl Engine {
         for resource in RequestView::new(Signal::Traces, bytes).resources().flatten() {
             let origin = Origin::of(&resource.resource());
             let service = self.windows.service(origin.namespace, origin.service);
-            self.own(&origin);
+            self.saw(&origin);
             for scope in resource.scopes().flatten() {
                 for record in scope.records().flatten() {
                     let Record::Span(span) = record else { continue };
@@ -171,22 +179,16 @@ impl Engine {
         });
     }
 
-    /// Learns which workload a service's telemetry comes from.
-    fn own(&mut self, origin: &Origin<'_>) {
-        if origin.service.is_empty() {
-            return;
-        }
-        let service = Entity::new("Service", origin.namespace, origin.service);
-        let workload = match origin.workload {
-            Some((kind, name)) => Some(Entity::new(kind, origin.namespace, name)),
-            None if !origin.pod.is_empty() => {
-                self.cluster.workload_of(origin.namespace, origin.pod)
-            }
-            None => None,
+    /// Learns where a service runs.
+    fn saw(&mut self, origin: &Origin<'_>) {
+        let claim = Claim {
+            service: origin.service,
+            namespace: origin.namespace,
+            placed: origin.placed,
+            workload: origin.workload,
+            pod: if origin.pod.is_empty() { origin.host } else { origin.pod },
         };
-        if let Some(workload) = workload {
-            self.owners.insert(service, workload);
-        }
+        self.identity.saw(&claim, &self.cluster, self.clock());
     }
 
     /// Takes log records in; the newest time in them.
@@ -202,7 +204,10 @@ impl Engine {
                     let time = log_time(&log);
                     newest = newest.max(Some(time));
                     if self.cluster.log_record(&view, scope.name(), &log, &mut facts) {
-                        self.sighted.insert("kubernetes");
+                        // One event or release shows no cluster; its objects do.
+                        if !self.cluster.is_empty() {
+                            self.sighted.insert("kubernetes");
+                        }
                         continue;
                     }
                     self.sighted.insert("logs");
@@ -218,22 +223,27 @@ impl Engine {
     /// A line that its service has not said before is a fact.
     fn line(&mut self, origin: &Origin<'_>, log: &LogView<'_>, time: Time) {
         let Some(AnyValue::String(body)) = log.body else { return };
+        let service = self.identity.service(origin.namespace, origin.service);
+        let namespace = if origin.placed { origin.namespace } else { &*service.namespace };
         let workload = match origin.workload {
-            Some((kind, name)) => Some(Entity::new(kind, origin.namespace, name)),
-            None => self.cluster.workload_of(origin.namespace, origin.pod),
+            Some((kind, name)) => Some(Entity::new(kind, namespace, name)),
+            None => self
+                .cluster
+                .workload_of(namespace, origin.pod)
+                .or_else(|| self.identity.workloads(&service).first().cloned()),
         };
         let who = match &workload {
             Some(workload) => workload.to_string(),
-            None => format!("{}/{}", origin.namespace, origin.service),
+            None => service.path(),
         };
         if !self.templates.is_new(&who, body, time) {
             return;
         }
         let severity = severity(log, body);
         let on = match (&workload, origin.pod) {
-            (_, pod) if !pod.is_empty() => Entity::new("Pod", origin.namespace, pod),
+            (_, pod) if !pod.is_empty() => Entity::new("Pod", namespace, pod),
             (Some(workload), _) => workload.clone(),
-            (None, _) => Entity::new("Service", origin.namespace, origin.service),
+            (None, _) => service.clone(),
         };
         self.found(Event {
             id: 0,

@@ -1,9 +1,10 @@
 //! The DataFusion gear: symptoms and hypotheses, judged in SQL over the reduced tables.
 //!
-//! [`symptoms`] keeps what is wrong and since when, [`suspects`] says which objects could bring that
+//! [`identity`] says who is who, [`symptoms`] keeps what is wrong and since when, [`suspects`] says which objects could bring that
 //! about, [`hypotheses`] reads the judgement of `queries/hypotheses.sql`.
 
 pub mod hypotheses;
+pub mod identity;
 pub mod rows;
 pub mod suspects;
 pub mod symptoms;

@@ -17,7 +17,9 @@ table! { "windows" =>
         pub operation: String,
         /// `server`, `client`, `producer`, `consumer` or `internal`.
         pub kind: String,
-        /// The service or host that a client span called; else empty.
+        /// Namespace of the peer; empty for a host outside.
+        pub peer_namespace: String,
+        /// The service or host that a client span called, by its name here; else empty.
         pub peer: String,
         /// Spans that ended in the window.
         pub count: i64,
@@ -80,6 +82,21 @@ table! { "reach" =>
         /// Its name.
         pub workload_name: String,
         /// The service that stands in front of it.
+        pub service: String,
+    }
+}
+
+table! { "fronts" =>
+    /// A service that a workload under suspicion runs as.
+    #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+    pub struct Front {
+        /// Kind of the workload.
+        pub workload_kind: String,
+        /// Its namespace, and that of the service.
+        pub workload_namespace: String,
+        /// Its name.
+        pub workload_name: String,
+        /// The service's name.
         pub service: String,
     }
 }

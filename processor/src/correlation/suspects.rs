@@ -4,11 +4,18 @@
 //! workload by its own object, by what it reads, by the node it runs on. The graph stays in Rust;
 //! the query is handed only the edges that matter now (the `reach` table).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use tapio_proto::model::{Entity, Time};
 
-use super::{rows::Reach, symptoms::Symptoms};
+use super::{
+    identity::{Identity, Meant},
+    rows::{Front, Reach},
+    symptoms::Symptoms,
+};
 use crate::{kubernetes::Cluster, streaming::Windows};
 
 /// States of a workload that make it a suspect by itself, without anybody calling it.
@@ -29,44 +36,29 @@ pub struct Graph {
     callees: BTreeMap<Entity, BTreeSet<Entity>>,
     /// Callee to callers.
     callers: BTreeMap<Entity, BTreeSet<Entity>>,
-    /// Service to workload.
-    workloads: BTreeMap<Entity, Entity>,
+    /// Service to workloads, the likeliest first.
+    workloads: BTreeMap<Entity, Vec<Entity>>,
+    /// Workload to services, the one that speaks for it first.
+    services: BTreeMap<Entity, Vec<Entity>>,
     /// Hosts outside of what is known here, and who calls them.
     outside: BTreeMap<Entity, BTreeSet<Entity>>,
 }
 
 impl Graph {
-    /// The graph from the calls since `since` and the workloads that each service was seen on.
-    pub fn new(
-        windows: &Windows,
-        owners: &BTreeMap<Entity, Entity>,
-        cluster: &Cluster,
-        since: Time,
-    ) -> Self {
-        let known: BTreeSet<Entity> = windows
-            .services()
-            .into_iter()
-            .map(|(namespace, name)| Entity::new("Service", &namespace, &name))
-            .collect();
-        let mut graph = Graph::default();
-        for (service, workload) in owners {
-            graph.workloads.insert(service.clone(), workload.clone());
-        }
-        for (edge, _) in windows.calls(since) {
-            let caller = Entity::new("Service", &edge.namespace, &edge.caller);
-            let Some(callee) = resolve(&edge.callee, &edge.namespace, &known, cluster) else {
-                let host = Entity::new("Service", &edge.namespace, &edge.callee);
-                graph.outside.entry(host).or_default().insert(caller);
-                continue;
-            };
-            if caller != callee {
-                graph.callees.entry(caller.clone()).or_default().insert(callee.clone());
-                graph.callers.entry(callee).or_default().insert(caller);
-            }
-        }
-        for service in cluster.services() {
-            if let Some(workload) = cluster.workloads_of(&service).into_iter().next() {
-                graph.workloads.entry(service).or_insert(workload);
+    /// The graph from the calls since `since`, with all services by their names here.
+    pub fn new(windows: &Windows, identity: &Identity, since: Time) -> Self {
+        let (workloads, services) = identity.all();
+        let mut graph = Graph { workloads, services, ..Graph::default() };
+        for (caller, callee) in windows.calls(since) {
+            match callee {
+                Meant::Outside(host) => {
+                    graph.outside.entry(host).or_default().insert(caller);
+                }
+                Meant::Inside(callee) if caller != callee => {
+                    graph.callees.entry(caller.clone()).or_default().insert(callee.clone());
+                    graph.callers.entry(callee).or_default().insert(caller);
+                }
+                Meant::Inside(_) => {}
             }
         }
         graph
@@ -107,16 +99,37 @@ impl Graph {
         self.callees.get(service).into_iter().flatten()
     }
 
-    /// The workload behind a service; the service itself where no cluster is known.
+    /// The likeliest workload behind a service; the service itself where no cluster is known.
     pub fn workload(&self, service: &Entity) -> Entity {
-        self.workloads.get(service).unwrap_or(service).clone()
+        self.workloads.get(service).and_then(|all| all.first()).unwrap_or(service).clone()
     }
 
-    /// The service in front of a workload; by name where none is known.
+    /// All workloads behind a service.
+    pub fn workloads(&self, service: &Entity) -> Vec<Entity> {
+        let all = self.workloads.get(service).filter(|all| !all.is_empty());
+        all.cloned().unwrap_or_else(|| vec![service.clone()])
+    }
+
+    /// The service that speaks for a workload; by name where none is known.
     pub fn service(&self, workload: &Entity) -> Entity {
-        let front =
-            self.workloads.iter().find(|(_, w)| *w == workload).map(|(service, _)| service.clone());
+        let front = self.services.get(workload).and_then(|all| all.first()).cloned();
         front.unwrap_or_else(|| Entity::new("Service", &workload.namespace, &workload.name))
+    }
+
+    /// All services that a workload runs as.
+    pub fn services(&self, workload: &Entity) -> Vec<Entity> {
+        let all = self.services.get(workload).filter(|all| !all.is_empty());
+        all.cloned().unwrap_or_else(|| vec![self.service(workload)])
+    }
+
+    /// Is this a host that does not look like one of the cluster's own?
+    pub fn is_beyond(&self, host: &Entity) -> bool {
+        let private = match host.name.parse() {
+            Ok(IpAddr::V4(ip)) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
+            Ok(IpAddr::V6(ip)) => ip.is_unique_local() || ip.is_loopback(),
+            Err(_) => !host.name.contains('.'),
+        };
+        !private && self.outside.contains_key(host)
     }
 }
 
@@ -133,30 +146,6 @@ fn walk(from: &Entity, edges: &BTreeMap<Entity, BTreeSet<Entity>>) -> Vec<Entity
         }
     }
     order
-}
-
-/// The service that an address means, seen from a namespace; a host that is none is left out here.
-fn resolve(
-    address: &str,
-    namespace: &str,
-    known: &BTreeSet<Entity>,
-    cluster: &Cluster,
-) -> Option<Entity> {
-    let mut labels = address.split('.');
-    let name = labels.next()?;
-    let own = Entity::new("Service", namespace, name);
-    let second = labels.next();
-    let whole = Entity::new("Service", namespace, address);
-    if known.contains(&whole) {
-        return Some(whole);
-    }
-    match second {
-        None => (known.contains(&own) || cluster.object(&own).is_some()).then_some(own),
-        Some(second) => {
-            let other = Entity::new("Service", second, name);
-            (known.contains(&other) || cluster.object(&other).is_some()).then_some(other)
-        }
-    }
 }
 
 /// Services that fail now, by their own spans or by their callers', and since when.
@@ -191,21 +180,33 @@ pub fn sick(symptoms: &Symptoms, graph: &Graph) -> BTreeMap<Entity, Time> {
     sick
 }
 
-/// The `reach` table: for each suspect, everything that can break it.
-pub fn reach<'a>(
-    failing: impl Iterator<Item = &'a Entity>,
-    sick: impl Iterator<Item = &'a Entity>,
+/// The `reach` and `fronts` tables: for each suspect, everything that can break it, and the services
+/// that it runs as.
+pub fn reach(
+    failing: &BTreeMap<Entity, Time>,
+    sick: &BTreeMap<Entity, Time>,
     graph: &Graph,
     cluster: &Cluster,
-) -> Vec<Reach> {
-    let mut suspects: BTreeSet<Entity> = sick.cloned().collect();
-    for service in failing {
-        suspects.extend(graph.downstream(service).iter().map(|s| graph.workload(s)));
+) -> (Vec<Reach>, Vec<Front>) {
+    let mut suspects: BTreeSet<Entity> = sick.keys().cloned().collect();
+    for service in failing.keys() {
+        suspects.extend(graph.downstream(service).iter().flat_map(|s| graph.workloads(s)));
     }
     let resolver = cluster.resolver();
-    let mut rows = BTreeSet::new();
+    let (mut rows, mut fronts) = (BTreeSet::new(), BTreeSet::new());
     for workload in &suspects {
-        let service = graph.service(workload);
+        let services = graph.services(workload);
+        for service in &services {
+            fronts.insert(Front {
+                workload_kind: workload.kind.to_string(),
+                workload_namespace: workload.namespace.to_string(),
+                workload_name: workload.name.to_string(),
+                service: service.name.to_string(),
+            });
+        }
+        // Of its names the one that fails.
+        let fails = services.iter().find(|service| failing.contains_key(service));
+        let service = fails.cloned().unwrap_or_else(|| graph.service(workload));
         let mut add = |cause: &Entity, relation: &str| {
             rows.insert(Reach {
                 cause_kind: cause.kind.to_string(),
@@ -219,9 +220,12 @@ pub fn reach<'a>(
             });
         };
         add(workload, "self");
-        add(&service, "selects");
-        for callee in graph.callees(&service).chain(graph.hosts(&service)) {
-            add(callee, "calls");
+        for service in &services {
+            add(service, "selects");
+            let callees = graph.callees(service).chain(graph.hosts(service));
+            for callee in callees.filter(|callee| !services.contains(callee)) {
+                add(callee, "calls");
+            }
         }
         for (relation, cause) in cluster.upstream(workload) {
             add(&cause, relation.name());
@@ -235,5 +239,5 @@ pub fn reach<'a>(
             }
         }
     }
-    rows.into_iter().collect()
+    (rows.into_iter().collect(), fronts.into_iter().collect())
 }

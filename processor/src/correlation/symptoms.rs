@@ -176,7 +176,7 @@ impl Symptoms {
                 windows.sick(&entity.namespace, &entity.name, active.symptom.onset);
             }
             if kind == "call_errors"
-                && let Some(text) = windows.call_error(&entity.name)
+                && let Some(text) = windows.call_error(entity)
             {
                 active.symptom.detail = text;
             }

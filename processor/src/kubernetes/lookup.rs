@@ -1,6 +1,10 @@
 //! What can be asked about a cluster: how its objects hang together now.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use serde_json::Value;
 use tapio_proto::model::{Entity, Relation};
@@ -74,9 +78,102 @@ impl Cluster {
             .collect()
     }
 
-    /// All Services that are there.
-    pub fn services(&self) -> Vec<Entity> {
-        self.objects.of_kind("Service").cloned().collect()
+    /// The Services that are there, with the workloads whose pods they select.
+    pub fn selected(&self) -> BTreeMap<Entity, Vec<Entity>> {
+        let mut selected: BTreeMap<Entity, Vec<Entity>> = BTreeMap::new();
+        for (workload, object) in self.objects.all_workloads() {
+            for (relation, _, service) in &object.links {
+                if *relation == Relation::Selects {
+                    selected.entry(service.clone()).or_default().push(workload.clone());
+                }
+            }
+        }
+        selected
+    }
+
+    /// The workloads by the names under which their telemetry may come: as their containers declare it
+    /// (`OTEL_SERVICE_NAME`), as they or their Services are called, as they are labelled.
+    pub fn running(&self) -> [BTreeMap<Arc<str>, BTreeSet<Entity>>; 3] {
+        let mut names: [BTreeMap<Arc<str>, BTreeSet<Entity>>; 3] = Default::default();
+        let [declared, called, labelled] = &mut names;
+        for (workload, object) in self.objects.all_workloads() {
+            let add = |names: &mut BTreeMap<Arc<str>, BTreeSet<Entity>>, name: &str| {
+                if !name.is_empty() {
+                    names.entry(name.into()).or_default().insert(workload.clone());
+                }
+            };
+            add(called, &workload.name);
+            for (relation, _, service) in &object.links {
+                if *relation == Relation::Selects {
+                    add(called, &service.name);
+                }
+            }
+            let Some((labels, spec)) = pod_template(&workload.kind, &object.value) else {
+                continue;
+            };
+            let label = labels.and_then(|labels| labels.get("app.kubernetes.io/name"));
+            add(labelled, label.and_then(Value::as_str).unwrap_or_default());
+            for container in list(spec, &["containers"]) {
+                for variable in list(container, &["env"]) {
+                    if text(variable, &["name"]) == "OTEL_SERVICE_NAME" {
+                        add(declared, text(variable, &["value"]));
+                    }
+                }
+            }
+        }
+        names
+    }
+
+    /// Does anything run in the namespace?
+    pub fn has_namespace(&self, namespace: &str) -> bool {
+        self.objects.workloads(namespace).next().is_some()
+    }
+
+    /// The pod of this name, where only one namespace has one.
+    pub fn pod_named(&self, name: &str) -> Option<Entity> {
+        if name.is_empty() {
+            return None;
+        }
+        let pods = self.objects.namespaces().map(|namespace| Entity::new("Pod", namespace, name));
+        let mut pods = pods.filter(|pod| self.objects.alive(pod).is_some());
+        let pod = pods.next()?;
+        pods.next().is_none().then_some(pod)
+    }
+
+    /// IP addresses, with the Service or the workload whose they are. Pods on their node's own network
+    /// have none of their own.
+    pub fn addresses(&self) -> BTreeMap<IpAddr, Entity> {
+        let mut ips = BTreeMap::new();
+        let mut add = |ip: Option<&str>, owner: &Entity| {
+            if let Some(Ok(ip)) = ip.map(str::parse::<IpAddr>) {
+                ips.insert(ip.to_canonical(), owner.clone());
+            }
+        };
+        for pod in self.objects.of_kind("Pod") {
+            let Some(value) = self.object(pod) else { continue };
+            let over = matches!(text(value, &["status", "phase"]), "Succeeded" | "Failed");
+            if over || super::value::boolean(value, &["spec", "hostNetwork"]) == Some(true) {
+                continue;
+            }
+            let workload = owners::top(&self.objects, pod, Some(value));
+            add(at(value, &["status", "podIP"]).and_then(Value::as_str), &workload);
+            for ip in list(value, &["status", "podIPs"]) {
+                add(Some(text(ip, &["ip"])), &workload);
+            }
+        }
+        for service in self.objects.of_kind("Service") {
+            let Some(value) = self.object(service) else { continue };
+            add(at(value, &["spec", "clusterIP"]).and_then(Value::as_str), service);
+            for part in ["clusterIPs", "externalIPs"] {
+                for ip in list(value, &["spec", part]) {
+                    add(ip.as_str(), service);
+                }
+            }
+            for entry in list(value, &["status", "loadBalancer", "ingress"]) {
+                add(Some(text(entry, &["ip"])), service);
+            }
+        }
+        ips
     }
 
     /// The workload that resolves names for the cluster: the one behind the Service `kube-dns`, as

@@ -173,6 +173,23 @@ impl Objects {
             .map(|(entity, _)| entity)
     }
 
+    /// The workloads that were not deleted, by namespace, kind and name.
+    pub(super) fn all_workloads(&self) -> impl Iterator<Item = (&Entity, &Object)> {
+        self.workloads.iter().filter_map(|(_, entity)| Some((entity, self.get(entity)?)))
+    }
+
+    /// The namespaces in which anything runs.
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
+        let mut next = self.workloads.first().map(|(namespace, _)| namespace);
+        std::iter::from_fn(move || {
+            let namespace = next?;
+            // The first of a later namespace: no kind sorts behind this one.
+            let last = (namespace.clone(), Entity::new("\u{10ffff}", "", ""));
+            next = self.workloads.range(last..).next().map(|(namespace, _)| namespace);
+            Some(namespace)
+        })
+    }
+
     /// The workloads of a namespace that were not deleted, by kind and name.
     pub(super) fn workloads<'a>(
         &'a self,

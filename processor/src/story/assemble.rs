@@ -190,13 +190,24 @@ impl Teller<'_> {
             ("workload", self.best.workload.path()),
             ("workload_name", self.best.workload.name.to_string()),
             ("workload_kind", self.best.workload.kind.to_lowercase()),
-            ("service", self.best.service.clone()),
+            ("service", self.kubernetes_service()),
             ("change", words::change(rows)),
             ("path", first.map(|r| r.path.clone()).unwrap_or_default()),
             ("old", first.and_then(|r| r.old.clone()).unwrap_or_default()),
             ("new", first.and_then(|r| r.new.clone()).unwrap_or_default()),
             ("undo", first.map(|r| r.undo.clone()).unwrap_or_default()),
         ])
+    }
+
+    /// The Kubernetes Service in front of the workload, as commands name it.
+    fn kubernetes_service(&self) -> String {
+        let mut services = vec![front(self.best)];
+        if &*self.best.cause.kind == "Service" {
+            services.insert(0, self.best.cause.clone());
+        }
+        services.extend(self.view.graph.services(&self.best.workload));
+        let service = services.into_iter().find(|s| self.view.cluster.object(s).is_some());
+        service.map_or_else(|| self.best.service.clone(), |service| service.name.to_string())
     }
 
     fn title(
@@ -270,7 +281,7 @@ impl Teller<'_> {
                 services.push(service.name.to_string());
             }
         }
-        let pods = events.iter().filter(|e| e.entity_kind == "Pod").map(|e| e.entity_name.clone());
+        let pods = events.iter().filter(|e| e.entity_kind == "Pod").map(|e| e.entity().path());
         Affected { services, pods: pods.collect::<BTreeSet<_>>().into_iter().collect() }
     }
 }

@@ -161,11 +161,12 @@ fn blames_outside(h: &Hypothesis, failing: &BTreeMap<Entity, Time>, graph: &Grap
 /// Failing services that the hypothesis explains: the one where it shows, and its failing callers. What
 /// failed before the cause came is not its effect, nor is what is asked only by that.
 fn covered(h: &Hypothesis, failing: &BTreeMap<Entity, Time>, graph: &Graph) -> BTreeSet<Entity> {
-    let start = front(h);
     let after = |s: &Entity| failing.get(s).is_some_and(|at| *at + UNDER_WAY >= h.cause_time);
     let mut covers = BTreeSet::new();
-    let mut next = vec![start.clone()];
-    let mut seen = BTreeSet::from([start]);
+    // Under whichever name the workload fails.
+    let mut next = graph.services(&h.workload);
+    next.push(front(h));
+    let mut seen: BTreeSet<Entity> = next.iter().cloned().collect();
     while let Some(at) = next.pop() {
         if after(&at) {
             covers.insert(at.clone());

@@ -1,5 +1,7 @@
 //! The story of a failure that nothing inside the cluster explains.
 
+use std::time::Duration;
+
 use tapio_proto::model::{Affected, Entity, Evidence, Story, StoryState};
 
 use super::{
@@ -11,8 +13,26 @@ use super::{
 
 /// Confidence that a host outside is to blame when calls to it fail and nothing inside explains it.
 pub(super) const OUTSIDE: f64 = 0.7;
+/// The same where nobody saw that the host failed first, or what runs here is not known.
+const FAINT: f64 = 0.5;
+/// A caller may seem to fail this long before its callee: spans start with the caller, and what is slow
+/// counts from the start of its window.
+const SLACK: Duration = Duration::from_secs(10);
 /// Confidence in a story that blames nothing.
 const WEAK: f64 = 0.3;
+
+/// Are hosts outside to blame: do they look like such, did they fail first and not because their callers
+/// gave up, and are the objects seen of what could have failed here instead?
+fn is_certain(plot: &Plot<'_>, view: &View<'_>) -> bool {
+    let graph = view.graph;
+    let (hosts, inside): (Vec<_>, Vec<_>) =
+        plot.failures.iter().partition(|(s, _)| graph.outside(s).is_some());
+    let first = hosts.iter().map(|(_, f)| f.since).min();
+    let gave_up = |f: &Failure| f.detail.to_lowercase().contains("cancel");
+    hosts.iter().all(|(host, f)| graph.is_beyond(host) && !gave_up(f))
+        && inside.iter().all(|(_, f)| first.is_some_and(|first| first <= f.since + SLACK))
+        && inside.iter().any(|(s, _)| view.cluster.object(&graph.workload(s)).is_some())
+}
 
 /// Nothing inside explains it. Where the failing calls lead to a host outside, that is the answer;
 /// elsewhere it is a hypothesis, and a weak one.
@@ -28,6 +48,12 @@ pub(super) fn unexplained(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evide
     let hosts = names(order.iter().map(|(s, _)| *s).filter(|s| outside(s)));
     let inside = names(order.iter().map(|(s, _)| *s).filter(|s| !outside(s)));
     let (title, confidence) = match (hosts.is_empty(), inside.is_empty()) {
+        (false, false) if !is_certain(plot, view) => (
+            format!(
+                "Nothing inside the cluster explains why {inside} fails; calls to {hosts} fail as well"
+            ),
+            FAINT,
+        ),
         (false, false) => (
             format!(
                 "{inside} cannot do without {hosts}, which is outside the cluster and does not answer as it should"
@@ -35,7 +61,9 @@ pub(super) fn unexplained(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evide
             OUTSIDE,
         ),
         (false, true) => (
-            format!("calls to {hosts}, outside the cluster, fail; nothing inside fails with them"),
+            format!(
+                "calls to {hosts}, of which nothing is known here, fail; nothing else fails with them"
+            ),
             WEAK,
         ),
         (true, _) => (format!("Nothing inside the cluster explains why {inside} fails"), WEAK),

@@ -4,13 +4,20 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 
 use arrow::{error::ArrowError, record_batch::RecordBatch};
-use tapio_proto::model::{Row as _, Time};
+use tapio_proto::model::{Entity, Row as _, Time};
 
 use super::WINDOW;
-use crate::correlation::rows::Window;
+use crate::{
+    correlation::{
+        identity::{Identity, Meant},
+        rows::Window,
+    },
+    kubernetes::Cluster,
+};
 
 /// Windows kept: half an hour of past to compare with.
 const KEEP: usize = 360;
@@ -22,6 +29,8 @@ const MOST_NAMES: usize = 20_000;
 const MOST_SPAN_IDS: usize = 100_000;
 /// Error texts remembered for each callee.
 const MOST_TEXTS: usize = 16;
+/// Who answered at an address longer ago than this before its newest call answers there no more.
+const ANSWERED: Duration = Duration::from_secs(900);
 /// Buckets of the latency histogram: four to each doubling from 1 us, up to about 20 min.
 const BUCKETS: usize = 120;
 
@@ -108,8 +117,20 @@ pub struct CallEdge {
     pub namespace: Arc<str>,
     /// The caller.
     pub caller: Arc<str>,
-    /// What it calls: a service, or a host that is none.
+    /// What it calls: a service, or the address that the caller names.
     pub callee: Arc<str>,
+    /// Namespace of the service that answered; none for an address.
+    pub answered: Option<Arc<str>>,
+}
+
+/// An address that a service calls, and whom it means.
+struct Peer {
+    /// When it was last called.
+    last: Time,
+    /// Services whose spans followed on these calls, and when last.
+    answered: BTreeMap<ServiceId, Time>,
+    /// Whom it means; none until that was asked.
+    meant: Option<Meant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -141,6 +162,9 @@ pub struct Windows {
     names: Names,
     services: Vec<(Arc<str>, Arc<str>)>,
     service_ids: HashMap<(Arc<str>, Arc<str>), ServiceId>,
+    /// What each service is called here; for each of `services`.
+    called: Vec<(Arc<str>, Arc<str>)>,
+    peers: HashMap<(ServiceId, Arc<str>), Peer>,
     slots: BTreeMap<Time, Slot>,
     cells: usize,
     calls: BTreeMap<CallEdge, Time>,
@@ -164,15 +188,61 @@ impl Windows {
         }
         let id = ServiceId(u32::try_from(self.services.len()).unwrap_or_default());
         self.services.push(key.clone());
+        self.called.push(key.clone());
         self.service_ids.insert(key, id);
         id
     }
 
-    /// Namespaces and names of the services seen, sorted.
-    pub fn services(&self) -> Vec<(Arc<str>, Arc<str>)> {
-        let mut services = self.services.clone();
-        services.sort();
-        services
+    /// Asks anew what each service is called and whom each address means. What was once known of an
+    /// address stays: a pod that is gone was still whom its callers meant.
+    pub fn name(&mut self, identity: &Identity, cluster: &Cluster) {
+        let mut changed = false;
+        for (told, called) in self.services.iter().zip(&mut self.called) {
+            let service = identity.service(&told.0, &told.1);
+            if (&service.namespace, &service.name) != (&called.0, &called.1) {
+                *called = (service.namespace, service.name);
+                changed = true;
+            }
+        }
+        let oldest = self.slots.first_key_value().map(|(bucket, _)| *bucket).unwrap_or_default();
+        self.peers.retain(|_, peer| peer.last >= oldest);
+        for ((caller, address), peer) in &mut self.peers {
+            let (namespace, _) = &self.called[caller.0 as usize];
+            peer.answered.retain(|_, last| *last + ANSWERED >= peer.last);
+            let one = peer.answered.first_key_value().filter(|_| peer.answered.len() == 1);
+            let one = one.map(|(id, _)| &self.called[id.0 as usize]);
+            let one = one.map(|(namespace, name)| Entity::new("Service", namespace, name));
+            let meant = identity.address(address, namespace, one, cluster);
+            let forgotten = peer.answered.len() <= 1
+                && matches!((&peer.meant, &meant), (Some(Meant::Inside(_)), Meant::Outside(_)));
+            if !forgotten && peer.meant.as_ref() != Some(&meant) {
+                changed = true;
+                peer.meant = Some(meant);
+            }
+        }
+        if changed {
+            self.slots.values_mut().for_each(|slot| slot.batch = None);
+        }
+    }
+
+    /// Whom an address means that this service calls.
+    fn meant(&self, caller: ServiceId, address: &Arc<str>) -> Meant {
+        let known = self.peers.get(&(caller, address.clone())).and_then(|peer| peer.meant.clone());
+        known.unwrap_or_else(|| Meant::Outside(Entity::new("Service", "", address)))
+    }
+
+    /// A service by its name here.
+    fn entity(&self, service: ServiceId) -> Entity {
+        let (namespace, name) = &self.called[service.0 as usize];
+        Entity::new("Service", namespace, name)
+    }
+
+    /// The services that are called so here.
+    fn ids(&self, namespace: &str, name: &str) -> impl Iterator<Item = ServiceId> {
+        let called = self.called.iter().enumerate();
+        called
+            .filter(move |(_, called)| *called.0 == *namespace && *called.1 == *name)
+            .filter_map(|(at, _)| u32::try_from(at).ok().map(ServiceId))
     }
 
     /// Adds one span.
@@ -227,23 +297,33 @@ impl Windows {
 
     /// Who calls whom: by the address that the client names, and by a parent in another service.
     fn link(&mut self, span: &SpanFact<'_>) {
-        let (namespace, name) = self.services[span.service.0 as usize].clone();
-        if span.kind == SpanKind::Client && !span.peer.is_empty() {
-            self.calls.insert(
-                CallEdge {
-                    namespace,
-                    caller: name,
-                    callee: self.names.text(self.names.id_of(span.peer)),
-                },
-                span.end,
-            );
+        let (namespace, caller) = self.services[span.service.0 as usize].clone();
+        let address = self.names.text(self.names.id_of(span.peer));
+        let calls = matches!(span.kind, SpanKind::Client | SpanKind::Producer);
+        if calls && !span.peer.is_empty() {
+            let known = (span.service, address.clone());
+            if self.peers.len() < MOST_NAMES || self.peers.contains_key(&known) {
+                let fresh = || Peer { last: span.end, answered: BTreeMap::new(), meant: None };
+                let peer = self.peers.entry(known).or_insert_with(fresh);
+                peer.last = peer.last.max(span.end);
+            }
+            if span.kind == SpanKind::Client {
+                let callee = address.clone();
+                let edge = CallEdge { namespace, caller, callee, answered: None };
+                self.calls.insert(edge, span.end);
+            }
         }
-        let Some((caller, callee)) = self.parents.pair(span) else { return };
+        let Some((caller, callee, address)) = self.parents.pair(span, address) else { return };
+        if caller == callee {
+            return;
+        }
+        if let Some(peer) = address.and_then(|address| self.peers.get_mut(&(caller, address))) {
+            peer.answered.insert(callee, span.end);
+        }
         let (namespace, caller) = self.services[caller.0 as usize].clone();
-        let (_, callee) = self.services[callee.0 as usize].clone();
-        if caller != callee {
-            self.calls.insert(CallEdge { namespace, caller, callee }, span.end);
-        }
+        let (answered, callee) = self.services[callee.0 as usize].clone();
+        let edge = CallEdge { namespace, caller, callee, answered: Some(answered) };
+        self.calls.insert(edge, span.end);
     }
 
     fn shrink(&mut self) {
@@ -277,17 +357,28 @@ impl Windows {
         self.slots.last_key_value().map(|(time, _)| *time)
     }
 
-    /// Calls seen since `since`, sorted.
-    pub fn calls(&self, since: Time) -> impl Iterator<Item = (&CallEdge, Time)> {
-        self.calls.iter().filter(move |(_, last)| **last >= since).map(|(edge, last)| (edge, *last))
+    /// Calls seen since `since`: a service by its name here, and whom it calls.
+    pub fn calls(&self, since: Time) -> Vec<(Entity, Meant)> {
+        let edges = self.calls.iter().filter(|(_, last)| **last >= since);
+        let meant = edges.filter_map(|(edge, _)| {
+            let id = |namespace: &Arc<str>, name: &Arc<str>| {
+                self.service_ids.get(&(namespace.clone(), name.clone())).copied()
+            };
+            let caller = id(&edge.namespace, &edge.caller)?;
+            let callee = match &edge.answered {
+                Some(namespace) => Meant::Inside(self.entity(id(namespace, &edge.callee)?)),
+                None => self.meant(caller, &edge.callee),
+            };
+            Some((self.entity(caller), callee))
+        });
+        meant.collect()
     }
 
-    /// The error that callers of `peer` see most often.
-    pub fn call_error(&self, peer: &str) -> Option<String> {
-        let peer = self.names.find(peer)?;
+    /// The error that callers of a service or host see most often.
+    pub fn call_error(&self, peer: &Entity) -> Option<String> {
         let mut texts: BTreeMap<&str, u64> = BTreeMap::new();
-        for ((_, p), counts) in &self.texts {
-            if *p == peer {
+        for ((caller, address), counts) in &self.texts {
+            if self.meant(*caller, &self.names.text(*address)).entity() == peer {
                 for (text, count) in counts {
                     *texts.entry(text).or_default() += count;
                 }
@@ -304,8 +395,8 @@ impl Windows {
 
     /// A failing span of the service.
     pub fn sample(&self, namespace: &str, service: &str) -> Option<Sample> {
-        let id = self.service_ids.get(&(Arc::from(namespace), Arc::from(service)))?;
-        self.samples.get(id).copied()
+        let samples = self.ids(namespace, service).filter_map(|id| self.samples.get(&id));
+        samples.max_by_key(|sample| sample.start).copied()
     }
 
     /// Requests served and failed by (service, operation) from `from` on, for the impact.
@@ -316,13 +407,13 @@ impl Windows {
         from: Time,
         to: Time,
     ) -> Vec<(Arc<str>, u64, u64)> {
-        let Some(id) = self.service_ids.get(&(Arc::from(namespace), Arc::from(service))) else {
-            return Vec::new();
-        };
+        let ids: BTreeSet<ServiceId> = self.ids(namespace, service).collect();
         let mut by_operation: BTreeMap<Arc<str>, (u64, u64)> = BTreeMap::new();
         for (_, slot) in self.slots.range(from.bucket(WINDOW)..=to) {
             for (key, cell) in &slot.cells {
-                if key.service == *id && matches!(key.kind, SpanKind::Server | SpanKind::Consumer) {
+                if ids.contains(&key.service)
+                    && matches!(key.kind, SpanKind::Server | SpanKind::Consumer)
+                {
                     let entry = by_operation.entry(self.names.text(key.operation)).or_default();
                     entry.0 += u64::from(cell.count);
                     entry.1 += u64::from(cell.errors);
@@ -335,33 +426,53 @@ impl Windows {
     /// The `windows` table: one batch a window, made anew only where the window changed.
     pub fn publish(&mut self) -> Result<Vec<RecordBatch>, ArrowError> {
         let mut batches = Vec::with_capacity(self.slots.len());
-        for (bucket, slot) in &mut self.slots {
-            let batch = match slot.batch.take() {
-                Some(batch) => batch,
-                None => {
-                    let mut keys: BTreeSet<&Key> = slot.cells.keys().collect();
-                    let mut rows: Vec<Window> = Vec::with_capacity(keys.len());
-                    while let Some(key) = keys.pop_first() {
-                        let service = &self.services[key.service.0 as usize];
-                        let calm = self.sick.get(service).is_none_or(|since| bucket < since);
-                        rows.push(slot.cells[key].row(*bucket, key, service, &self.names, calm));
-                    }
-                    rows.sort_by(|a, b| {
-                        (&a.namespace, &a.service, &a.operation, &a.kind, &a.peer).cmp(&(
+        let mut slots = std::mem::take(&mut self.slots);
+        let made = slots.iter_mut().try_for_each(|(bucket, slot)| {
+            batches.push(self.batch(*bucket, slot)?);
+            Ok(())
+        });
+        self.slots = slots;
+        made.map(|()| batches)
+    }
+
+    fn batch(&self, bucket: Time, slot: &mut Slot) -> Result<RecordBatch, ArrowError> {
+        let batch = match slot.batch.take() {
+            Some(batch) => batch,
+            None => {
+                let mut rows: Vec<Window> = Vec::with_capacity(slot.cells.len());
+                for (key, cell) in &slot.cells {
+                    let service = &self.called[key.service.0 as usize];
+                    let address = self.names.text(key.peer);
+                    let peer = match &*address {
+                        "" => (address.clone(), address),
+                        _ => {
+                            let peer = self.meant(key.service, &address);
+                            (peer.entity().namespace.clone(), peer.entity().name.clone())
+                        }
+                    };
+                    // Who goes on well without a sick callee still has calls that fail.
+                    let well = |who| self.sick.get(who).is_none_or(|since| bucket < *since);
+                    let calm = well(service) && (peer.1.is_empty() || well(&peer));
+                    rows.push(cell.row(bucket, key, service, &peer, &self.names, calm));
+                }
+                rows.sort_by(|a, b| {
+                    (&a.namespace, &a.service, &a.operation, &a.kind, &a.peer_namespace, &a.peer)
+                        .cmp(&(
                             &b.namespace,
                             &b.service,
                             &b.operation,
                             &b.kind,
+                            &b.peer_namespace,
                             &b.peer,
                         ))
-                    });
-                    Window::batch(&rows)?
-                }
-            };
-            slot.batch = Some(batch.clone());
-            batches.push(batch);
-        }
-        Ok(batches)
+                        .then((a.count, a.errors).cmp(&(b.count, b.errors)))
+                        .then(a.sum_ms.total_cmp(&b.sum_ms))
+                });
+                Window::batch(&rows)?
+            }
+        };
+        slot.batch = Some(batch.clone());
+        Ok(batch)
     }
 }
 
@@ -371,6 +482,7 @@ impl Cell {
         bucket: Time,
         key: &Key,
         service: &(Arc<str>, Arc<str>),
+        peer: &(Arc<str>, Arc<str>),
         names: &Names,
         calm: bool,
     ) -> Window {
@@ -380,7 +492,8 @@ impl Cell {
             service: service.1.to_string(),
             operation: names.text(key.operation).to_string(),
             kind: key.kind.name().to_owned(),
-            peer: names.text(key.peer).to_string(),
+            peer_namespace: peer.0.to_string(),
+            peer: peer.1.to_string(),
             count: i64::from(self.count),
             errors: i64::from(self.errors),
             p50_ms: self.quantile_ms(0.5),
@@ -462,41 +575,48 @@ struct Parents {
 /// A map that forgets its older half when it is full.
 #[derive(Default)]
 struct Generations {
-    young: HashMap<[u8; 8], ServiceId>,
-    old: HashMap<[u8; 8], ServiceId>,
+    young: HashMap<[u8; 8], (ServiceId, Option<Arc<str>>)>,
+    old: HashMap<[u8; 8], (ServiceId, Option<Arc<str>>)>,
 }
 
 impl Generations {
-    fn put(&mut self, id: [u8; 8], service: ServiceId) {
+    fn put(&mut self, id: [u8; 8], service: ServiceId, address: Option<Arc<str>>) {
         if self.young.len() >= MOST_SPAN_IDS {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(id, service);
+        self.young.insert(id, (service, address));
     }
 
-    fn get(&self, id: &[u8; 8]) -> Option<ServiceId> {
-        self.young.get(id).or_else(|| self.old.get(id)).copied()
+    fn get(&self, id: &[u8; 8]) -> Option<(ServiceId, Option<Arc<str>>)> {
+        self.young.get(id).or_else(|| self.old.get(id)).cloned()
     }
 }
 
 impl Parents {
-    /// Caller and callee, when this span closes such a pair.
-    fn pair(&mut self, span: &SpanFact<'_>) -> Option<(ServiceId, ServiceId)> {
+    /// Caller and callee, when this span closes such a pair, and the address at which the caller asked.
+    /// What is told to a broker is answered by another.
+    fn pair(
+        &mut self,
+        span: &SpanFact<'_>,
+        address: Arc<str>,
+    ) -> Option<(ServiceId, ServiceId, Option<Arc<str>>)> {
         let id: [u8; 8] = span.span_id.try_into().ok()?;
         match span.kind {
             SpanKind::Client | SpanKind::Producer => {
-                self.seen.put(id, span.service);
-                self.awaited.get(&id).map(|callee| (span.service, callee))
+                let asks = span.kind == SpanKind::Client && !span.peer.is_empty();
+                let address = asks.then_some(address);
+                self.seen.put(id, span.service, address.clone());
+                self.awaited.get(&id).map(|(callee, _)| (span.service, callee, address))
             }
             SpanKind::Server | SpanKind::Consumer => {
                 let parent: [u8; 8] = span.parent_span_id.try_into().ok()?;
                 if parent == [0; 8] {
                     return None;
                 }
-                if let Some(caller) = self.seen.get(&parent) {
-                    return Some((caller, span.service));
+                if let Some((caller, address)) = self.seen.get(&parent) {
+                    return Some((caller, span.service, address));
                 }
-                self.awaited.put(parent, span.service);
+                self.awaited.put(parent, span.service, None);
                 None
             }
             SpanKind::Internal => None,

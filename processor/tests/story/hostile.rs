@@ -8,14 +8,14 @@ use tapio_proto::{Request, Signal, check, json::to_proto};
 
 const SECOND: u64 = 1_000_000_000;
 /// 2026-11-22T03:00:00Z
-const START: u64 = 1_795_316_400 * SECOND;
+pub(crate) const START: u64 = 1_795_316_400 * SECOND;
 
-fn engine() -> Engine {
+pub(crate) fn engine() -> Engine {
     let store = Engine::store(64 << 20).unwrap();
     Engine::new(store, Arc::new(Patterns::builtin().unwrap())).unwrap()
 }
 
-fn request(signal: Signal, body: &Value) -> Request {
+pub(crate) fn request(signal: Signal, body: &Value) -> Request {
     let bytes = to_proto(signal, body.to_string().as_bytes()).unwrap();
     let items = check(signal, &bytes).unwrap();
     Request::new(signal, bytes, items)

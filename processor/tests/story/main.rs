@@ -5,6 +5,7 @@
 
 mod blamed;
 mod hostile;
+mod identity;
 mod live;
 mod played;
 mod sent;

@@ -109,7 +109,7 @@ pub struct ChainLink {
 pub struct Affected {
     /// Services that their callers would call broken.
     pub services: Vec<String>,
-    /// Pods that failed.
+    /// Pods that failed, as `namespace/name`.
     pub pods: Vec<String>,
 }
 
