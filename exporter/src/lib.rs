@@ -9,6 +9,7 @@ mod file;
 mod net;
 mod otlp;
 mod send;
+mod storage;
 
 pub use debug::{Debug, DebugConfig, Verbosity};
 pub use fanout::Fanout;
@@ -16,3 +17,6 @@ pub use file::{File, FileConfig};
 pub use net::{ClientAuth, ClientAuthConfig, ClientTls, ConfigError, Opaque};
 pub use otlp::{JsonOrProto, OtlpGrpcConfig, OtlpHttpConfig, otlp_grpc, otlp_http};
 pub use send::{Exporter, Leftover, Observer, QueueConfig, RetryConfig, SendConfig, Sizer};
+pub use storage::{
+    CompactionConfig, FileStorageConfig, Holding, Storage, ask_replay, drop_dead_letters, holdings,
+};

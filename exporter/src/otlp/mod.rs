@@ -14,6 +14,7 @@ use crate::{
 };
 
 /// Starts an `otlp_grpc` exporter. Must be called within a tokio runtime; does not connect yet.
+/// With a storage it reads what is on disk, so it may block.
 pub fn otlp_grpc(
     name: &str,
     config: &OtlpGrpcConfig,
@@ -21,10 +22,11 @@ pub fn otlp_grpc(
 ) -> Result<Exporter, ConfigError> {
     let send = config.send()?;
     let client = Arc::new(grpc::GrpcClient::new(config)?);
-    Ok(Exporter::start(name, send, client, observer))
+    Exporter::start(name, send, client, observer)
 }
 
 /// Starts an `otlp_http` exporter. Must be called within a tokio runtime; does not connect yet.
+/// With a storage it reads what is on disk, so it may block.
 pub fn otlp_http(
     name: &str,
     config: &OtlpHttpConfig,
@@ -32,7 +34,7 @@ pub fn otlp_http(
 ) -> Result<Exporter, ConfigError> {
     let send = config.send()?;
     let client = Arc::new(http::HttpClient::new(config)?);
-    Ok(Exporter::start(name, send, client, observer))
+    Exporter::start(name, send, client, observer)
 }
 
 /// The extension that `auth` names.

@@ -1,21 +1,27 @@
 //! An exporter: for each signal a queue and its workers, or straight to the backend.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use tapio_proto::{Accepted, Code, Consumer, Next, Outcome, Pending, Request, Signal, Status};
 use tokio::{
     sync::{oneshot, watch},
-    task::JoinSet,
-    time::{Instant, timeout_at},
+    task::{JoinSet, spawn_blocking},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use super::{
     SendConfig,
-    queue::{Entry, Load, Overflow, Queue},
-    retry::{Duty, RetryConfig},
+    queue::{Entry, Load, Overflow, Queue, QueueConfig},
+    retry::{self, Duty, RetryConfig},
+    sample::Sample,
+    stored::Disk,
+};
+use crate::{
+    net::ConfigError,
+    storage::{DeadLetters, Log},
 };
 
-/// Is told what becomes of items, for the Collector's own metrics.
+/// Is told what becomes of items, for the Collector's own metrics and Tapio's.
 pub trait Observer: Send + Sync + 'static {
     /// The backend took them.
     fn sent(&self, signal: Signal, items: usize);
@@ -23,23 +29,28 @@ pub trait Observer: Send + Sync + 'static {
     fn send_failed(&self, signal: Signal, items: usize, status: &Status);
     /// The queue did not take them; the sender was told.
     fn enqueue_failed(&self, signal: Signal, items: usize);
+    /// A request of an earlier run is sent from disk, perhaps for the second time.
+    fn replayed(&self, _signal: Signal, _items: usize) {}
+    /// A request was put among the dead letters.
+    fn parked(&self, _signal: Signal, _items: usize) {}
+    /// A record on disk cannot be read; it was set aside.
+    fn corrupt(&self, _signal: Signal) {}
 }
 
 /// What a shutdown could not deliver in its time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Leftover {
-    /// Requests.
+    /// Requests that are lost.
     pub requests: usize,
-    /// Spans, data points, log records.
+    /// Spans, data points, log records in them.
     pub items: usize,
+    /// Requests that are on disk, in the queue or among the dead letters.
+    pub kept: usize,
 }
 
 /// A running exporter.
 pub struct Exporter {
     shared: Arc<Shared>,
-    lanes: Option<[Arc<Queue>; Signal::ALL.len()]>,
-    wait_for_result: bool,
-    block_on_overflow: bool,
     closing: watch::Sender<bool>,
     workers: tokio::sync::Mutex<JoinSet<()>>,
 }
@@ -48,42 +59,68 @@ struct Shared {
     name: String,
     next: Next,
     retry: RetryConfig,
+    queue: QueueConfig,
+    lanes: Option<[Arc<Queue>; Signal::ALL.len()]>,
+    dead: Option<Arc<DeadLetters>>,
     observer: Arc<dyn Observer>,
+    dropped: Sample,
+    parked: Sample,
+    unparked: Sample,
 }
 
 /// What a sender should wait when the queue is full.
 const QUEUE_FULL_WAIT: Duration = Duration::from_secs(1);
+/// Attempts for which a worker waits; after them the request goes behind the others, so that a few
+/// which the backend cannot take do not hold up the rest.
+const ATTEMPTS_IN_A_ROW: u32 = 3;
+/// What cannot be parked is tried again after this.
+const UNPARKED_WAIT: Duration = Duration::from_secs(30);
+/// How often it is looked whether dead letters are to be replayed.
+const REPLAY_LOOK: Duration = Duration::from_secs(2);
+/// For the log's thread to end.
+const LOG_LIMIT: Duration = Duration::from_secs(10);
+/// Requests that are parked with one sync.
+const PARK_BATCH: usize = 64;
 
 impl Exporter {
-    /// Puts queue and retries before `next`. Must be called within a tokio runtime.
+    /// Puts queue and retries before `next`. Must be called within a tokio runtime; reads what is on
+    /// disk, so it may block when there is a storage.
     pub fn start(
         name: &str,
         config: SendConfig,
         next: Next,
         observer: Arc<dyn Observer>,
-    ) -> Exporter {
+    ) -> Result<Exporter, ConfigError> {
         let SendConfig { queue, retry } = config;
-        let shared = Arc::new(Shared { name: name.to_owned(), next, retry, observer });
+        let lanes = match queue.enabled {
+            true => Some(lanes(name, &queue, &observer)?),
+            false => None,
+        };
+        let storage = queue.opened.as_ref().filter(|_| queue.enabled);
+        let dead = storage.map(|storage| Arc::new(storage.dead_letters(name)));
+        let shared = Arc::new(Shared {
+            name: name.to_owned(),
+            next,
+            retry,
+            queue,
+            lanes,
+            dead,
+            observer,
+            dropped: Sample::default(),
+            parked: Sample::default(),
+            unparked: Sample::default(),
+        });
         let (closing, closed) = watch::channel(false);
         let mut workers = JoinSet::new();
-        let lanes = queue.enabled.then(|| {
-            Signal::ALL.map(|_| {
-                let lane = Arc::new(Queue::new(&queue));
-                for _ in 0..queue.num_consumers {
-                    let (shared, lane) = (Arc::clone(&shared), Arc::clone(&lane));
-                    workers.spawn(work(shared, lane, closed.clone()));
-                }
-                lane
-            })
-        });
-        Exporter {
-            shared,
-            lanes,
-            wait_for_result: queue.wait_for_result,
-            block_on_overflow: queue.block_on_overflow,
-            closing,
-            workers: tokio::sync::Mutex::new(workers),
+        for lane in shared.lanes.iter().flatten() {
+            for _ in 0..shared.queue.num_consumers {
+                workers.spawn(work(Arc::clone(&shared), Arc::clone(lane), closed.clone()));
+            }
         }
+        if let Some(dead) = &shared.dead {
+            workers.spawn(watch_for_replay(Arc::clone(&shared), Arc::clone(dead), closed));
+        }
+        Ok(Exporter { shared, closing, workers: tokio::sync::Mutex::new(workers) })
     }
 
     /// The component's id in the configuration.
@@ -93,74 +130,147 @@ impl Exporter {
 
     /// How full the queue of a signal is, in what its sizer counts; 0 without a queue.
     pub fn queue_size(&self, signal: Signal) -> usize {
-        self.lanes.as_ref().map_or(0, |lanes| lanes[signal as usize].size())
+        self.shared.lane(signal).map_or(0, |lane| lane.size())
     }
 
     /// The capacity of the queue of a signal, in what its sizer counts; 0 without a queue.
     pub fn queue_capacity(&self, signal: Signal) -> usize {
-        self.lanes.as_ref().map_or(0, |lanes| lanes[signal as usize].capacity())
+        self.shared.lane(signal).map_or(0, |lane| lane.capacity())
     }
 
-    /// Takes no more and delivers what it has, for at most `limit`; says what was left.
+    /// What the queue of a signal takes on disk; `None` when it is in memory.
+    pub fn queue_disk_bytes(&self, signal: Signal) -> Option<u64> {
+        self.shared.lane(signal).and_then(|lane| lane.log()).map(Log::disk_bytes)
+    }
+
+    /// Takes no more and delivers what it has, for at most `limit`. What is on disk stays there as
+    /// soon as the backend does not take it; what is left in memory is put among the dead letters if
+    /// there is a storage. Says what was left.
     pub async fn shutdown(&self, limit: Duration) -> Leftover {
         let deadline = Instant::now() + limit;
         self.closing.send_replace(true);
-        let lanes = self.lanes.iter().flatten();
+        let lanes = self.shared.lanes.iter().flatten();
         lanes.clone().for_each(|lane| lane.close());
         let mut workers = self.workers.lock().await;
         let drained = async { while workers.join_next().await.is_some() {} };
         if timeout_at(deadline, drained).await.is_err() {
             workers.shutdown().await;
         }
-        let left = lanes.fold(Leftover::default(), |left, lane| {
+        let mut left = Leftover::default();
+        for lane in lanes {
             let load = lane.load();
-            Leftover { requests: left.requests + load.requests, items: left.items + load.items }
-        });
+            if let Some(log) = lane.log() {
+                left.kept += load.requests;
+                if timeout(LOG_LIMIT, log.close()).await.is_err() {
+                    tracing::warn!(exporter = self.name(), "the disk is slow: what was delivered last may be sent again after the next start");
+                }
+                continue;
+            }
+            let (parked, items) = self.park_all(lane.drain()).await;
+            left.kept += parked;
+            left.requests += load.requests - parked.min(load.requests);
+            left.items += load.items - items.min(load.items);
+        }
+        self.tell(&left);
+        left
+    }
+
+    /// Parks what is left of a queue in memory; how many requests and items.
+    async fn park_all(&self, mut requests: Vec<Request>) -> (usize, usize) {
+        let Some(dead) = &self.shared.dead else { return (0, 0) };
+        let (mut parked, mut items) = (0, 0);
+        while !requests.is_empty() {
+            let some = requests.split_off(requests.len().saturating_sub(PARK_BATCH));
+            let (count, sum) = (some.len(), some.iter().map(|request| request.items).sum::<usize>());
+            for request in &some {
+                self.shared.observer.parked(request.signal, request.items);
+            }
+            let reason = "not delivered when Tapio was stopped";
+            if let Err(error) = park(dead, some, reason).await {
+                tracing::error!(exporter = self.name(), %error, "Could not park undelivered data");
+                break;
+            }
+            (parked, items) = (parked + count, items + sum);
+        }
+        (parked, items)
+    }
+
+    fn tell(&self, left: &Leftover) {
+        if left.kept > 0 {
+            tracing::warn!(
+                exporter = self.name(),
+                requests = left.kept,
+                dead_letters = %self.shared.dead_folder().display(),
+                "Shut down with undelivered data. It is on disk: what was in a queue on disk is sent after the next start, \
+                 what was in memory is among the dead letters (`tapio queue list`)."
+            );
+        }
         if left.requests > 0 {
             tracing::error!(
                 exporter = self.name(),
                 requests = left.requests,
                 items = left.items,
                 "Shut down with undelivered data: the backend did not take it in time. \
-                 Acknowledged requests in the memory queue are lost."
+                 What was acknowledged of it is lost; a `file_storage` extension would have kept it."
             );
         }
-        left
     }
+}
 
-    async fn enqueue(&self, lane: &Queue, request: Request) -> Outcome {
-        let (signal, items) = (request.signal, request.items);
-        let (done, outcome) = match self.wait_for_result {
-            true => {
-                let (done, outcome) = oneshot::channel();
-                (Some(done), Some(outcome))
-            }
-            false => (None, None),
+/// The queues of all signals, each on what is on disk of it.
+fn lanes(
+    name: &str,
+    config: &QueueConfig,
+    observer: &Arc<dyn Observer>,
+) -> Result<[Arc<Queue>; Signal::ALL.len()], ConfigError> {
+    let open = |signal| -> io::Result<Arc<Queue>> {
+        let Some(storage) = config.disk() else {
+            return Ok(Arc::new(Queue::new(config, Load::default())));
         };
-        let entry = Entry { request, done };
-        let pushed = match self.block_on_overflow {
-            true => lane.push_or_wait(entry).await,
-            false => lane.push(entry),
-        };
-        if let Err((_, why)) = pushed {
-            self.shared.observer.enqueue_failed(signal, items);
-            return Err(refusal(why));
+        let place = storage.place(name, signal);
+        let backlog = Load::from(Log::open(&place)?);
+        if backlog.requests > 0 {
+            tracing::info!(
+                exporter = name,
+                folder = %place.folder.display(),
+                requests = backlog.requests,
+                items = backlog.items,
+                "Undelivered requests of an earlier run are on disk and will be sent."
+            );
         }
-        match outcome {
-            None => Ok(Accepted::default()),
-            Some(outcome) => outcome.await.unwrap_or_else(|_| Err(refusal(Overflow::Closed))),
-        }
+        let lane = Arc::new(Queue::new(config, backlog));
+        let disk = Disk { queue: Arc::clone(&lane), observer: Arc::clone(observer), signal };
+        lane.keep_in(Log::start(place, Arc::new(disk))?);
+        Ok(lane)
+    };
+    let open = |signal| {
+        open(signal).map_err(|error| {
+            let folder = config.disk().map(|storage| storage.place(name, signal).folder);
+            let folder = folder.unwrap_or_default();
+            ConfigError::new("sending_queue::storage", format!("{}: {error}", folder.display()))
+        })
+    };
+    let [traces, metrics, logs, profiles] = Signal::ALL.map(open);
+    Ok([traces?, metrics?, logs?, profiles?])
+}
+
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        // Where it was not shut down, the logs' threads end all the same.
+        self.shared.lanes.iter().flatten().filter_map(|lane| lane.log()).for_each(|log| {
+            drop(log.close());
+        });
     }
 }
 
 impl Consumer for Exporter {
     fn consume(&self, request: Request) -> Pending<'_> {
         Box::pin(async move {
-            match &self.lanes {
-                Some(lanes) => self.enqueue(&lanes[request.signal as usize], request).await,
+            match self.shared.lane(request.signal) {
+                Some(lane) => self.shared.enqueue(lane, request, self.shared.queue.block_on_overflow).await,
                 None => {
                     let mut closing = self.closing.subscribe();
-                    self.shared.send(request, Duty::Senders, &mut closing).await
+                    self.shared.send(request, &mut closing).await
                 }
             }
         })
@@ -174,33 +284,80 @@ impl std::fmt::Debug for Exporter {
 }
 
 impl Shared {
-    async fn send(
-        &self,
-        request: Request,
-        duty: Duty,
-        closing: &mut watch::Receiver<bool>,
-    ) -> Outcome {
+    fn lane(&self, signal: Signal) -> Option<&Arc<Queue>> {
+        self.lanes.as_ref().map(|lanes| &lanes[signal as usize])
+    }
+
+    fn dead_folder(&self) -> &Path {
+        self.dead.as_ref().map_or(Path::new(""), |dead| dead.folder())
+    }
+
+    /// Acknowledges when the queue has the request, on disk if that is where it is.
+    async fn enqueue(&self, lane: &Queue, request: Request, wait: bool) -> Outcome {
+        let (signal, items) = (request.signal, request.items);
+        let refuse = |why| {
+            self.observer.enqueue_failed(signal, items);
+            Err(refusal(why))
+        };
+        // Who waits for the backend's answer keeps the request until then: no need for the disk.
+        if let Some(log) = lane.log().filter(|_| !self.queue.wait_for_result) {
+            let load = Load::of(&request);
+            let room = match wait {
+                true => lane.reserve_or_wait(load).await,
+                false => lane.reserve(load),
+            };
+            if let Err(why) = room {
+                return refuse(why);
+            }
+            // From here on the request is the log's, whether or not the sender goes on waiting.
+            return match log.append(request).await {
+                Ok(Ok(())) => Ok(Accepted::default()),
+                Ok(Err(status)) => {
+                    self.observer.enqueue_failed(signal, items);
+                    Err(status)
+                }
+                Err(_) => refuse(Overflow::Closed),
+            };
+        }
+        let (done, outcome) = match self.queue.wait_for_result {
+            true => {
+                let (done, outcome) = oneshot::channel();
+                (Some(done), Some(outcome))
+            }
+            false => (None, None),
+        };
+        let entry = Entry::new(request, done);
+        let pushed = match wait {
+            true => lane.push_or_wait(entry).await,
+            false => lane.push(entry),
+        };
+        if let Err((_, why)) = pushed {
+            return refuse(why);
+        }
+        match outcome {
+            None => Ok(Accepted::default()),
+            Some(outcome) => outcome.await.unwrap_or_else(|_| Err(refusal(Overflow::Closed))),
+        }
+    }
+
+    /// Sends for a sender that waits.
+    async fn send(&self, request: Request, closing: &mut watch::Receiver<bool>) -> Outcome {
         let (signal, items) = (request.signal, request.items);
         let next = self.next.as_ref();
-        let outcome = self.retry.send(&self.name, next, request, duty, closing).await;
+        let outcome = self.retry.send(&self.name, next, request, Duty::Senders, closing).await;
         match &outcome {
             Ok(accepted) => self.taken(signal, items, accepted),
-            Err(status) => {
-                self.observer.send_failed(signal, items, status);
-                let (exporter, error) = (&self.name, &status.message);
-                match duty {
-                    Duty::Ours => tracing::error!(
-                        exporter, code = ?status.code, %error, dropped_items = items,
-                        "Exporting failed. Dropping data."
-                    ),
-                    Duty::Senders => tracing::debug!(
-                        exporter, code = ?status.code, %error, rejected_items = items,
-                        "Exporting failed. Rejecting data."
-                    ),
-                }
-            }
+            Err(status) => self.rejected(signal, items, status),
         }
         outcome
+    }
+
+    fn rejected(&self, signal: Signal, items: usize, status: &Status) {
+        self.observer.send_failed(signal, items, status);
+        tracing::debug!(
+            exporter = self.name, code = ?status.code, error = %status.message, rejected_items = items,
+            "Exporting failed. Rejecting data."
+        );
     }
 
     fn taken(&self, signal: Signal, items: usize, accepted: &Accepted) {
@@ -213,28 +370,168 @@ impl Shared {
             let status = Status::new(Code::InvalidArgument, partial.message.clone());
             self.observer.send_failed(signal, rejected, &status);
         }
-        tracing::warn!(
-            exporter = self.name,
-            message = partial.message,
-            rejected,
-            items = signal.items_name(),
-            "Partial success response"
-        );
+        if self.dropped.speak() {
+            tracing::warn!(
+                exporter = self.name,
+                message = partial.message,
+                rejected,
+                items = signal.items_name(),
+                "Partial success response"
+            );
+        }
+    }
+
+    /// What was acknowledged was refused for good: the dead letters take it. False when they do not,
+    /// and it has to stay in the queue.
+    async fn give_up(&self, request: Request, status: &Status) -> bool {
+        let (signal, items) = (request.signal, request.items);
+        if let Some(dead) = &self.dead {
+            let reason = format!("{status}");
+            if let Err(error) = park(dead, vec![request], &reason).await {
+                if self.unparked.speak() {
+                    tracing::error!(
+                        exporter = self.name, %error, refusal = %status,
+                        "What the backend refused for good cannot be kept among the dead letters. It stays in the queue."
+                    );
+                }
+                return false;
+            }
+            self.observer.parked(signal, items);
+            if self.parked.speak() {
+                tracing::error!(
+                    exporter = self.name, code = ?status.code, error = %status.message, items,
+                    dead_letters = %dead.folder().display(),
+                    "Exporting failed. The request was put among the dead letters (`tapio queue list`)."
+                );
+            }
+        } else if self.dropped.speak() {
+            tracing::error!(
+                exporter = self.name, code = ?status.code, error = %status.message, dropped_items = items,
+                "Exporting failed. Dropping data."
+            );
+        }
+        self.observer.send_failed(signal, items, status);
+        true
+    }
+}
+
+/// Writes dead letters where blocking is no harm.
+async fn park(dead: &Arc<DeadLetters>, requests: Vec<Request>, reason: &str) -> io::Result<()> {
+    let (dead, reason) = (Arc::clone(dead), reason.to_owned());
+    match spawn_blocking(move || dead.park(&requests, &reason)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(io::Error::other("writing was interrupted")),
     }
 }
 
 async fn work(shared: Arc<Shared>, lane: Arc<Queue>, mut closing: watch::Receiver<bool>) {
-    while let Some(Entry { request, done }) = lane.pop().await {
+    'next: while let Some(mut entry) = lane.pop().await {
         // With `wait_for_result` the sender still has the request.
-        let duty = if done.is_some() { Duty::Senders } else { Duty::Ours };
-        let load = Load::of(&request);
-        let outcome = shared.send(request, duty, &mut closing).await;
-        lane.done(load);
-        if let Some(done) = done {
+        let duty = if entry.done.is_some() { Duty::Senders } else { Duty::Ours };
+        let mut attempts = entry.attempts.unwrap_or_else(|| shared.retry.attempts());
+        let load = Load::of(&entry.request);
+        let (signal, items) = (entry.request.signal, entry.request.items);
+        let outcome = loop {
+            let status = match shared.next.consume(entry.request.clone()).await {
+                Ok(accepted) => break Ok(accepted),
+                Err(status) => status,
+            };
+            if entry.at.is_some() && *closing.borrow() {
+                // It is on disk, and the backend does not take it: the next start goes on.
+                lane.abandon();
+                return;
+            }
+            let Some(wait) = shared.retry.next(&mut attempts, &status, duty) else {
+                break Err(status);
+            };
+            retry::told(&shared.name, &status, wait);
+            if attempts.failed >= ATTEMPTS_IN_A_ROW {
+                entry.attempts = Some(attempts);
+                lane.delay(entry, wait);
+                continue 'next;
+            }
+            retry::pause(wait, &mut closing).await;
+        };
+        match (&outcome, duty) {
+            (Ok(accepted), _) => shared.taken(signal, items, accepted),
+            (Err(status), Duty::Senders) => shared.rejected(signal, items, status),
+            (Err(status), Duty::Ours) => {
+                if !shared.give_up(entry.request.clone(), status).await {
+                    entry.attempts = Some(attempts);
+                    lane.delay(entry, UNPARKED_WAIT);
+                    continue 'next;
+                }
+            }
+        }
+        lane.done(entry.ticket(), load);
+        if let (Some(log), Some(at)) = (lane.log(), entry.at) {
+            log.settle(at);
+        }
+        if let Some(done) = entry.done {
             // A sender that has gone away needs no answer.
             let _ = done.send(outcome);
         }
     }
+}
+
+/// Puts dead letters back into the queue when `tapio queue replay` asks for it.
+async fn watch_for_replay(
+    shared: Arc<Shared>,
+    dead: Arc<DeadLetters>,
+    mut closing: watch::Receiver<bool>,
+) {
+    loop {
+        // A look at one name in a folder: not worth a thread.
+        if dead.replay_asked() {
+            tokio::select! {
+                outcome = replay(&shared, &dead) => {
+                    if let Err(error) = outcome {
+                        tracing::error!(
+                            exporter = shared.name, dead_letters = %dead.folder().display(), %error,
+                            "The replay of the dead letters was broken off; it is tried again."
+                        );
+                    }
+                }
+                _ = closing.wait_for(|closing| *closing) => return,
+            }
+        }
+        tokio::select! {
+            () = sleep(REPLAY_LOOK) => {}
+            _ = closing.wait_for(|closing| *closing) => return,
+        }
+    }
+}
+
+async fn replay(shared: &Shared, dead: &Arc<DeadLetters>) -> io::Result<()> {
+    let (mut requests, mut items) = (0, 0);
+    let segments = on_disk(dead, |dead| dead.begin_replay()).await?;
+    for segment in segments {
+        let mut from = Some(0);
+        while let Some(at) = from {
+            let (some, next) = on_disk(dead, move |dead| dead.read(segment, at)).await?;
+            for request in some {
+                (requests, items) = (requests + 1, items + request.items);
+                shared.observer.replayed(request.signal, request.items);
+                let Some(lane) = shared.lane(request.signal) else { continue };
+                shared.enqueue(lane, request, true).await.map_err(|status| {
+                    io::Error::other(format!("the queue does not take them: {status}"))
+                })?;
+            }
+            from = next;
+        }
+        on_disk(dead, move |dead| dead.replayed(segment)).await?;
+    }
+    on_disk(dead, |dead| dead.end_replay()).await?;
+    tracing::info!(exporter = shared.name, requests, items, "Dead letters are in the queue again.");
+    Ok(())
+}
+
+async fn on_disk<T: Send + 'static>(
+    dead: &Arc<DeadLetters>,
+    what: impl FnOnce(&DeadLetters) -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let dead = Arc::clone(dead);
+    spawn_blocking(move || what(&dead)).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
 fn refusal(why: Overflow) -> Status {

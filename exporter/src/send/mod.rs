@@ -3,6 +3,8 @@
 mod exporter;
 mod queue;
 mod retry;
+mod sample;
+mod stored;
 
 pub use exporter::{Exporter, Leftover, Observer};
 pub use queue::{QueueConfig, Sizer};

@@ -1,17 +1,26 @@
-//! `sending_queue`: requests that were acknowledged, in memory, bounded in bytes whatever else
-//! bounds them.
+//! `sending_queue`: requests that were acknowledged, bounded in bytes whatever else bounds them.
+//!
+//! Without `storage` all of it is in memory. With it, what is in memory is a window on the log.
 
 use std::{
-    collections::VecDeque,
-    sync::{Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use serde::Deserialize;
 use tapio_proto::{Outcome, Request};
-use tokio::sync::{Notify, oneshot};
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{Instant, timeout_at},
+};
 
-use crate::net::ConfigError;
+use super::retry::{Attempts, LAST_INTERVAL};
+use crate::{
+    net::ConfigError,
+    storage::{Log, Position, Storage},
+};
 
 /// `sending_queue:`
 #[derive(Clone, Debug, Deserialize)]
@@ -29,8 +38,13 @@ pub struct QueueConfig {
     pub block_on_overflow: bool,
     /// Acknowledge only when the backend has.
     pub wait_for_result: bool,
-    /// Capacity in MiB, whatever the sizer. Tapio's own key.
+    /// Capacity in MiB of memory, whatever the sizer. Tapio's own key.
     pub max_mib: usize,
+    /// The extension that keeps the queue on disk: acknowledged then means that the disk has it.
+    pub storage: Option<String>,
+    /// The storage that `storage` names, opened; without that name it keeps dead letters only.
+    #[serde(skip)]
+    pub opened: Option<Arc<Storage>>,
 }
 
 /// `sizer:`
@@ -50,6 +64,11 @@ pub enum Sizer {
 pub(super) struct Entry {
     pub(super) request: Request,
     pub(super) done: Option<oneshot::Sender<Outcome>>,
+    /// Its record, when it is on disk.
+    pub(super) at: Option<Position>,
+    /// Once it was tried.
+    pub(super) attempts: Option<Attempts>,
+    ticket: u64,
 }
 
 /// Why a request was not taken.
@@ -74,7 +93,12 @@ pub(super) struct Load {
 pub(super) struct Queue {
     capacity: usize,
     sizer: Sizer,
-    max_bytes: usize,
+    max_memory: usize,
+    /// Bytes in memory from which on requests stay on disk, when there is a disk.
+    window: usize,
+    max_disk: Option<u64>,
+    /// Set once, before the workers start.
+    log: OnceLock<Log>,
     state: Mutex<State>,
     work: Notify,
     room: Notify,
@@ -83,12 +107,25 @@ pub(super) struct Queue {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Entry>,
+    /// What was refused often, by when it is due; workers do not wait for it.
+    delayed: BTreeMap<(Instant, u64), Entry>,
+    /// What workers have that is nowhere else.
+    under_way: HashMap<u64, Request>,
     load: Load,
+    /// Bytes in memory, what is being written included.
+    memory: usize,
+    tickets: u64,
+    more_on_disk: bool,
+    reading: bool,
     closed: bool,
+    /// Closed, and what is on disk is left there.
+    abandoned: bool,
 }
 
 /// Smaller requests are copied: as a slice they would pin the socket buffer that they came in.
 const COPY_BELOW: usize = 8 << 10;
+/// Most bytes of a queue on disk that are also in memory.
+const WINDOW: usize = 32 << 20;
 
 impl Default for QueueConfig {
     fn default() -> Self {
@@ -100,6 +137,8 @@ impl Default for QueueConfig {
             block_on_overflow: false,
             wait_for_result: false,
             max_mib: 256,
+            storage: None,
+            opened: None,
         }
     }
 }
@@ -117,18 +156,45 @@ impl QueueConfig {
         positive(self.queue_size, "`queue_size` must be positive")?;
         positive(self.max_mib, "`max_mib` must be positive")
     }
+
+    /// The storage of the queue itself.
+    pub(super) fn disk(&self) -> Option<&Arc<Storage>> {
+        self.opened.as_ref().filter(|_| self.storage.is_some())
+    }
+}
+
+impl Entry {
+    pub(super) fn new(request: Request, done: Option<oneshot::Sender<Outcome>>) -> Self {
+        Entry { request, done, at: None, attempts: None, ticket: 0 }
+    }
 }
 
 impl Queue {
-    pub(super) fn new(config: &QueueConfig) -> Self {
+    /// With `backlog`, what a log has already.
+    pub(super) fn new(config: &QueueConfig, backlog: Load) -> Self {
+        let max_memory = config.max_mib.saturating_mul(1 << 20);
+        let state = State { load: backlog, ..State::default() };
         Queue {
             capacity: config.queue_size,
             sizer: config.sizer,
-            max_bytes: config.max_mib.saturating_mul(1 << 20),
-            state: Mutex::default(),
+            max_memory,
+            window: WINDOW.min(max_memory / 2),
+            max_disk: config.disk().map(|storage| storage.max_bytes()),
+            log: OnceLock::new(),
+            state: Mutex::new(state),
             work: Notify::new(),
             room: Notify::new(),
         }
+    }
+
+    /// Keeps requests on disk from now on.
+    pub(super) fn keep_in(&self, log: Log) {
+        // It is called once.
+        drop(self.log.set(log));
+    }
+
+    pub(super) fn log(&self) -> Option<&Log> {
+        self.log.get()
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -144,34 +210,62 @@ impl Queue {
         self.state().load
     }
 
-    /// Takes a request, or gives it back with the reason.
+    /// Takes a request into memory, or gives it back with the reason.
     pub(super) fn push(&self, mut entry: Entry) -> Result<(), (Entry, Overflow)> {
-        let one = Load::of(&entry.request);
-        if self.sizer.of(&one) > self.capacity || one.bytes > self.max_bytes {
-            return Err((entry, Overflow::TooLarge));
+        if let Err(why) = self.reserve(Load::of(&entry.request)) {
+            return Err((entry, why));
         }
-        let mut state = self.state();
-        if state.closed {
-            return Err((entry, Overflow::Closed));
-        }
-        let after = state.load.plus(one);
-        if self.sizer.of(&after) > self.capacity || after.bytes > self.max_bytes {
-            return Err((entry, Overflow::Full));
-        }
-        if one.bytes < COPY_BELOW {
+        if entry.request.bytes.len() < COPY_BELOW {
             entry.request.bytes = Bytes::copy_from_slice(&entry.request.bytes);
         }
-        state.load = after;
-        state.waiting.push_back(entry);
-        drop(state);
+        self.state().waiting.push_back(entry);
         self.work.notify_one();
         Ok(())
     }
 
-    /// Takes a request, waiting for room if there is none; the caller bounds the wait.
-    pub(super) async fn push_or_wait(&self, mut entry: Entry) -> Result<(), (Entry, Overflow)> {
+    /// Keeps room for a request that will be put.
+    pub(super) fn reserve(&self, one: Load) -> Result<(), Overflow> {
+        let on_disk = self.log.get().map_or(0, Log::disk_bytes);
+        let mut state = self.state();
+        // Without a disk the two are the same.
+        let (held, limit) = match self.max_disk {
+            Some(limit) => (on_disk, limit),
+            None => (0, u64::MAX),
+        };
+        let more = one.bytes as u64;
+        if self.sizer.of(&one) > self.capacity || one.bytes > self.max_memory || more > limit {
+            return Err(Overflow::TooLarge);
+        }
+        if state.closed {
+            return Err(Overflow::Closed);
+        }
+        let after = state.load.plus(one);
+        let memory = state.memory + one.bytes;
+        if self.sizer.of(&after) > self.capacity
+            || memory > self.max_memory
+            || held.saturating_add(more) > limit
+        {
+            return Err(Overflow::Full);
+        }
+        (state.load, state.memory) = (after, memory);
+        Ok(())
+    }
+
+    /// Keeps room, waiting for it if there is none; the caller bounds the wait.
+    pub(super) async fn reserve_or_wait(&self, one: Load) -> Result<(), Overflow> {
         loop {
             // Registered before the attempt: room that comes in between is not missed.
+            let room = self.room.notified();
+            match self.reserve(one) {
+                Err(Overflow::Full) => room.await,
+                other => return other,
+            }
+        }
+    }
+
+    /// Takes a request into memory, waiting for room if there is none.
+    pub(super) async fn push_or_wait(&self, mut entry: Entry) -> Result<(), (Entry, Overflow)> {
+        loop {
             let room = self.room.notified();
             match self.push(entry) {
                 Err((back, Overflow::Full)) => entry = back,
@@ -181,48 +275,182 @@ impl Queue {
         }
     }
 
-    /// The oldest request; `None` when the queue is closed and empty.
+    /// What is due, or the oldest request; `None` when the queue is closed and empty.
     pub(super) async fn pop(&self) -> Option<Entry> {
         loop {
             let work = self.work.notified();
-            {
+            let due = {
                 let mut state = self.state();
-                if let Some(entry) = state.waiting.pop_front() {
-                    let more = !state.waiting.is_empty();
-                    drop(state);
-                    if more {
-                        // Several pushes may have left one permit: pass it on.
+                if state.abandoned {
+                    self.work.notify_one();
+                    return None;
+                }
+                self.read_ahead(&mut state);
+                if let Some(entry) = state.take() {
+                    if !state.delayed.is_empty() {
+                        // Somebody else has to watch the time.
                         self.work.notify_one();
                     }
                     return Some(entry);
                 }
-                if state.closed {
+                if state.closed && state.delayed.is_empty() && !state.more_on_disk {
                     self.work.notify_one();
                     return None;
                 }
+                state.delayed.keys().next().map(|(due, _)| *due)
+            };
+            match due {
+                None => work.await,
+                // What comes first, work or time, the loop looks at both.
+                Some(due) => drop(timeout_at(due, work).await),
             }
-            work.await;
         }
     }
 
+    /// Asks the log for more before the workers have nothing.
+    fn read_ahead(&self, state: &mut State) {
+        if !state.more_on_disk || state.reading {
+            return;
+        }
+        let waiting = state.waiting.len();
+        if (waiting < 2 || state.memory < self.window / 2)
+            && let Some(log) = self.log.get()
+        {
+            state.reading = true;
+            log.read();
+        }
+    }
+
+    /// A request that was popped comes back, to be tried again then.
+    pub(super) fn delay(&self, entry: Entry, wait: Duration) {
+        let mut state = self.state();
+        let wait = if state.closed { wait.min(LAST_INTERVAL) } else { wait };
+        state.under_way.remove(&entry.ticket);
+        state.delayed.insert((Instant::now() + wait, entry.ticket), entry);
+        drop(state);
+        self.work.notify_one();
+    }
+
     /// A request that was popped is settled, delivered or given up: its room is free.
-    pub(super) fn done(&self, load: Load) {
+    pub(super) fn done(&self, ticket: u64, load: Load) {
+        let mut state = self.state();
+        state.under_way.remove(&ticket);
+        state.load = state.load.minus(load);
+        state.memory = state.memory.saturating_sub(load.bytes);
+        drop(state);
+        self.room.notify_waiters();
+    }
+
+    /// A reserved request is not put: its room is free.
+    pub(super) fn cancel(&self, load: Load) {
+        self.done(0, load);
+    }
+
+    /// Takes no more; what is in it can still be popped.
+    pub(super) fn close(&self) {
+        let mut state = self.state();
+        state.closed = true;
+        let latest = Instant::now() + LAST_INTERVAL;
+        let delayed = std::mem::take(&mut state.delayed).into_iter();
+        state.delayed =
+            delayed.map(|((due, ticket), entry)| ((due.min(latest), ticket), entry)).collect();
+        drop(state);
+        self.work.notify_one();
+        self.room.notify_waiters();
+    }
+
+    /// Gives out no more: what is on disk is safe there.
+    pub(super) fn abandon(&self) {
+        self.state().abandoned = true;
+        self.work.notify_one();
+    }
+
+    /// What is in memory only, under way included, and was acknowledged. Nothing may be popped any more.
+    pub(super) fn drain(&self) -> Vec<Request> {
+        let mut state = self.state();
+        let mut tickets: Vec<_> = state.under_way.drain().collect();
+        let delayed = std::mem::take(&mut state.delayed).into_values();
+        let entries = std::mem::take(&mut state.waiting).into_iter().chain(delayed);
+        let ours = entries.filter(|entry| entry.done.is_none() && entry.at.is_none());
+        tickets.extend(ours.map(|entry| (entry.ticket, entry.request)));
+        tickets.sort_unstable_by_key(|(ticket, _)| *ticket);
+        tickets.into_iter().map(|(_, request)| request).collect()
+    }
+
+    // --- for the log's thread ---
+
+    /// Whether there is room in memory for a request that is on disk.
+    pub(super) fn has_room(&self, bytes: usize, fresh: bool) -> bool {
+        let state = self.state();
+        let after = if fresh { state.memory } else { state.memory + bytes };
+        after <= self.window || state.waiting.is_empty()
+    }
+
+    /// Takes a request that is on disk.
+    pub(super) fn put(&self, mut request: Request, at: Position, fresh: bool) {
+        if fresh && request.bytes.len() < COPY_BELOW {
+            request.bytes = Bytes::copy_from_slice(&request.bytes);
+        }
+        let mut state = self.state();
+        if !fresh {
+            state.memory += request.bytes.len();
+        }
+        state.waiting.push_back(Entry { at: Some(at), ..Entry::new(request, None) });
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// A request that was reserved is on disk only.
+    pub(super) fn left_on_disk(&self, bytes: usize) {
+        let mut state = self.state();
+        state.memory = state.memory.saturating_sub(bytes);
+        drop(state);
+        self.room.notify_waiters();
+    }
+
+    /// Says whether there is more to read.
+    pub(super) fn more_on_disk(&self, more: bool) {
+        let mut state = self.state();
+        (state.more_on_disk, state.reading) = (more, false);
+        drop(state);
+        self.work.notify_one();
+    }
+
+    /// A record on disk turned out not to be readable.
+    pub(super) fn forget(&self, load: Load) {
         let mut state = self.state();
         state.load = state.load.minus(load);
         drop(state);
         self.room.notify_waiters();
     }
 
-    /// Takes no more; what is in it can still be popped.
-    pub(super) fn close(&self) {
-        self.state().closed = true;
-        self.work.notify_one();
-        self.room.notify_waiters();
-    }
-
     fn state(&self) -> MutexGuard<'_, State> {
         // The state is consistent between any two statements below the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn take(&mut self) -> Option<Entry> {
+        let due = self.delayed.first_entry().filter(|first| first.key().0 <= Instant::now());
+        let mut entry = match due {
+            Some(due) => due.remove(),
+            None => self.waiting.pop_front()?,
+        };
+        if entry.ticket == 0 {
+            self.tickets += 1;
+            entry.ticket = self.tickets;
+        }
+        if entry.done.is_none() && entry.at.is_none() {
+            self.under_way.insert(entry.ticket, entry.request.clone());
+        }
+        Some(entry)
+    }
+}
+
+impl Entry {
+    pub(super) fn ticket(&self) -> u64 {
+        self.ticket
     }
 }
 
@@ -241,9 +469,9 @@ impl Load {
 
     fn minus(self, other: Load) -> Load {
         Load {
-            requests: self.requests - other.requests,
-            items: self.items - other.items,
-            bytes: self.bytes - other.bytes,
+            requests: self.requests.saturating_sub(other.requests),
+            items: self.items.saturating_sub(other.items),
+            bytes: self.bytes.saturating_sub(other.bytes),
         }
     }
 }
@@ -268,11 +496,12 @@ mod tests {
 
     fn entry(bytes: usize, items: usize) -> Entry {
         let bytes = Bytes::from(vec![0; bytes]);
-        Entry { request: Request::new(Signal::Logs, bytes, items), done: None }
+        Entry::new(Request::new(Signal::Logs, bytes, items), None)
     }
 
     fn queue(sizer: Sizer, queue_size: usize) -> Queue {
-        Queue::new(&QueueConfig { sizer, queue_size, max_mib: 1, ..QueueConfig::default() })
+        let config = QueueConfig { sizer, queue_size, max_mib: 1, ..QueueConfig::default() };
+        Queue::new(&config, Load::default())
     }
 
     fn overflow(result: Result<(), (Entry, Overflow)>) -> Option<Overflow> {
@@ -290,7 +519,7 @@ mod tests {
             // What was popped is still held until it is settled.
             let popped = queue.pop().await.unwrap();
             assert_eq!(overflow(queue.push(entry(100, 7))), Some(Overflow::Full));
-            queue.done(Load::of(&popped.request));
+            queue.done(popped.ticket(), Load::of(&popped.request));
             assert_eq!(overflow(queue.push(entry(100, 7))), None);
         }
     }
@@ -342,7 +571,7 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!waiter.is_finished());
         let first = queue.pop().await.unwrap();
-        queue.done(Load::of(&first.request));
+        queue.done(first.ticket(), Load::of(&first.request));
         assert_eq!(waiter.await.unwrap(), None);
         assert_eq!(queue.pop().await.unwrap().request.bytes.len(), 2);
     }

@@ -42,10 +42,22 @@ pub(crate) enum Duty {
     Ours,
 }
 
+/// How often a request was tried, and since when.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Attempts {
+    started: Instant,
+    interval: Duration,
+    pub(super) failed: u32,
+}
+
 /// The Collector's `max_elapsed_time`.
 const MAX_ELAPSED: Duration = Duration::from_secs(300);
 /// While shutting down, nothing waits longer than this for its next attempt.
-const LAST_INTERVAL: Duration = Duration::from_millis(500);
+pub(super) const LAST_INTERVAL: Duration = Duration::from_millis(500);
+/// However the intervals are configured, a refusal is not answered with a hot loop...
+const SHORTEST: Duration = Duration::from_millis(10);
+/// ...and a backend that asks for more patience than this is asked again all the same.
+const LONGEST: Duration = Duration::from_secs(3600);
 
 impl Default for RetryConfig {
     fn default() -> Self {
@@ -83,8 +95,37 @@ impl RetryConfig {
         }
     }
 
+    /// Before the first attempt.
+    pub(super) fn attempts(&self) -> Attempts {
+        Attempts { started: Instant::now(), interval: *self.initial_interval, failed: 0 }
+    }
+
+    /// After an attempt that failed: how long to wait before the next; `None` to give up.
+    pub(super) fn next(
+        &self,
+        attempts: &mut Attempts,
+        status: &Status,
+        duty: Duty,
+    ) -> Option<Duration> {
+        attempts.failed = attempts.failed.saturating_add(1);
+        if !self.enabled || !again(status, duty) {
+            return None;
+        }
+        let wait = times(attempts.interval, self.jitter(), LONGEST);
+        let wait = wait.max(status.retry_after.unwrap_or_default()).clamp(SHORTEST, LONGEST);
+        attempts.interval = times(attempts.interval, self.multiplier, *self.max_interval);
+        let limit = match (self.max_elapsed_time, duty) {
+            (Some(limit), _) if limit.is_zero() => None,
+            (Some(limit), _) => Some(*limit),
+            (None, Duty::Senders) => Some(MAX_ELAPSED),
+            (None, Duty::Ours) => None,
+        };
+        let late = limit.is_some_and(|limit| attempts.started.elapsed() + wait > limit);
+        (!late).then_some(wait)
+    }
+
     /// Sends until it is delivered, refused for good, or time is up.
-    pub(crate) async fn send(
+    pub(super) async fn send(
         &self,
         exporter: &str,
         next: &dyn Consumer,
@@ -92,58 +133,59 @@ impl RetryConfig {
         duty: Duty,
         closing: &mut watch::Receiver<bool>,
     ) -> Outcome {
-        let started = Instant::now();
-        let limit = match (self.max_elapsed_time, duty) {
-            (Some(limit), _) if limit.is_zero() => None,
-            (Some(limit), _) => Some(*limit),
-            (None, Duty::Senders) => Some(MAX_ELAPSED),
-            (None, Duty::Ours) => None,
-        };
-        let mut interval = *self.initial_interval;
+        let mut attempts = self.attempts();
         loop {
             let status = match next.consume(request.clone()).await {
                 Ok(accepted) => return Ok(accepted),
                 Err(status) => status,
             };
-            if !self.enabled || !again(&status, duty) {
-                return Err(status);
-            }
-            let wait = self.jitter(interval).max(status.retry_after.unwrap_or_default());
-            interval = interval.mul_f64(self.multiplier).min(*self.max_interval);
-            if limit.is_some_and(|limit| started.elapsed() + wait > limit) {
-                return Err(status);
-            }
-            tracing::info!(
-                exporter,
-                error = %status,
-                interval = ?wait,
-                "Exporting failed. Will retry the request after interval."
-            );
+            let Some(wait) = self.next(&mut attempts, &status, duty) else { return Err(status) };
+            told(exporter, &status, wait);
             pause(wait, closing).await;
         }
     }
 
-    fn jitter(&self, interval: Duration) -> Duration {
+    fn jitter(&self) -> f64 {
         // The hasher's keys are random, which is all that jitter needs.
         let random = RandomState::new().hash_one(0) as f64 / u64::MAX as f64;
-        interval.mul_f64(1.0 + self.randomization_factor * (random * 2.0 - 1.0))
+        1.0 + self.randomization_factor * (random * 2.0 - 1.0)
     }
+}
+
+/// Says that there will be another attempt.
+pub(super) fn told(exporter: &str, error: &Status, interval: Duration) {
+    tracing::info!(
+        exporter,
+        %error,
+        ?interval,
+        "Exporting failed. Will retry the request after interval."
+    );
+}
+
+/// A product that never is more than `most`, nor panics on the way there.
+fn times(interval: Duration, factor: f64, most: Duration) -> Duration {
+    Duration::try_from_secs_f64(interval.as_secs_f64() * factor)
+        .map_or(most, |interval| interval.min(most))
 }
 
 /// Whether another attempt may help.
 fn again(status: &Status, duty: Duty) -> bool {
-    if status.is_retryable() {
-        return true;
+    // What is too large stays so. Servers say it with either code: grpc-go with the first, tonic
+    // with the second, which OTLP otherwise calls retryable.
+    let too_large = ["larger than max", "exceeds", "too large"];
+    if matches!(status.code, Code::ResourceExhausted | Code::OutOfRange)
+        && status.retry_after.is_none()
+        && too_large.iter().any(|words| status.message.contains(words))
+    {
+        return false;
     }
     // OTLP calls RESOURCE_EXHAUSTED without RetryInfo final, and the Collector drops what it has
-    // acknowledged. Backends mean "later" by it all the same, unless the message is too large.
-    let too_large = ["larger than max", "exceeds", "too large"];
-    duty == Duty::Ours
-        && status.code == Code::ResourceExhausted
-        && !too_large.iter().any(|words| status.message.contains(words))
+    // acknowledged. Backends mean "later" by it all the same.
+    status.is_retryable() || (duty == Duty::Ours && status.code == Code::ResourceExhausted)
 }
 
-async fn pause(wait: Duration, closing: &mut watch::Receiver<bool>) {
+/// Waits; when the exporter is told to stop, not for long.
+pub(super) async fn pause(wait: Duration, closing: &mut watch::Receiver<bool>) {
     let ended = tokio::select! {
         () = sleep(wait) => true,
         closed = closing.wait_for(|closing| *closing) => {
@@ -213,7 +255,7 @@ mod tests {
         let (outcome, _, took) =
             run(&RetryConfig::default(), Duty::Senders, vec![unavailable(); 1000]).await;
         assert_eq!(outcome.unwrap_err().code, Code::Unavailable);
-        assert!(took <= MAX_ELAPSED, "{took:?}");
+        assert!(took <= MAX_ELAPSED && took > MAX_ELAPSED - Duration::from_secs(60), "{took:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -227,7 +269,7 @@ mod tests {
             ..RetryConfig::default()
         };
         let (outcome, _, took) = run(&config, Duty::Ours, vec![unavailable(); 1000]).await;
-        assert!(outcome.is_err() && took.as_secs() <= 60);
+        assert!(outcome.is_err() && (5..=60).contains(&took.as_secs()), "{took:?}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -244,6 +286,29 @@ mod tests {
         );
         let (outcome, _, _) = run(&RetryConfig::default(), Duty::Ours, vec![too_large]).await;
         assert!(outcome.is_err(), "a message that is too large stays so");
+        let too_large = Status::new(Code::OutOfRange, "decoded message length too large: 9");
+        let (outcome, _, _) = run(&RetryConfig::default(), Duty::Ours, vec![too_large]).await;
+        assert!(outcome.is_err(), "whoever says it");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_interval_is_a_hot_loop_an_endless_wait_or_a_panic() {
+        let zero = GoDuration::from_secs(0);
+        let config = RetryConfig {
+            initial_interval: zero,
+            max_interval: zero,
+            multiplier: 0.0,
+            ..RetryConfig::default()
+        };
+        let (outcome, _, took) = run(&config, Duty::Ours, vec![unavailable(); 100]).await;
+        assert!(outcome.is_ok() && took >= SHORTEST * 100, "{took:?}");
+        let config = RetryConfig { multiplier: 1e300, ..RetryConfig::default() };
+        let (outcome, _, took) = run(&config, Duty::Ours, vec![unavailable(); 100]).await;
+        assert!(outcome.is_ok() && took < Duration::from_secs(100 * 45), "{took:?}");
+        let mut status = unavailable();
+        status.retry_after = Some(Duration::from_secs(1 << 40));
+        let (outcome, _, took) = run(&RetryConfig::default(), Duty::Ours, vec![status]).await;
+        assert!(outcome.is_ok() && took < LONGEST + Duration::from_secs(1), "{took:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,0 +1,228 @@
+//! What survives the process: sending queues and dead letters, below one directory (FORMAT.md).
+
+mod config;
+mod dead;
+mod files;
+mod log;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use tapio_proto::Signal;
+
+pub use config::{CompactionConfig, FileStorageConfig};
+pub(crate) use dead::DeadLetters;
+pub(crate) use log::{Backlog, Log, Place, Window};
+pub(crate) use record::Position;
+
+use crate::net::ConfigError;
+
+/// Held for as long as a process uses the directory.
+const LOCK: &str = "tapio.lock";
+const DEAD: &str = "dead";
+const CORRUPT: &str = "corrupt";
+/// Between two looks at a lock that another process holds.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+/// Different reasons that are told of one exporter's dead letters.
+const MAX_REASONS: usize = 20;
+
+/// An open `file_storage`; one process at a time.
+#[derive(Debug)]
+pub struct Storage {
+    directory: PathBuf,
+    max_bytes: u64,
+    max_dead: u64,
+    lock: Mutex<Option<File>>,
+}
+
+/// What one queue, or one exporter's dead-letter store, holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The exporter's id.
+    pub exporter: String,
+    /// The queue's signal; `None` for dead letters.
+    pub signal: Option<Signal>,
+    /// Requests that are not settled.
+    pub requests: usize,
+    /// Spans, data points, log records in them.
+    pub items: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// When the oldest was written, in milliseconds since 1970.
+    pub oldest: Option<u64>,
+    /// Why they are dead letters, with how many requests each.
+    pub reasons: BTreeMap<String, usize>,
+    /// Dead letters that are to be sent again, by a Tapio that has not done it yet.
+    pub replay_asked: bool,
+}
+
+impl Storage {
+    /// Makes the directory if told so and locks it. Blocks.
+    pub fn open(config: &FileStorageConfig) -> Result<Storage, ConfigError> {
+        config.check()?;
+        let directory = config.directory.clone();
+        let fail = |what: &str, error: io::Error| {
+            let text = format!("{what} {}: {error}", directory.display());
+            ConfigError::new("directory", text)
+        };
+        files::make_folder(&directory, config.mode()?).map_err(|error| fail("make", error))?;
+        let path = directory.join(LOCK);
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(|error| fail("write to", error))?;
+        let deadline = Instant::now() + *config.timeout;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    thread::sleep(LOCK_PAUSE);
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(ConfigError::new(
+                        "directory",
+                        format!("{} is in use by another process, which holds {LOCK} in it: give each Tapio a directory of its own", directory.display()),
+                    ));
+                }
+                Err(TryLockError::Error(error)) => return Err(fail("lock", error)),
+            }
+        }
+        Ok(Storage {
+            directory,
+            max_bytes: config.max_mib.saturating_mul(1 << 20),
+            max_dead: config.dead_letters_max_mib.saturating_mul(1 << 20),
+            lock: Mutex::new(Some(file)),
+        })
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Gives the directory free; the exporters that use it must have stopped.
+    pub fn release(&self) {
+        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Bound of a queue on disk.
+    pub(crate) fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
+    pub(crate) fn place(&self, exporter: &str, signal: Signal) -> Place {
+        let folder = self.directory.join(folder_name(exporter));
+        Place {
+            corrupt: folder.join(CORRUPT),
+            folder: folder.join(signal.name()),
+            max_corrupt: self.max_dead,
+            signal,
+        }
+    }
+
+    pub(crate) fn dead_letters(&self, exporter: &str) -> DeadLetters {
+        DeadLetters::new(self.directory.join(folder_name(exporter)).join(DEAD), self.max_dead)
+    }
+}
+
+/// What is below a storage directory, whether a process uses it or not.
+pub fn holdings(directory: &Path) -> io::Result<Vec<Holding>> {
+    let mut found = Vec::new();
+    for (exporter, folder) in exporters(directory)? {
+        let parts = Signal::ALL.map(|signal| (Some(signal), signal.name()));
+        for (signal, name) in parts.into_iter().chain([(None, DEAD)]) {
+            let folder = folder.join(name);
+            if !folder.is_dir() {
+                continue;
+            }
+            let (mut oldest, mut reasons) = (None::<u64>, BTreeMap::new());
+            let sum = log::backlog(&folder, |header, file, offset| {
+                oldest = Some(oldest.map_or(header.written, |oldest| oldest.min(header.written)));
+                if signal.is_none() {
+                    let reason = header.note(file, offset)?;
+                    if reasons.len() < MAX_REASONS || reasons.contains_key(&reason) {
+                        *reasons.entry(reason).or_insert(0) += 1;
+                    }
+                }
+                Ok(())
+            })?;
+            let Backlog { requests, items, bytes } = sum;
+            let replay_asked = signal.is_none() && requests > 0 && folder.join("replay").is_file();
+            let exporter = exporter.clone();
+            found.push(Holding {
+                exporter,
+                signal,
+                requests,
+                items,
+                bytes,
+                oldest,
+                reasons,
+                replay_asked,
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// Asks for dead letters to be sent again by the Tapio that uses the directory, now or when one does.
+pub fn ask_replay(directory: &Path, exporter: &str) -> io::Result<()> {
+    dead::ask_replay(&directory.join(folder_name(exporter)).join(DEAD))
+}
+
+/// Deletes an exporter's dead letters; says how many requests and items they were.
+pub fn drop_dead_letters(directory: &Path, exporter: &str) -> io::Result<(usize, usize)> {
+    let dropped = dead::drop_all(&directory.join(folder_name(exporter)).join(DEAD))?;
+    Ok((dropped.requests, dropped.items))
+}
+
+/// The exporters that have something below a directory, by id.
+fn exporters(directory: &Path) -> io::Result<BTreeMap<String, PathBuf>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if let Some(id) = entry.file_name().to_str().and_then(exporter_id)
+            && entry.file_type()?.is_dir()
+        {
+            found.insert(id, entry.path());
+        }
+    }
+    Ok(found)
+}
+
+/// An exporter's id as a folder name: letters, digits, `_`, `-` and `.` inside stand for themselves.
+fn folder_name(exporter: &str) -> String {
+    let mut name = String::new();
+    for (index, byte) in exporter.bytes().enumerate() {
+        match byte {
+            b'.' if index > 0 => name.push('.'),
+            b'_' | b'-' => name.push(char::from(byte)),
+            byte if byte.is_ascii_alphanumeric() => name.push(char::from(byte)),
+            byte => name.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    name
+}
+
+fn exporter_id(folder: &str) -> Option<String> {
+    let (mut bytes, mut rest) = (Vec::new(), folder.bytes());
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let digits = [rest.next()?, rest.next()?];
+        bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
+    }
+    String::from_utf8(bytes).ok()
+}
