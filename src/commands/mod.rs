@@ -50,6 +50,7 @@ commands! {
     Validate => validate,
     Components => components,
     PrintConfig => print_config,
+    Queue => queue,
     Replay => replay,
     Sql => sql,
     Stories => stories,

@@ -23,8 +23,8 @@ use crate::{
     config::{ComponentId, Node, Wrong, decode},
     extensions::{
         Authenticators, BasicAuth, BearerTokenAuth, HeadersSetter, HealthCheck, HealthCheckV2, Sql,
-        Zpages, basicauth, bearertokenauth, headers_setter, health_check, health_check_v2, sql,
-        zpages,
+        Storages, Zpages, basicauth, bearertokenauth, check_file_storage, file_storage,
+        headers_setter, health_check, health_check_v2, sql, zpages,
     },
     telemetry::{Health, Registry, Tracer},
 };
@@ -118,6 +118,9 @@ pub(crate) static EXTENSIONS: &[Component<MakeExtension>] = &[
     })
     .stability("Beta")
     .before_pipelines(),
+    Component::new("file_storage", &[], |body| extension(body, check_file_storage, file_storage))
+        .stability("Beta")
+        .before_pipelines(),
     Component::new("health_check", &[], |body| extension(body, HealthCheck::check, health_check))
         .stability("Beta"),
     Component::new("healthcheckv2", &[], |body| {
@@ -163,6 +166,8 @@ pub(crate) struct Context {
 pub(crate) struct Host {
     pub(crate) metrics: Arc<Registry>,
     pub(crate) health: Health,
+    /// Where exporters keep what they must not lose.
+    pub(crate) storages: Storages,
     /// Whether memory is short.
     pub(crate) pressure: Arc<Pressure>,
     /// The pods that the first analysis knows, for processors that ask.

@@ -25,6 +25,9 @@ pub(super) struct ExporterCounts {
     metrics: Arc<Registry>,
     sent: BySignal,
     enqueue_failed: BySignal,
+    replayed: BySignal,
+    parked: BySignal,
+    corrupt: BySignal,
     batch_size: Histogram,
 }
 
@@ -207,12 +210,30 @@ impl ExporterCounts {
     pub(super) fn new(context: &Context) -> Self {
         let (metrics, labels) = (&context.host.metrics, [("exporter", context.id.as_str())]);
         let count = |prefix: &str| by_signal(metrics, prefix, "", &labels);
+        let requests = |name: &str, help| {
+            Signal::ALL.map(|signal| {
+                let labels = [("exporter", context.id.as_str()), ("data_type", signal.name())];
+                metrics.counter(name, help, &labels)
+            })
+        };
         let counts = ExporterCounts {
             exporter: context.id.to_string(),
             metrics: Arc::clone(metrics),
             sent: count("otelcol_exporter_sent"),
             enqueue_failed: count("otelcol_exporter_enqueue_failed"),
             batch_size: metrics.histogram("otelcol_exporter_queue_batch_send_size", &labels, SIZES),
+            replayed: requests(
+                "tapio_queue_replayed_requests",
+                "Requests that were sent from disk after a start or a replay, perhaps for the second time",
+            ),
+            parked: requests(
+                "tapio_queue_parked_requests",
+                "Requests that were put among the dead letters",
+            ),
+            corrupt: requests(
+                "tapio_queue_corrupt_records",
+                "Records on disk that could not be read and were set aside",
+            ),
         };
         if !metrics.is_detailed() {
             // There before the first failure, so that an alert has something to compare with.
@@ -246,6 +267,18 @@ impl tapio_exporter::Observer for ExporterCounts {
 
     fn enqueue_failed(&self, signal: Signal, items: usize) {
         self.enqueue_failed[signal as usize].add(items as u64);
+    }
+
+    fn replayed(&self, signal: Signal, _: usize) {
+        self.replayed[signal as usize].add(1);
+    }
+
+    fn parked(&self, signal: Signal, _: usize) {
+        self.parked[signal as usize].add(1);
+    }
+
+    fn corrupt(&self, signal: Signal) {
+        self.corrupt[signal as usize].add(1);
     }
 }
 

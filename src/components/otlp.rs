@@ -116,8 +116,9 @@ pub(super) async fn start_grpc(
     context: Context,
 ) -> Result<Stage, String> {
     context.host.authenticators.resolve(config.auth.as_mut())?;
-    let counts = Arc::new(ExporterCounts::new(&context));
-    queued(otlp_grpc(context.id.as_str(), &config, counts), &context)
+    find_storage(&mut config.sending_queue, &context)?;
+    let (counts, id) = (Arc::new(ExporterCounts::new(&context)), context.id.to_string());
+    start(move || otlp_grpc(&id, &config, counts), &context).await
 }
 
 pub(super) async fn start_http(
@@ -125,8 +126,31 @@ pub(super) async fn start_http(
     context: Context,
 ) -> Result<Stage, String> {
     context.host.authenticators.resolve(config.auth.as_mut())?;
-    let counts = Arc::new(ExporterCounts::new(&context));
-    queued(otlp_http(context.id.as_str(), &config, counts), &context)
+    find_storage(&mut config.sending_queue, &context)?;
+    let (counts, id) = (Arc::new(ExporterCounts::new(&context)), context.id.to_string());
+    start(move || otlp_http(&id, &config, counts), &context).await
+}
+
+/// The storage that a queue names. One that names none stays in memory, and has the first storage
+/// that there is for its dead letters.
+fn find_storage(queue: &mut QueueConfig, context: &Context) -> Result<(), String> {
+    let id = queue.storage.as_deref();
+    queue.opened = context.host.storages.get(id);
+    match (id, &queue.opened) {
+        (Some(id), None) if queue.enabled => Err(format!(
+            "no storage client extension found: sending_queue::storage names \"{id}\", which is no file_storage in service::extensions"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Builds an exporter where it may read its queue from disk.
+async fn start(
+    build: impl FnOnce() -> Result<Exporter, ConfigError> + Send + 'static,
+    context: &Context,
+) -> Result<Stage, String> {
+    let built = tokio::task::spawn_blocking(build).await.map_err(|error| error.to_string())?;
+    queued(built, context)
 }
 
 /// An exporter with a sending queue: its size is shown, and it is drained at the end.
@@ -153,6 +177,16 @@ fn queued(exporter: Result<Exporter, ConfigError>, context: &Context) -> Result<
             &labels,
             move || capacity.queue_capacity(signal) as f64,
         );
+        if exporter.queue_disk_bytes(signal).is_some() {
+            let disk = Arc::clone(&exporter);
+            metrics.read(
+                Kind::Gauge,
+                "tapio_queue_disk_bytes",
+                "What the sending queue takes on disk",
+                &labels,
+                move || disk.queue_disk_bytes(signal).unwrap_or(0) as f64,
+            );
+        }
     }
     let stop = Arc::clone(&exporter);
     Ok(Stage {

@@ -162,7 +162,10 @@ impl Exporter {
             if let Some(log) = lane.log() {
                 left.kept += load.requests;
                 if timeout(LOG_LIMIT, log.close()).await.is_err() {
-                    tracing::warn!(exporter = self.name(), "the disk is slow: what was delivered last may be sent again after the next start");
+                    tracing::warn!(
+                        exporter = self.name(),
+                        "the disk is slow: what was delivered last may be sent again after the next start"
+                    );
                 }
                 continue;
             }
@@ -181,7 +184,8 @@ impl Exporter {
         let (mut parked, mut items) = (0, 0);
         while !requests.is_empty() {
             let some = requests.split_off(requests.len().saturating_sub(PARK_BATCH));
-            let (count, sum) = (some.len(), some.iter().map(|request| request.items).sum::<usize>());
+            let (count, sum) =
+                (some.len(), some.iter().map(|request| request.items).sum::<usize>());
             for request in &some {
                 self.shared.observer.parked(request.signal, request.items);
             }
@@ -267,7 +271,9 @@ impl Consumer for Exporter {
     fn consume(&self, request: Request) -> Pending<'_> {
         Box::pin(async move {
             match self.shared.lane(request.signal) {
-                Some(lane) => self.shared.enqueue(lane, request, self.shared.queue.block_on_overflow).await,
+                Some(lane) => {
+                    self.shared.enqueue(lane, request, self.shared.queue.block_on_overflow).await
+                }
                 None => {
                     let mut closing = self.closing.subscribe();
                     self.shared.send(request, &mut closing).await
@@ -299,8 +305,7 @@ impl Shared {
             self.observer.enqueue_failed(signal, items);
             Err(refusal(why))
         };
-        // Who waits for the backend's answer keeps the request until then: no need for the disk.
-        if let Some(log) = lane.log().filter(|_| !self.queue.wait_for_result) {
+        if let Some(log) = lane.log() {
             let load = Load::of(&request);
             let room = match wait {
                 true => lane.reserve_or_wait(load).await,

@@ -154,7 +154,14 @@ impl QueueConfig {
         }
         positive(self.num_consumers, "`num_consumers` must be positive")?;
         positive(self.queue_size, "`queue_size` must be positive")?;
-        positive(self.max_mib, "`max_mib` must be positive")
+        positive(self.max_mib, "`max_mib` must be positive")?;
+        match self.wait_for_result && self.storage.is_some() {
+            true => Err(ConfigError::new(
+                "sending_queue",
+                "`wait_for_result` is not supported with a persistent queue configured with `storage`",
+            )),
+            false => Ok(()),
+        }
     }
 
     /// The storage of the queue itself.

@@ -90,12 +90,18 @@ impl FileStorageConfig {
         let fail = |key, why: String| Err(ConfigError::new(key, why));
         match fs::metadata(&self.directory) {
             Ok(about) if !about.is_dir() => {
-                return fail("directory", format!("{} is not a directory", self.directory.display()));
+                return fail(
+                    "directory",
+                    format!("{} is not a directory", self.directory.display()),
+                );
             }
             Err(error) if !self.create_directory => {
                 return fail(
                     "directory",
-                    format!("directory must exist: stat {}: {error}. You can enable the create_directory option to automatically create it", self.directory.display()),
+                    format!(
+                        "directory must exist: stat {}: {error}. You can enable the create_directory option to automatically create it",
+                        self.directory.display()
+                    ),
                 );
             }
             _ => {}

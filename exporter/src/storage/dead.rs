@@ -45,7 +45,8 @@ impl DeadLetters {
         let mut writer = self.writer();
         let _lock = lock(&self.folder)?;
         let note = short(reason);
-        let bytes: u64 = requests.iter().map(|r| files::record_bytes(note.len() + r.bytes.len())).sum();
+        let bytes: u64 =
+            requests.iter().map(|r| files::record_bytes(note.len() + r.bytes.len())).sum();
         let held = files::folder_bytes(&self.folder);
         if held + bytes > self.max_bytes {
             return Err(io::Error::other(format!(
@@ -60,7 +61,8 @@ impl DeadLetters {
         }
         let Some(writer) = writer.as_mut() else { return Err(io::Error::other("no writer")) };
         // It may have been dropped by the command meanwhile.
-        if writer.current().is_some_and(|(id, _)| !files::segment_path(&self.folder, id).is_file()) {
+        if writer.current().is_some_and(|(id, _)| !files::segment_path(&self.folder, id).is_file())
+        {
             writer.seal();
         }
         let letters: Vec<_> = requests.iter().map(|request| Letter { request, note }).collect();

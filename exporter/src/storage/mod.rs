@@ -13,7 +13,10 @@ use std::{
     fs::{self, File, OpenOptions, TryLockError},
     io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -36,14 +39,18 @@ const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Different reasons that are told of one exporter's dead letters.
 const MAX_REASONS: usize = 20;
 
-/// An open `file_storage`; one process at a time.
+/// An open `file_storage`: the directory is this process's until the last user lets go of it.
 #[derive(Debug)]
 pub struct Storage {
     directory: PathBuf,
-    max_bytes: u64,
-    max_dead: u64,
-    lock: Mutex<Option<File>>,
+    max_bytes: AtomicU64,
+    max_dead: AtomicU64,
+    _lock: File,
 }
+
+/// What this process has open: an exporter that goes on through a reload shares the directory with
+/// the components that were started after it.
+static OPEN: Mutex<Vec<Weak<Storage>>> = Mutex::new(Vec::new());
 
 /// What one queue, or one exporter's dead-letter store, holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,23 +75,28 @@ pub struct Holding {
 
 impl Storage {
     /// Makes the directory if told so and locks it. Blocks.
-    pub fn open(config: &FileStorageConfig) -> Result<Storage, ConfigError> {
+    pub fn open(config: &FileStorageConfig) -> Result<Arc<Storage>, ConfigError> {
         config.check()?;
-        let directory = config.directory.clone();
         let fail = |what: &str, error: io::Error| {
-            let text = format!("{what} {}: {error}", directory.display());
+            let text = format!("{what} {}: {error}", config.directory.display());
             ConfigError::new("directory", text)
         };
-        files::make_folder(&directory, config.mode()?).map_err(|error| fail("make", error))?;
+        files::make_folder(&config.directory, config.mode()?)
+            .map_err(|error| fail("make", error))?;
+        let directory = config.directory.canonicalize().map_err(|error| fail("open", error))?;
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|storage| storage.strong_count() > 0);
+        let ours = open.iter().filter_map(Weak::upgrade);
+        if let Some(storage) = ours.into_iter().find(|storage| storage.directory == directory) {
+            storage.limit(config);
+            return Ok(storage);
+        }
         let path = directory.join(LOCK);
-        let file = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(|error| fail("write to", error))?;
+        let lock = OpenOptions::new().create(true).append(true).open(&path);
+        let lock = lock.map_err(|error| fail("write to", error))?;
         let deadline = Instant::now() + *config.timeout;
         loop {
-            match file.try_lock() {
+            match lock.try_lock() {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
                     thread::sleep(LOCK_PAUSE);
@@ -92,18 +104,20 @@ impl Storage {
                 Err(TryLockError::WouldBlock) => {
                     return Err(ConfigError::new(
                         "directory",
-                        format!("{} is in use by another process, which holds {LOCK} in it: give each Tapio a directory of its own", directory.display()),
+                        format!(
+                            "{} is in use by another process, which holds {LOCK} in it: give each Tapio a directory of its own",
+                            directory.display()
+                        ),
                     ));
                 }
                 Err(TryLockError::Error(error)) => return Err(fail("lock", error)),
             }
         }
-        Ok(Storage {
-            directory,
-            max_bytes: config.max_mib.saturating_mul(1 << 20),
-            max_dead: config.dead_letters_max_mib.saturating_mul(1 << 20),
-            lock: Mutex::new(Some(file)),
-        })
+        let storage = Storage { directory, max_bytes: 0.into(), max_dead: 0.into(), _lock: lock };
+        storage.limit(config);
+        let storage = Arc::new(storage);
+        open.push(Arc::downgrade(&storage));
+        Ok(storage)
     }
 
     /// The directory.
@@ -111,14 +125,18 @@ impl Storage {
         &self.directory
     }
 
-    /// Gives the directory free; the exporters that use it must have stopped.
-    pub fn release(&self) {
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+    fn limit(&self, config: &FileStorageConfig) {
+        self.max_bytes.store(config.max_mib.saturating_mul(1 << 20), Ordering::Relaxed);
+        self.max_dead.store(config.dead_letters_max_mib.saturating_mul(1 << 20), Ordering::Relaxed);
     }
 
     /// Bound of a queue on disk.
     pub(crate) fn max_bytes(&self) -> u64 {
-        self.max_bytes
+        self.max_bytes.load(Ordering::Relaxed)
+    }
+
+    fn max_dead(&self) -> u64 {
+        self.max_dead.load(Ordering::Relaxed)
     }
 
     pub(crate) fn place(&self, exporter: &str, signal: Signal) -> Place {
@@ -126,13 +144,13 @@ impl Storage {
         Place {
             corrupt: folder.join(CORRUPT),
             folder: folder.join(signal.name()),
-            max_corrupt: self.max_dead,
+            max_corrupt: self.max_dead(),
             signal,
         }
     }
 
     pub(crate) fn dead_letters(&self, exporter: &str) -> DeadLetters {
-        DeadLetters::new(self.directory.join(folder_name(exporter)).join(DEAD), self.max_dead)
+        DeadLetters::new(self.directory.join(folder_name(exporter)).join(DEAD), self.max_dead())
     }
 }
 

@@ -17,8 +17,8 @@ use proptest::prelude::*;
 use tapio_proto::{Request, Signal};
 
 use super::{
-    files, log::Backlog, FileStorageConfig, Log, Place, Position, Storage, Window, ask_replay,
-    drop_dead_letters, holdings,
+    FileStorageConfig, Log, Place, Position, Storage, Window, ask_replay, drop_dead_letters, files,
+    holdings, log::Backlog,
 };
 
 /// A folder that goes away with the test.
@@ -27,7 +27,11 @@ struct Folder(PathBuf);
 impl Folder {
     fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let name = format!("tapio-storage-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = format!(
+            "tapio-storage-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Ordering::Relaxed)
+        );
         let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder).unwrap();
         Folder(folder)
@@ -165,7 +169,10 @@ fn read(folder: &Folder, settle: bool) -> (Vec<u64>, Arc<Seen>) {
     log.close().blocking_recv().unwrap();
     let state = window.state.lock().unwrap();
     let numbers: Vec<_> = state.put.iter().map(|(request, _)| number(request)).collect();
-    assert_eq!(backlog.requests, numbers.len() + state.corrupt.min(backlog.requests - numbers.len()));
+    assert_eq!(
+        backlog.requests,
+        numbers.len() + state.corrupt.min(backlog.requests - numbers.len())
+    );
     assert!(state.largest <= 4, "more in memory than the window has room for");
     drop(state);
     (numbers, window)
@@ -174,7 +181,13 @@ fn read(folder: &Folder, settle: bool) -> (Vec<u64>, Arc<Seen>) {
 /// Where each record ends.
 fn ends(sizes: &[usize]) -> Vec<u64> {
     let size = |bytes: &usize| files::record_bytes(8 + bytes);
-    sizes.iter().scan(0, |at, bytes| { *at += size(bytes); Some(*at) }).collect()
+    sizes
+        .iter()
+        .scan(0, |at, bytes| {
+            *at += size(bytes);
+            Some(*at)
+        })
+        .collect()
 }
 
 proptest! {
@@ -347,9 +360,16 @@ fn two_do_not_share_a_directory() {
     let folder = Folder::new();
     let config = storage(&folder.0.join("a/b"), 1);
     let first = Storage::open(&config).unwrap();
+    // This process may, to go on through a reload.
+    drop(Storage::open(&config).unwrap());
+    let lock = || fs::File::open(folder.0.join("a/b/tapio.lock")).unwrap();
+    assert!(lock().try_lock().is_err());
+    drop(first);
+    let other = lock();
+    other.try_lock().unwrap();
     let error = Storage::open(&config).unwrap_err().to_string();
     assert!(error.contains("is in use by another process"), "{error}");
-    first.release();
+    drop(other);
     Storage::open(&config).unwrap();
 }
 

@@ -1,0 +1,52 @@
+//! The `file_storage` extension: a directory for sending queues and dead letters.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tapio_exporter::{FileStorageConfig, Storage};
+use tokio::task::spawn_blocking;
+
+use crate::components::{Context, Stop};
+
+pub(crate) fn check(config: &FileStorageConfig) -> Result<(), String> {
+    config.check().map_err(|error| error.to_string())
+}
+
+/// Opened before the exporters, which ask the host for it; the directory is given free when the last
+/// of them has let go of it.
+pub(crate) async fn start(config: FileStorageConfig, context: Context) -> Result<Stop, String> {
+    let opened = spawn_blocking(move || Storage::open(&config)).await;
+    let storage = opened.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    tracing::info!(extension = %context.id, directory = %storage.directory().display(), "Starting file_storage extension");
+    context.host.storages.add(context.id.as_str(), storage);
+    Ok(Box::new(move || Box::pin(async move { context.host.storages.remove(context.id.as_str()) })))
+}
+
+/// The storages that run, by id.
+#[derive(Default)]
+pub(crate) struct Storages(Mutex<BTreeMap<String, Arc<Storage>>>);
+
+impl Storages {
+    /// The one that an exporter names; for an exporter that names none, the first, for its dead letters.
+    pub(crate) fn get(&self, id: Option<&str>) -> Option<Arc<Storage>> {
+        let storages = self.lock();
+        match id {
+            Some(id) => storages.get(id).cloned(),
+            None => storages.values().next().cloned(),
+        }
+    }
+
+    fn add(&self, id: &str, storage: Arc<Storage>) {
+        self.lock().insert(id.to_owned(), storage);
+    }
+
+    fn remove(&self, id: &str) {
+        self.lock().remove(id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Storage>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
