@@ -8,7 +8,7 @@
 mod e2e;
 
 use e2e::cases::{
-    accounting, collector, deploy, hostile, lossless, pipelines, reload, selfobs, twins,
+    accounting, collector, deploy, durable, hostile, lossless, pipelines, reload, selfobs, twins,
 };
 
 fn main() -> std::process::ExitCode {
@@ -35,6 +35,12 @@ fn main() -> std::process::ExitCode {
         ("a_reload_that_cannot_start_gives_way_to_the_one_of_before", reload::changed_receiver),
         ("metrics_page_is_the_collectors", selfobs::metrics_as_the_collectors),
         ("traces_sent_to_itself_do_not_loop", selfobs::traces_to_itself),
+        ("killed_again_and_again_under_load_loses_nothing_acknowledged", durable::killed),
+        ("a_queue_on_disk_survives_a_stop_without_a_backend", durable::stopped_on_disk),
+        ("a_queue_in_memory_is_parked_at_a_stop_and_replayed", durable::stopped_in_memory),
+        ("what_is_refused_for_good_is_parked_listed_and_dropped", durable::refused_for_good),
+        ("a_full_disk_refuses_and_recovers", durable::disk_full),
+        ("a_flipped_bit_costs_one_record_and_is_named", durable::flipped),
         ("loadgen_backend_killed_and_back", accounting::loadgen_killed),
         ("loadgen_queue_overflows_behind_batch", accounting::loadgen_overflow),
         ("loadgen_backend_exhausted_and_back", accounting::loadgen_exhausted),

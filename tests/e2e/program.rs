@@ -122,6 +122,13 @@ impl Program {
         assert!(kill.is_ok_and(|status| status.success()), "{} cannot be signalled", self.name);
     }
 
+    /// SIGKILL: no chance to do anything.
+    pub(crate) fn kill(&mut self) {
+        self.assert_alive();
+        self.child.kill().expect("the child is ours");
+        self.child.wait().expect("the child is ours");
+    }
+
     /// Sends SIGTERM and waits for the end.
     pub(crate) async fn stop(&mut self, limit: Duration) -> ExitStatus {
         self.signal("TERM");
@@ -171,11 +178,23 @@ pub(crate) struct Tapio {
     metrics: u16,
 }
 
-impl Tapio {
-    /// Starts with `otlp` in front, `processors` between and the given exporter behind, and waits
-    /// until it takes requests. `exporter` is the exporter's id and its body in flow style.
-    pub(crate) async fn start(folder: &Path, processors: &str, exporter: (&str, &str)) -> Self {
-        let (grpc, http, metrics) = (free_port(), free_port(), free_port());
+/// A configuration of Tapio on ports of its own, to be started more than once.
+pub(crate) struct Setup {
+    folder: PathBuf,
+    file: PathBuf,
+    ports: [u16; 3],
+}
+
+impl Setup {
+    /// `otlp` in front, `processors` between and the given exporter behind; `extensions` is a map in
+    /// flow style whose keys are all in use.
+    pub(crate) fn new(
+        folder: &Path,
+        processors: &str,
+        exporter: (&str, &str),
+        extensions: &[(&str, &str)],
+    ) -> Self {
+        let ports @ [grpc, http, metrics] = [free_port(), free_port(), free_port()];
         let (id, body) = exporter;
         let pipeline =
             format!("{{receivers: [otlp], processors: [{processors}], exporters: [{id}]}}");
@@ -184,6 +203,10 @@ impl Tapio {
             .filter(|name| !name.is_empty())
             .map(|name| format!("  {name}:\n"))
             .collect();
+        let names: Vec<_> = extensions.iter().map(|(name, _)| *name).collect();
+        let names = names.join(", ");
+        let bodies: String =
+            extensions.iter().map(|(name, body)| format!("  {name}: {body}\n")).collect();
         let config = format!(
             "receivers:
   otlp:
@@ -193,7 +216,9 @@ impl Tapio {
 processors:
 {declared}exporters:
   {id}: {body}
-service:
+extensions:
+{bodies}service:
+  extensions: [{names}]
   telemetry:
     metrics:
       readers: [{{pull: {{exporter: {{prometheus: {{host: 127.0.0.1, port: {metrics}}}}}}}}}]
@@ -205,13 +230,51 @@ service:
         );
         let file = folder.join("tapio.yaml");
         fs::write(&file, config).expect("the case's folder is writable");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tapio"));
-        command.arg("--config").arg(&file).current_dir(folder);
-        let mut program = Program::start("tapio", command, folder);
-        for port in [grpc, http, metrics] {
+        Self { folder: folder.to_owned(), file, ports }
+    }
+
+    /// Starts and waits until it takes requests; `name` is the log's. `before` is a command line that
+    /// ends by running what follows it.
+    pub(crate) async fn run(&self, name: &str, before: &[&str]) -> Tapio {
+        let tapio = env!("CARGO_BIN_EXE_tapio");
+        let mut command = match before {
+            [] => Command::new(tapio),
+            [first, rest @ ..] => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(tapio);
+                command
+            }
+        };
+        command.arg("--config").arg(&self.file).current_dir(&self.folder);
+        let mut program = Program::start(name, command, &self.folder);
+        for port in self.ports {
             program.listens(port).await;
         }
-        Self { program, grpc, http, metrics }
+        let [grpc, http, metrics] = self.ports;
+        Tapio { program, grpc, http, metrics }
+    }
+
+    pub(crate) fn grpc(&self) -> u16 {
+        self.ports[0]
+    }
+
+    /// Runs `tapio queue` on the configuration; what it printed.
+    pub(crate) fn queue(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tapio"));
+        command.arg("queue").args(arguments).arg("--config").arg(&self.file);
+        let output = command.current_dir(&self.folder).output().expect("the program starts");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let trouble = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "tapio queue {arguments:?}: {trouble}");
+        text
+    }
+}
+
+impl Tapio {
+    /// Starts with `otlp` in front, `processors` between and the given exporter behind, and waits
+    /// until it takes requests. `exporter` is the exporter's id and its body in flow style.
+    pub(crate) async fn start(folder: &Path, processors: &str, exporter: (&str, &str)) -> Self {
+        Setup::new(folder, processors, exporter, &[]).run("tapio", &[]).await
     }
 
     /// The sum of a counter over its labels; 0 when it is not there.

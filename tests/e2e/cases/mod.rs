@@ -3,6 +3,7 @@
 pub(crate) mod accounting;
 pub(crate) mod collector;
 pub(crate) mod deploy;
+pub(crate) mod durable;
 pub(crate) mod hostile;
 pub(crate) mod lossless;
 pub(crate) mod pipelines;

@@ -1,0 +1,370 @@
+//! With `file_storage`, what was acknowledged outlives the process.
+
+use std::{
+    collections::HashSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{task::JoinSet, time::sleep};
+
+use crate::e2e::{
+    backend::{Backend, Inbox},
+    client::Grpc,
+    program::{Setup, Tapio, block_on, folder, free_port},
+    runner::Skipped,
+    wire::{Signal, record, request, span_numbers},
+};
+
+const STORAGE: (&str, &str) = ("file_storage", "{directory: storage, create_directory: true}");
+const RETRY: &str = "retry_on_failure: {initial_interval: 50ms, max_interval: 200ms}";
+/// Spans in a request.
+const SPANS: u64 = 50;
+/// How often it is killed.
+const KILLS: usize = 8;
+
+fn exporter(port: u16, queue: &str) -> String {
+    format!(
+        "{{endpoint: \"127.0.0.1:{port}\", tls: {{insecure: true}}, compression: none, timeout: 2s, {RETRY}, sending_queue: {queue}}}"
+    )
+}
+
+/// Senders that connect again when the hop is gone, and never send a request twice.
+struct Load {
+    stop: Arc<AtomicBool>,
+    acked: Arc<Mutex<Vec<u64>>>,
+    refused: Arc<AtomicU64>,
+    tasks: JoinSet<()>,
+}
+
+impl Load {
+    fn start(port: u16) -> Self {
+        let (stop, acked, refused, next) =
+            <(Arc<AtomicBool>, Arc<Mutex<Vec<u64>>>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+        let mut tasks = JoinSet::new();
+        for _ in 0..4 {
+            let (stop, acked, refused, next) =
+                (stop.clone(), acked.clone(), refused.clone(), next.clone());
+            tasks.spawn(async move {
+                let mut connection = None;
+                while !stop.load(Ordering::Relaxed) {
+                    let mut grpc: Grpc = match connection.take() {
+                        Some(grpc) => grpc,
+                        None => match Grpc::connect(port).await {
+                            Ok(grpc) => grpc,
+                            Err(_) => {
+                                sleep(Duration::from_millis(20)).await;
+                                continue;
+                            }
+                        },
+                    };
+                    let first = next.fetch_add(SPANS, Ordering::Relaxed);
+                    // Without an answer nothing was promised.
+                    let Ok(reply) = grpc.export(Signal::Traces, batch(first)).await else {
+                        continue;
+                    };
+                    if reply.code == 0 {
+                        acked.lock().unwrap().push(first);
+                    } else {
+                        assert_eq!(reply.code, 14, "{}", reply.message);
+                        refused.fetch_add(1, Ordering::Relaxed);
+                        sleep(Duration::from_millis(5)).await;
+                    }
+                    connection = Some(grpc);
+                }
+            });
+        }
+        Self { stop, acked, refused, tasks }
+    }
+
+    fn acked(&self) -> usize {
+        self.acked.lock().unwrap().len()
+    }
+
+    async fn more(&self, count: usize) {
+        let wanted = self.acked() + count;
+        until("more is acknowledged", || self.acked() >= wanted).await;
+    }
+
+    async fn stop(mut self) -> Vec<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.expect("a sender failed");
+        }
+        self.acked.lock().unwrap().clone()
+    }
+}
+
+fn batch(first: u64) -> bytes::Bytes {
+    request((first..first + SPANS).map(|n| record(Signal::Traces, n)))
+}
+
+async fn until(what: &str, so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(90);
+    while !so() {
+        assert!(Instant::now() < deadline, "waited 90 s in vain: {what}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Waits until every span of these requests is at the backend; says how many came twice.
+async fn arrive(acked: &[u64], inbox: &Inbox) {
+    let missing = || {
+        let (mut delivered, mut arrivals) = (HashSet::new(), 0);
+        for received in inbox.all() {
+            for number in span_numbers(&received.message) {
+                arrivals += 1;
+                delivered.insert(number);
+            }
+        }
+        let lost = acked.iter().flat_map(|first| *first..first + SPANS);
+        (lost.filter(|number| !delivered.contains(number)).count(), arrivals, delivered.len())
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let (lost, arrivals, delivered) = missing();
+        if lost == 0 || Instant::now() > deadline {
+            println!(
+                "    acked {} spans, delivered {delivered} ({} twice), acked but LOST {lost}",
+                acked.len() as u64 * SPANS,
+                arrivals - delivered
+            );
+            assert_eq!(lost, 0, "acknowledged but lost");
+            return;
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Sends so many requests, all of which must be taken.
+async fn send(tapio: &Tapio, count: u64) -> Vec<u64> {
+    let mut grpc = Grpc::connect(tapio.grpc).await.expect("it listens");
+    let firsts: Vec<_> = (0..count).map(|n| n * SPANS).collect();
+    for first in &firsts {
+        let reply = grpc.export(Signal::Traces, batch(*first)).await.expect("an answer");
+        assert_eq!(reply.code, 0, "{}", reply.message);
+    }
+    firsts
+}
+
+pub(crate) fn killed() -> Result<(), Skipped> {
+    block_on(async {
+        let inbox = Inbox::default();
+        let port = free_port();
+        let delay = Duration::from_millis(3);
+        let mut backend = Some(Backend::start(port, inbox.clone(), delay).await);
+        let exporter =
+            exporter(port, "{storage: file_storage, num_consumers: 4, queue_size: 2000}");
+        let setup = Setup::new(&folder("killed"), "tapio", ("otlp_grpc", &exporter), &[STORAGE]);
+        let mut tapio = setup.run("tapio", &[]).await;
+        let load = Load::start(setup.grpc());
+        for round in 0..KILLS {
+            load.more(100).await;
+            if round % 3 == 2 {
+                backend.take().expect("it runs").kill().await;
+                load.more(100).await;
+            }
+            tapio.program.assert_peak_rss_below(256);
+            tapio.program.kill();
+            tapio = setup.run(&format!("tapio{round}"), &[]).await;
+            if backend.is_none() {
+                backend = Some(Backend::start(port, inbox.clone(), delay).await);
+            }
+        }
+        load.more(100).await;
+        let refused = load.refused.load(Ordering::Relaxed);
+        let acked = load.stop().await;
+        println!("    killed {KILLS} times, {refused} requests refused");
+        arrive(&acked, &inbox).await;
+        tapio.program.stop_well().await;
+        assert_eq!(setup.queue(&["list"]), "Nothing is on disk.\n");
+    });
+    Ok(())
+}
+
+pub(crate) fn stopped_on_disk() -> Result<(), Skipped> {
+    block_on(async {
+        let port = free_port();
+        let exporter = exporter(port, "{storage: file_storage, queue_size: 5000}");
+        let folder = folder("stopped_on_disk");
+        let setup = Setup::new(&folder, "", ("otlp_grpc", &exporter), &[STORAGE]);
+        let mut tapio = setup.run("first", &[]).await;
+        let acked = send(&tapio, 4000).await;
+        let first = tapio.program.peak_rss_mib();
+        let started = Instant::now();
+        tapio.program.stop_well().await;
+        assert!(
+            started.elapsed() < Duration::from_secs(15),
+            "nothing on disk has to be waited for"
+        );
+        let listed = setup.queue(&["list"]);
+        assert!(listed.contains("otlp_grpc  traces: 4000 requests, 200000 items"), "{listed}");
+        let inbox = Inbox::default();
+        let _backend = Backend::start(port, inbox.clone(), Duration::ZERO).await;
+        let mut tapio = setup.run("second", &[]).await;
+        arrive(&acked, &inbox).await;
+        let second = tapio.program.peak_rss_mib();
+        println!("    peak RSS {first} MiB with the backend away, {second} MiB after the start");
+        assert_eq!(tapio.counter("tapio_queue_replayed_requests").await, 4000);
+        tapio.program.stop_well().await;
+    });
+    Ok(())
+}
+
+/// The Collector drops its memory queue here: 72,192 of 103,424 acknowledged spans.
+pub(crate) fn stopped_in_memory() -> Result<(), Skipped> {
+    block_on(async {
+        let port = free_port();
+        let exporter = exporter(port, "{}");
+        let folder = folder("stopped_in_memory");
+        let setup = Setup::new(&folder, "tapio", ("otlp_grpc/a", &exporter), &[STORAGE]);
+        let mut tapio = setup.run("first", &[]).await;
+        let acked = send(&tapio, 500).await;
+        tapio.program.stop_well().await;
+        let log = tapio.program.output();
+        assert!(log.contains("storage/otlp_grpc%2Fa/dead"), "the log names the place: {log}");
+        let listed = setup.queue(&["list"]);
+        assert!(
+            listed.contains("otlp_grpc/a  dead letters: 500 requests, 25000 items"),
+            "{listed}"
+        );
+        assert!(listed.contains("500: not delivered when Tapio was stopped"), "{listed}");
+        let inbox = Inbox::default();
+        let _backend = Backend::start(port, inbox.clone(), Duration::ZERO).await;
+        let mut tapio = setup.run("second", &[]).await;
+        let said = setup.queue(&["replay"]);
+        assert!(said.contains("otlp_grpc/a: 500 requests (25000 items) go back"), "{said}");
+        arrive(&acked, &inbox).await;
+        tapio.program.stop_well().await;
+        assert_eq!(setup.queue(&["list"]), "Nothing is on disk.\n");
+    });
+    Ok(())
+}
+
+pub(crate) fn refused_for_good() -> Result<(), Skipped> {
+    block_on(async {
+        let folder = folder("refused_for_good");
+        // A hop without a pipeline for traces says UNIMPLEMENTED, which is final.
+        let backend = Setup::new(&folder, "", ("debug", "{}"), &[]);
+        let config = fs::read_to_string(folder.join("tapio.yaml")).unwrap();
+        let traces = config.lines().filter(|line| !line.starts_with("    traces:"));
+        let config = traces.collect::<Vec<_>>().join("\n");
+        fs::write(folder.join("tapio.yaml"), config).unwrap();
+        let mut refusing = backend.run("refusing", &[]).await;
+        let exporter = exporter(refusing.grpc, "{storage: file_storage}");
+        let setup = Setup::new(&folder, "", ("otlp_grpc", &exporter), &[STORAGE]);
+        let mut tapio = setup.run("tapio", &[]).await;
+        send(&tapio, 20).await;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while tapio.counter("tapio_queue_parked_requests").await < 20 {
+            assert!(Instant::now() < deadline, "{}", tapio.program.tail());
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(tapio.counter("otelcol_exporter_send_failed_spans").await, 1000);
+        assert!(tapio.program.output().contains("put among the dead letters"));
+        let listed = setup.queue(&["list"]);
+        assert!(listed.contains("dead letters: 20 requests, 1000 items"), "{listed}");
+        // Sent again, refused again, kept again.
+        setup.queue(&["replay", "otlp_grpc"]);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while tapio.counter("tapio_queue_parked_requests").await < 40 {
+            assert!(Instant::now() < deadline, "{}", tapio.program.tail());
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(tapio.counter("tapio_queue_replayed_requests").await, 20);
+        let dropped = setup.queue(&["drop", "--all"]);
+        assert_eq!(dropped, "otlp_grpc: deleted 20 requests (1000 items).\n");
+        tapio.program.stop_well().await;
+        refusing.program.stop_well().await;
+        assert_eq!(setup.queue(&["list"]), "Nothing is on disk.\n");
+    });
+    Ok(())
+}
+
+/// The storage is a file system of 4 MiB.
+pub(crate) fn disk_full() -> Result<(), Skipped> {
+    let folder = folder("disk_full");
+    fs::create_dir(folder.join("small")).unwrap();
+    let script = "mount -t tmpfs -o size=4m tapio small && exec \"$@\"";
+    let before = ["unshare", "-rm", "sh", "-c", script, "sh"];
+    let tried =
+        Command::new(before[0]).args(&before[1..]).arg("true").current_dir(&folder).output();
+    if !tried.is_ok_and(|tried| tried.status.success()) {
+        return Err(Skipped("no small file system can be mounted (unshare -rm)".into()));
+    }
+    block_on(async {
+        let port = free_port();
+        let exporter = exporter(port, "{storage: file_storage, queue_size: 100000}");
+        let storage = ("file_storage", "{directory: small/storage, create_directory: true}");
+        let setup = Setup::new(&folder, "", ("otlp_grpc", &exporter), &[storage]);
+        let mut tapio = setup.run("tapio", &before).await;
+        let mut load = Load::start(setup.grpc());
+        until("the disk is full", || load.refused.load(Ordering::Relaxed) >= 50).await;
+        assert!(tapio.program.output().contains("No space left on device"));
+        let inbox = Inbox::default();
+        let _backend = Backend::start(port, inbox.clone(), Duration::ZERO).await;
+        load.more(1000).await;
+        if let Some(ended) = load.tasks.try_join_next() {
+            ended.expect("a sender failed");
+        }
+        let refused = load.refused.load(Ordering::Relaxed);
+        let acked = load.stop().await;
+        println!("    {refused} requests were refused");
+        arrive(&acked, &inbox).await;
+        tapio.program.stop_well().await;
+    });
+    Ok(())
+}
+
+pub(crate) fn flipped() -> Result<(), Skipped> {
+    block_on(async {
+        let port = free_port();
+        let exporter = exporter(port, "{storage: file_storage}");
+        let folder = folder("flipped");
+        let setup = Setup::new(&folder, "", ("otlp_grpc", &exporter), &[STORAGE]);
+        let mut tapio = setup.run("first", &[]).await;
+        let mut acked = send(&tapio, 100).await;
+        tapio.program.kill();
+        // Within the tenth record, all of which have the same size.
+        let segment = segment(&folder);
+        let mut bytes = fs::read(&segment).unwrap();
+        let place = bytes.len() / 100 * 10 + 100;
+        bytes[place] ^= 16;
+        fs::write(&segment, bytes).unwrap();
+        let inbox = Inbox::default();
+        let _backend = Backend::start(port, inbox.clone(), Duration::ZERO).await;
+        let mut tapio = setup.run("second", &[]).await;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while tapio.counter("tapio_queue_corrupt_records").await < 1 {
+            assert!(Instant::now() < deadline, "{}", tapio.program.tail());
+            sleep(Duration::from_millis(50)).await;
+        }
+        let log = tapio.program.output();
+        assert!(log.contains("storage/otlp_grpc/corrupt/traces-"), "the log names the file: {log}");
+        until("the others arrive", || inbox.len() >= 99).await;
+        let found: HashSet<_> =
+            inbox.all().iter().flat_map(|received| span_numbers(&received.message)).collect();
+        let before = acked.len();
+        acked.retain(|first| found.contains(first));
+        assert_eq!((before, acked.len()), (100, 99));
+        arrive(&acked, &inbox).await;
+        tapio.program.stop_well().await;
+    });
+    Ok(())
+}
+
+fn segment(folder: &Path) -> PathBuf {
+    let mut files = fs::read_dir(folder.join("storage/otlp_grpc/traces")).unwrap();
+    files
+        .find_map(|file| {
+            let path = file.unwrap().path();
+            path.extension().is_some_and(|extension| extension == "log").then_some(path)
+        })
+        .expect("a segment")
+}
