@@ -209,7 +209,14 @@ impl Exporter {
                  what was in memory is among the dead letters (`tapio queue list`)."
             );
         }
-        if left.requests > 0 {
+        if left.requests > 0 && self.shared.queue.wait_for_result {
+            tracing::warn!(
+                exporter = self.name(),
+                requests = left.requests,
+                items = left.items,
+                "Shut down while senders waited for the backend's answer. They were told that their requests are not taken."
+            );
+        } else if left.requests > 0 {
             tracing::error!(
                 exporter = self.name(),
                 requests = left.requests,
@@ -517,10 +524,7 @@ async fn replay(shared: &Shared, dead: &Arc<DeadLetters>) -> io::Result<()> {
             for request in some {
                 (requests, items) = (requests + 1, items + request.items);
                 shared.observer.replayed(request.signal, request.items);
-                let Some(lane) = shared.lane(request.signal) else { continue };
-                shared.enqueue(lane, request, true).await.map_err(|status| {
-                    io::Error::other(format!("the queue does not take them: {status}"))
-                })?;
+                back_into_queue(shared, dead, request).await;
             }
             from = next;
         }
@@ -529,6 +533,21 @@ async fn replay(shared: &Shared, dead: &Arc<DeadLetters>) -> io::Result<()> {
     on_disk(dead, |dead| dead.end_replay()).await?;
     tracing::info!(exporter = shared.name, requests, items, "Dead letters are in the queue again.");
     Ok(())
+}
+
+/// Not given up before it is in the queue, or among the dead letters again.
+async fn back_into_queue(shared: &Shared, dead: &Arc<DeadLetters>, request: Request) {
+    let Some(lane) = shared.lane(request.signal) else { return };
+    loop {
+        let Err(status) = shared.enqueue(lane, request.clone(), true).await else { return };
+        // It is larger than the queue has become, say; else the disk has no room now.
+        if !status.is_retryable()
+            && park(dead, vec![request.clone()], &status.to_string()).await.is_ok()
+        {
+            return shared.observer.parked(request.signal, request.items);
+        }
+        sleep(REPLAY_LOOK).await;
+    }
 }
 
 async fn on_disk<T: Send + 'static>(

@@ -37,6 +37,10 @@ impl Window for Disk {
         self.queue.left_on_disk(bytes);
     }
 
+    fn room_on_disk(&self) {
+        self.queue.left_on_disk(0);
+    }
+
     fn refused(&self, request: &Request) {
         self.queue.cancel(Load::of(request));
     }

@@ -1,10 +1,12 @@
 //! Requests that were acknowledged and cannot be delivered, kept for somebody to decide.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
 
 use tapio_proto::Request;
@@ -17,6 +19,9 @@ use super::{
 
 /// Bytes that are read in one go.
 const READ_BYTES: usize = 4 << 20;
+/// For the other one to finish what it writes.
+const LOCK_LIMIT: Duration = Duration::from_secs(10);
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
 /// Longest reason that is kept.
 const MAX_NOTE: usize = 512;
 
@@ -57,7 +62,7 @@ impl DeadLetters {
         }
         if writer.is_none() {
             let last = files::segments(&self.folder)?.last().copied().unwrap_or(0);
-            *writer = Some(Writer::new(&self.folder, last + 1));
+            *writer = Some(Writer::new(&self.folder, self.max_bytes, last + 1));
         }
         let Some(writer) = writer.as_mut() else { return Err(io::Error::other("no writer")) };
         // It may have been dropped by the command meanwhile.
@@ -147,11 +152,22 @@ fn asked(folder: &Path) -> PathBuf {
     folder.join("replay")
 }
 
-/// Held until it is dropped; waits, for as long as the other one writes.
+/// Held until it is dropped; waits while the other one writes.
 fn lock(folder: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().create(true).append(true).open(folder.join("lock"))?;
-    file.lock()?;
-    Ok(file)
+    let path = folder.join("lock");
+    let file = OpenOptions::new().create(true).append(true).open(&path)?;
+    let deadline = Instant::now() + LOCK_LIMIT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) if Instant::now() > deadline => {
+                let text = format!("somebody holds {} for too long", path.display());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_PAUSE),
+        }
+    }
 }
 
 fn short(text: &str) -> &str {

@@ -4,15 +4,20 @@ use std::{
     collections::HashSet,
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, IoSlice, Write},
-    os::unix::fs::{DirBuilderExt, FileExt},
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use super::record::{HEADER, Header, Letter, Position};
 
-/// A segment that has reached this is closed and the next one begun.
-pub(super) const SEGMENT_BYTES: u64 = 16 << 20;
+/// A segment that has reached this is closed and the next one begun, in a folder of any usual size.
+const SEGMENT_BYTES: u64 = 16 << 20;
+/// A segment takes no more than this part of a folder's limit: one that is settled goes only when it
+/// is closed.
+const SEGMENTS: u64 = 8;
+/// Of files: telemetry is nobody else's business.
+const FILE_MODE: u32 = 0o600;
 /// Bytes of one mark of a settled record.
 const MARK: usize = 8;
 /// Slices in one call to write.
@@ -21,6 +26,7 @@ const SLICES: usize = 512;
 /// Adds records to a folder of segments. What `append` has returned is on disk.
 pub(super) struct Writer {
     folder: PathBuf,
+    segment_bytes: u64,
     next: u64,
     current: Option<Current>,
 }
@@ -35,8 +41,9 @@ struct Current {
 
 impl Writer {
     /// Never writes into a segment of an earlier run: how that one ends is not known.
-    pub(super) fn new(folder: &Path, next: u64) -> Self {
-        Writer { folder: folder.to_owned(), next, current: None }
+    pub(super) fn new(folder: &Path, limit: u64, next: u64) -> Self {
+        let segment_bytes = SEGMENT_BYTES.min(limit / SEGMENTS);
+        Writer { folder: folder.to_owned(), segment_bytes, next, current: None }
     }
 
     /// The segment that is being written, and how long it is.
@@ -51,7 +58,7 @@ impl Writer {
 
     /// Writes all of them or none, and waits until the disk has them.
     pub(super) fn append(&mut self, letters: &[Letter<'_>]) -> io::Result<Vec<(Position, u64)>> {
-        if self.current.as_ref().is_none_or(|current| current.length >= SEGMENT_BYTES) {
+        if self.current.as_ref().is_none_or(|current| current.length >= self.segment_bytes) {
             self.current = Some(self.begin()?);
         }
         let Some(current) = &mut self.current else {
@@ -74,7 +81,9 @@ impl Writer {
     fn begin(&mut self) -> io::Result<Current> {
         let id = self.next;
         let path = segment_path(&self.folder, id);
-        let file = OpenOptions::new().read(true).append(true).create_new(true).open(&path)?;
+        let mut options = OpenOptions::new();
+        options.read(true).append(true).create_new(true).mode(FILE_MODE);
+        let file = options.open(&path)?;
         self.next += 1;
         if let Err(error) = sync_folder(&self.folder) {
             // Empty, and nobody knows of it.
@@ -157,7 +166,7 @@ pub(super) fn marks(folder: &Path, segment: u64) -> io::Result<HashSet<u32>> {
 /// Opens the marks of a segment to add to them, behind the last whole one.
 pub(super) fn open_marks(folder: &Path, segment: u64) -> io::Result<File> {
     let path = marks_path(folder, segment);
-    let file = OpenOptions::new().append(true).create(true).open(path)?;
+    let file = OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path)?;
     let length = file.metadata()?.len();
     file.set_len(length - length % MARK as u64)?;
     Ok(file)
@@ -243,7 +252,9 @@ pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
 
 /// Copies a part of a segment away, for somebody to look at.
 pub(super) fn set_aside(from: &File, start: u64, end: u64, to: &Path) -> io::Result<()> {
-    let mut out = File::create(to)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true).mode(FILE_MODE);
+    let mut out = options.open(to)?;
     let mut chunk = vec![0; 64 << 10];
     let mut at = start;
     while at < end {

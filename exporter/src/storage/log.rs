@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -29,8 +29,9 @@ use super::{
 const BATCH_BYTES: usize = 8 << 20;
 /// Bytes that are read in one go, while appends wait.
 const READ_BYTES: usize = 4 << 20;
-/// After a disk could not be read.
+/// After a disk could not be read, and how often it is tried before the rest of the segment is left.
 const READ_PAUSE: Duration = Duration::from_secs(1);
+const READ_TRIES: u32 = 5;
 /// What a sender should wait when the disk does not take its request.
 const DISK_WAIT: Duration = Duration::from_secs(1);
 /// The thread calls nothing deep.
@@ -52,6 +53,8 @@ pub(crate) trait Window: Send + Sync + 'static {
     fn put(&self, request: Request, at: Position, fresh: bool);
     /// A fresh request is on disk and no longer in memory.
     fn left_on_disk(&self, bytes: usize);
+    /// There is more room on disk.
+    fn room_on_disk(&self);
     /// A fresh request could not be written: its room is free.
     fn refused(&self, request: &Request);
     /// After reading or writing: whether there is more on disk than was put.
@@ -72,6 +75,8 @@ pub(crate) struct Log {
 pub(crate) struct Place {
     pub(crate) folder: PathBuf,
     pub(crate) corrupt: PathBuf,
+    /// Bound of the log, in bytes; the queue holds to it.
+    pub(crate) max_bytes: u64,
     /// Bound of `corrupt`, in bytes.
     pub(crate) max_corrupt: u64,
     pub(crate) signal: Signal,
@@ -92,6 +97,8 @@ struct Work {
     read: bool,
     close: bool,
     closed: Option<oneshot::Sender<()>>,
+    /// The thread has gone: nothing is done any more.
+    ended: bool,
 }
 
 struct Append {
@@ -111,7 +118,7 @@ struct Keeper {
     window: Arc<dyn Window>,
     disk: Arc<AtomicU64>,
     write_trouble: bool,
-    read_trouble: AtomicBool,
+    failed_reads: u32,
 }
 
 #[derive(Default)]
@@ -150,10 +157,11 @@ impl Log {
         let (inbox, disk) = (Arc::new(Inbox::default()), Arc::new(AtomicU64::new(0)));
         let keeper = Keeper::open(place, window, Arc::clone(&disk))?;
         let theirs = Arc::clone(&inbox);
-        thread::Builder::new()
-            .name("tapio-queue".into())
-            .stack_size(STACK)
-            .spawn(move || keeper.run(&theirs))?;
+        thread::Builder::new().name("tapio-queue".into()).stack_size(STACK).spawn(move || {
+            // Whatever ends the thread, nobody waits for it any more.
+            let ended = Ended(&theirs);
+            keeper.run(ended.0);
+        })?;
         Ok(Log { inbox, disk })
     }
 
@@ -196,10 +204,23 @@ impl Drop for Log {
     }
 }
 
+/// Says that the thread has gone.
+struct Ended<'a>(&'a Inbox);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        *self.0.state() = Work { ended: true, ..Work::default() };
+    }
+}
+
 impl Inbox {
     fn tell(&self, what: impl FnOnce(&mut Work)) {
-        what(&mut self.state());
-        self.bell.notify_one();
+        let mut work = self.state();
+        if !work.ended {
+            what(&mut work);
+            drop(work);
+            self.bell.notify_one();
+        }
     }
 
     fn take(&self) -> Work {
@@ -232,7 +253,7 @@ impl Keeper {
         disk.store(segments.values().map(|segment| segment.length).sum(), Ordering::Relaxed);
         window.more_on_disk(!segments.is_empty());
         Ok(Keeper {
-            writer: Writer::new(&place.folder, first_own),
+            writer: Writer::new(&place.folder, place.max_bytes, first_own),
             place,
             segments,
             cursor: (first, 0),
@@ -241,7 +262,7 @@ impl Keeper {
             window,
             disk,
             write_trouble: false,
-            read_trouble: AtomicBool::new(false),
+            failed_reads: 0,
         })
     }
 
@@ -413,6 +434,7 @@ impl Keeper {
         }
         self.disk.fetch_sub(segment.length, Ordering::Relaxed);
         self.segments.remove(&id);
+        self.window.room_on_disk();
         true
     }
 
@@ -428,22 +450,30 @@ impl Keeper {
     // --- reading ---
 
     fn read(&mut self) {
-        match self.read_some() {
+        let error = match self.read_some() {
             Ok(more) => {
-                self.read_trouble.store(false, Ordering::Relaxed);
-                self.window.more_on_disk(more);
+                self.failed_reads = 0;
+                return self.window.more_on_disk(more);
             }
-            Err(error) => {
-                if !self.read_trouble.swap(true, Ordering::Relaxed) {
-                    tracing::error!(
-                        folder = %self.place.folder.display(), segment = self.cursor.0, %error,
-                        "The sending queue cannot be read; what is behind this place waits. Check the disk."
-                    );
-                }
-                thread::sleep(READ_PAUSE);
-                self.window.more_on_disk(true);
+            Err(error) => error,
+        };
+        let (id, offset) = self.cursor;
+        self.failed_reads += 1;
+        if self.failed_reads < READ_TRIES {
+            thread::sleep(READ_PAUSE);
+        } else {
+            tracing::error!(
+                folder = %self.place.folder.display(), segment = id, offset, %error,
+                "The sending queue cannot be read from this place to the end of the segment. The file is kept, and tried again after the next start; the rest goes on. Check the disk."
+            );
+            self.failed_reads = 0;
+            self.window.corrupt(None);
+            if let Some(segment) = self.segments.get_mut(&id) {
+                segment.keep = true;
+                self.cursor = (id, segment.length);
             }
         }
+        self.window.more_on_disk(true);
     }
 
     /// Reads records into the window; whether there are more.

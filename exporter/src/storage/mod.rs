@@ -144,6 +144,7 @@ impl Storage {
         Place {
             corrupt: folder.join(CORRUPT),
             folder: folder.join(signal.name()),
+            max_bytes: self.max_bytes(),
             max_corrupt: self.max_dead(),
             signal,
         }

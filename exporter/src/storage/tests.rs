@@ -41,6 +41,7 @@ impl Folder {
         Place {
             folder: self.0.join("traces"),
             corrupt: self.0.join("corrupt"),
+            max_bytes: 1 << 30,
             max_corrupt: 1 << 20,
             signal: Signal::Traces,
         }
@@ -94,6 +95,8 @@ impl Window for Seen {
     }
 
     fn left_on_disk(&self, _: usize) {}
+
+    fn room_on_disk(&self) {}
 
     fn refused(&self, _: &Request) {
         self.state.lock().unwrap().refused += 1;

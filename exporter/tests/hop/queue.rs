@@ -1,9 +1,12 @@
 //! What was acknowledged arrives: the queue, its retries, its end.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use serde_json::json;
-use tapio_proto::{Accepted, Code, Consumer, Status};
+use serde_json::{Value, json};
+use tapio_exporter::{
+    Exporter, FileStorageConfig, OtlpGrpcConfig, Storage, ask_replay, holdings, otlp_grpc,
+};
+use tapio_proto::{Accepted, Code, Consumer, Pending, Request, Signal, Status};
 use tokio::net::TcpListener;
 
 use crate::support::{
@@ -202,4 +205,162 @@ async fn a_backend_that_comes_back_during_the_shutdown_gets_it_all() {
     let _backend = receiver_with(script.clone(), grpc, json!({"endpoint": "127.0.0.1:0"})).await;
     assert_eq!(shutdown.await.unwrap().requests, 0);
     assert_eq!(script.seen().len(), 30);
+}
+
+/// Refuses the requests below a number of spans, each time, and takes the others.
+struct Picky(Status, Arc<Script>);
+
+impl Consumer for Picky {
+    fn consume(&self, request: Request) -> Pending<'_> {
+        match request.items {
+            0..10 => {
+                let status = self.0.clone();
+                Box::pin(async move { Err(status) })
+            }
+            _ => self.1.consume(request),
+        }
+    }
+}
+
+#[tokio::test]
+async fn requests_that_the_backend_never_takes_do_not_hold_up_the_others() {
+    let good = Script::new(|_| Ok(Accepted::default()));
+    let never = Status::new(Code::DeadlineExceeded, "too slow");
+    let backend = receiver(Arc::new(Picky(never, good.clone()))).await;
+    let exporter =
+        exporter(Door::Grpc, &backend, quick(json!({"num_consumers": 2, "queue_size": 100})));
+    for n in 0..8 {
+        exporter.consume(spans(n * 100, 1)).await.unwrap();
+    }
+    for n in 10..50 {
+        exporter.consume(spans(n * 100, 20)).await.unwrap();
+    }
+    until("the good ones arrived", || good.seen().len() == 40).await;
+    assert_eq!(exporter.queue_size(Signal::Traces), 8, "the others are kept");
+    let left = exporter.shutdown(Duration::from_millis(200)).await;
+    assert_eq!((left.requests, left.items), (8, 8));
+}
+
+/// A storage below the folder for temporary files, and its folder.
+fn storage(name: &str, dead_letters_max_mib: u64) -> (Arc<Storage>, PathBuf) {
+    let folder = std::env::temp_dir().join(format!("tapio-hop-{}-{name}", std::process::id()));
+    drop(std::fs::remove_dir_all(&folder));
+    let config = json!({
+        "directory": folder, "create_directory": true, "max_mib": 1, "dead_letters_max_mib": dead_letters_max_mib
+    });
+    let config: FileStorageConfig = serde_json::from_value(config).unwrap();
+    (Storage::open(&config).unwrap(), folder)
+}
+
+/// An exporter with a storage that it uses for its dead letters, and if told so for its queue.
+fn with_storage(
+    address: SocketAddr,
+    storage: &Arc<Storage>,
+    on_disk: bool,
+    queue: Value,
+    tally: Arc<Tally>,
+) -> Arc<Exporter> {
+    let mut config = quick(queue);
+    config["endpoint"] = format!("http://{address}").into();
+    let mut config: OtlpGrpcConfig = serde_json::from_value(config).unwrap();
+    config.sending_queue.storage = on_disk.then(|| "file_storage".to_owned());
+    config.sending_queue.opened = Some(storage.clone());
+    Arc::new(otlp_grpc("otlp", &config, tally).unwrap())
+}
+
+#[tokio::test]
+async fn what_is_left_in_memory_at_the_end_is_parked_also_what_is_under_way() {
+    let script = Script::new(|_| Ok(Accepted::default()));
+    *script.delay.lock().unwrap() = Duration::from_secs(60);
+    let backend = receiver(script).await;
+    let (storage, folder) = storage("memory", 10);
+    let queue = json!({"num_consumers": 3});
+    let exporter = with_storage(
+        backend.grpc_address().unwrap(),
+        &storage,
+        false,
+        queue,
+        Arc::new(Tally::default()),
+    );
+    for n in 0..30 {
+        exporter.consume(spans(n * 10, 10)).await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let left = exporter.shutdown(Duration::from_millis(100)).await;
+    assert_eq!((left.requests, left.items, left.kept), (0, 0, 30));
+    let held = holdings(&folder).unwrap();
+    assert_eq!((held.len(), held[0].requests, held[0].items), (1, 30, 300));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
+async fn when_the_dead_letters_are_full_what_is_refused_stays_in_the_queue() {
+    let refuses = Script::new(|_| Err(Status::new(Code::InvalidArgument, "no")));
+    let backend = receiver(refuses).await;
+    let (storage, folder) = storage("full", 1);
+    let tally = Arc::new(Tally::default());
+    let address = backend.grpc_address().unwrap();
+    let exporter = with_storage(address, &storage, false, json!({}), tally.clone());
+    // Each about 280 KB: three find room.
+    for n in 0..5 {
+        exporter.consume(spans(n * 10_000, 9_000)).await.unwrap();
+    }
+    until("three are parked", || tally.0.lock().unwrap()[1] == 27_000).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(exporter.queue_size(Signal::Traces), 2);
+    assert_eq!(holdings(&folder).unwrap()[0].requests, 3);
+    drop(exporter);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_on_disk_at_its_limit_takes_again_when_it_was_delivered() {
+    let script = Script::new(|_| Ok(Accepted::default()));
+    *script.delay.lock().unwrap() = Duration::from_secs(1);
+    let backend = receiver(script.clone()).await;
+    let (storage, folder) = storage("limit", 1);
+    let queue = json!({"block_on_overflow": true, "queue_size": 1000});
+    let address = backend.grpc_address().unwrap();
+    let exporter = with_storage(address, &storage, true, queue, Arc::new(Tally::default()));
+    let load = tokio::spawn({
+        let exporter = exporter.clone();
+        async move {
+            // 3.5 MiB through 1 MiB of disk.
+            for n in 0..50 {
+                exporter.consume(spans(n * 10_000, 2_000)).await.unwrap();
+            }
+        }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(!load.is_finished(), "the limit was not held");
+    assert!(exporter.queue_disk_bytes(Signal::Traces).unwrap() <= 1 << 20);
+    *script.delay.lock().unwrap() = Duration::ZERO;
+    load.await.unwrap();
+    until("all arrived", || script.seen().len() == 50).await;
+    assert_eq!(exporter.shutdown(Duration::from_secs(5)).await.kept, 0);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_is_replayed_arrives_once_the_backend_takes_it() {
+    let script = Script::new(|n| match n {
+        0..5 => Err(Status::new(Code::InvalidArgument, "no")),
+        _ => Ok(Accepted::default()),
+    });
+    let backend = receiver(script.clone()).await;
+    let (storage, folder) = storage("replay", 1);
+    let tally = Arc::new(Tally::default());
+    let address = backend.grpc_address().unwrap();
+    let exporter = with_storage(address, &storage, true, json!({}), tally.clone());
+    for n in 0..5 {
+        exporter.consume(span(n)).await.unwrap();
+    }
+    until("all are parked", || tally.0.lock().unwrap()[1] == 5).await;
+    assert_eq!(script.seen().len(), 0);
+    ask_replay(&folder, "otlp").unwrap();
+    until("all arrived", || script.seen().len() == 5).await;
+    until("nothing is left", || holdings(&folder).unwrap().iter().all(|held| held.requests == 0))
+        .await;
+    drop(exporter);
+    std::fs::remove_dir_all(folder).unwrap();
 }
