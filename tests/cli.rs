@@ -45,6 +45,50 @@ fn free_port() -> u16 {
 
 // === mistakes ===
 
+/// Scenario: a queue shall be kept where it cannot be kept.
+/// Guarantees: the start fails with one line that names the remedy, in the Collector's words where it has them.
+#[test]
+fn a_storage_that_cannot_be_had_stops_the_start() {
+    let taken = std::env::temp_dir().join(format!("tapio-cli-storage-{}", std::process::id()));
+    std::fs::create_dir_all(&taken).unwrap();
+    let lock = std::fs::File::create(taken.join("tapio.lock")).unwrap();
+    lock.lock().unwrap();
+    let config = |queue: &str, directory: &str, used: &str| {
+        format!(
+            "yaml:{{receivers: {{otlp: {{protocols: {{grpc: {{endpoint: '127.0.0.1:0'}}}}}}}}, \
+             exporters: {{otlp_grpc: {{endpoint: 'http://127.0.0.1:1', sending_queue: {{{queue}}}}}}}, \
+             extensions: {{file_storage: {{directory: '{directory}', timeout: 10ms}}}}, \
+             service: {{extensions: [{used}], telemetry: {{metrics: {{level: none}}}}, \
+             pipelines: {{traces: {{receivers: [otlp], exporters: [otlp_grpc]}}}}}}}}"
+        )
+    };
+    let taken = taken.to_str().unwrap();
+    let cases = [
+        (
+            config("storage: file_storage", taken, "file_storage"),
+            "is in use by another process, which holds tapio.lock in it: give each Tapio a directory of its own",
+        ),
+        (
+            config("storage: file_storage", taken, ""),
+            "cannot start pipelines: failed to start \"otlp_grpc\" exporter: no storage client extension found",
+        ),
+        (
+            config("storage: file_storage", "/nonexist", "file_storage"),
+            "You can enable the create_directory option to automatically create it",
+        ),
+        (
+            config("storage: file_storage, wait_for_result: true", taken, ""),
+            "`wait_for_result` is not supported with a persistent queue configured with `storage`",
+        ),
+    ];
+    for (config, expected) in cases {
+        let told = failure(&["--config", &config]);
+        let line = told.lines().find(|line| line.starts_with("Error: ")).unwrap_or_default();
+        assert!(line.contains(expected), "{told}");
+    }
+    std::fs::remove_dir_all(taken).unwrap();
+}
+
 /// Scenario: one thing is wrong in the configuration.
 /// Guarantees: one line that says where, in the Collector's words; exit code 1; `validate` and the run say the same.
 #[test]

@@ -31,13 +31,14 @@ const MAX_NOTE: usize = 512;
 /// runs: a lock file keeps the two apart.
 pub(crate) struct DeadLetters {
     folder: PathBuf,
+    corrupt: PathBuf,
     max_bytes: u64,
     writer: Mutex<Option<Writer>>,
 }
 
 impl DeadLetters {
-    pub(super) fn new(folder: PathBuf, max_bytes: u64) -> Self {
-        DeadLetters { folder, max_bytes, writer: Mutex::default() }
+    pub(super) fn new(folder: PathBuf, corrupt: PathBuf, max_bytes: u64) -> Self {
+        DeadLetters { folder, corrupt, max_bytes, writer: Mutex::default() }
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -110,7 +111,8 @@ impl DeadLetters {
                 },
             };
             let (from, to) = damage;
-            let copy = self.folder.join(format!("{segment}-{from}.bin"));
+            files::make_folder(&self.corrupt, 0o750)?;
+            let copy = self.corrupt.join(format!("dead-{segment}-{from}.bin"));
             files::set_aside(&file, from, to, &copy)?;
             tracing::error!(file = %copy.display(), "A dead letter is corrupt. It was set aside in this file; the rest goes on.");
         }

@@ -151,7 +151,8 @@ impl Storage {
     }
 
     pub(crate) fn dead_letters(&self, exporter: &str) -> DeadLetters {
-        DeadLetters::new(self.directory.join(folder_name(exporter)).join(DEAD), self.max_dead())
+        let folder = self.directory.join(folder_name(exporter));
+        DeadLetters::new(folder.join(DEAD), folder.join(CORRUPT), self.max_dead())
     }
 }
 

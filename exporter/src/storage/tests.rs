@@ -408,6 +408,22 @@ fn dead_letters_are_kept_with_their_reason_counted_and_bounded() {
 }
 
 #[test]
+fn a_damaged_dead_letter_is_set_aside_and_the_others_are_replayed() {
+    let folder = Folder::new();
+    let store = Storage::open(&storage(&folder.0, 1)).unwrap();
+    let dead = store.dead_letters("otlp");
+    dead.park(&[request(1, 100), request(2, 100), request(3, 100)], "no").unwrap();
+    let segment = files::segment_path(dead.folder(), 1);
+    let mut bytes = fs::read(&segment).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    let (read, next) = dead.read(1, 0).unwrap();
+    assert_eq!((read.iter().map(number).collect::<Vec<_>>(), next), (vec![1, 3], None));
+    assert_eq!(fs::read_dir(folder.0.join("otlp/corrupt")).unwrap().count(), 1);
+}
+
+#[test]
 fn an_exporters_id_is_a_folder_name_and_back() {
     for id in ["otlp_grpc", "otlp_http/a b", "x/..", "../../etc", "ä/%2F", "otlp/.hidden"] {
         let name = super::folder_name(id);

@@ -27,7 +27,7 @@ const RETRY: &str = "retry_on_failure: {initial_interval: 50ms, max_interval: 20
 /// Spans in a request.
 const SPANS: u64 = 50;
 /// How often it is killed.
-const KILLS: usize = 8;
+const KILLS: usize = 20;
 
 fn exporter(port: u16, queue: &str) -> String {
     format!(
@@ -165,10 +165,10 @@ pub(crate) fn killed() -> Result<(), Skipped> {
         let mut tapio = setup.run("tapio", &[]).await;
         let load = Load::start(setup.grpc());
         for round in 0..KILLS {
-            load.more(100).await;
+            load.more(60).await;
             if round % 3 == 2 {
                 backend.take().expect("it runs").kill().await;
-                load.more(100).await;
+                load.more(60).await;
             }
             tapio.program.assert_peak_rss_below(256);
             tapio.program.kill();
@@ -177,7 +177,7 @@ pub(crate) fn killed() -> Result<(), Skipped> {
                 backend = Some(Backend::start(port, inbox.clone(), delay).await);
             }
         }
-        load.more(100).await;
+        load.more(60).await;
         let refused = load.refused.load(Ordering::Relaxed);
         let acked = load.stop().await;
         println!("    killed {KILLS} times, {refused} requests refused");
