@@ -312,15 +312,15 @@ impl Shared {
             self.observer.enqueue_failed(signal, items);
             Err(refusal(why))
         };
+        let load = Load::of(&request);
+        let room = match wait {
+            true => lane.reserve_or_wait(load).await,
+            false => lane.reserve(load),
+        };
+        if let Err(why) = room {
+            return refuse(why);
+        }
         if let Some(log) = lane.log() {
-            let load = Load::of(&request);
-            let room = match wait {
-                true => lane.reserve_or_wait(load).await,
-                false => lane.reserve(load),
-            };
-            if let Err(why) = room {
-                return refuse(why);
-            }
             // From here on the request is the log's, whether or not the sender goes on waiting.
             return match log.append(request).await {
                 Ok(Ok(())) => Ok(Accepted::default()),
@@ -338,12 +338,7 @@ impl Shared {
             }
             false => (None, None),
         };
-        let entry = Entry::new(request, done);
-        let pushed = match wait {
-            true => lane.push_or_wait(entry).await,
-            false => lane.push(entry),
-        };
-        if let Err((_, why)) = pushed {
+        if let Err(why) = lane.hold(Entry::new(request, done)) {
             return refuse(why);
         }
         match outcome {

@@ -217,20 +217,7 @@ impl Queue {
         self.state().load
     }
 
-    /// Takes a request into memory, or gives it back with the reason.
-    pub(super) fn push(&self, mut entry: Entry) -> Result<(), (Entry, Overflow)> {
-        if let Err(why) = self.reserve(Load::of(&entry.request)) {
-            return Err((entry, why));
-        }
-        if entry.request.bytes.len() < COPY_BELOW {
-            entry.request.bytes = Bytes::copy_from_slice(&entry.request.bytes);
-        }
-        self.state().waiting.push_back(entry);
-        self.work.notify_one();
-        Ok(())
-    }
-
-    /// Keeps room for a request that will be put.
+    /// Keeps room for a request, or says why there is none.
     pub(super) fn reserve(&self, one: Load) -> Result<(), Overflow> {
         let on_disk = self.log.get().map_or(0, Log::disk_bytes);
         let mut state = self.state();
@@ -271,16 +258,22 @@ impl Queue {
         }
     }
 
-    /// Takes a request into memory, waiting for room if there is none.
-    pub(super) async fn push_or_wait(&self, mut entry: Entry) -> Result<(), (Entry, Overflow)> {
-        loop {
-            let room = self.room.notified();
-            match self.push(entry) {
-                Err((back, Overflow::Full)) => entry = back,
-                other => return other,
-            }
-            room.await;
+    /// Takes a request for which room was kept; refuses it when the queue was closed meanwhile, as
+    /// nobody may be left to pop it.
+    pub(super) fn hold(&self, mut entry: Entry) -> Result<(), Overflow> {
+        if entry.request.bytes.len() < COPY_BELOW {
+            entry.request.bytes = Bytes::copy_from_slice(&entry.request.bytes);
         }
+        let mut state = self.state();
+        if state.closed {
+            drop(state);
+            self.cancel(Load::of(&entry.request));
+            return Err(Overflow::Closed);
+        }
+        state.waiting.push_back(entry);
+        drop(state);
+        self.work.notify_one();
+        Ok(())
     }
 
     /// What is due, or the oldest request; `None` when the queue is closed and empty.
@@ -512,33 +505,34 @@ mod tests {
         Queue::new(&config, Load::default())
     }
 
-    fn overflow(result: Result<(), (Entry, Overflow)>) -> Option<Overflow> {
-        result.err().map(|(_, why)| why)
+    fn push(queue: &Queue, entry: Entry) -> Option<Overflow> {
+        let room = queue.reserve(Load::of(&entry.request));
+        room.and_then(|()| queue.hold(entry)).err()
     }
 
     #[tokio::test]
     async fn each_sizer_counts_its_own() {
         for (sizer, size) in [(Sizer::Requests, 2), (Sizer::Items, 14), (Sizer::Bytes, 200)] {
             let queue = queue(sizer, size);
-            assert_eq!(overflow(queue.push(entry(100, 7))), None);
-            assert_eq!(overflow(queue.push(entry(100, 7))), None);
-            assert_eq!(overflow(queue.push(entry(100, 7))), Some(Overflow::Full), "{sizer:?}");
+            assert_eq!(push(&queue, entry(100, 7)), None);
+            assert_eq!(push(&queue, entry(100, 7)), None);
+            assert_eq!(push(&queue, entry(100, 7)), Some(Overflow::Full), "{sizer:?}");
             assert_eq!(queue.size(), size);
             // What was popped is still held until it is settled.
             let popped = queue.pop().await.unwrap();
-            assert_eq!(overflow(queue.push(entry(100, 7))), Some(Overflow::Full));
+            assert_eq!(push(&queue, entry(100, 7)), Some(Overflow::Full));
             queue.done(popped.ticket(), Load::of(&popped.request));
-            assert_eq!(overflow(queue.push(entry(100, 7))), None);
+            assert_eq!(push(&queue, entry(100, 7)), None);
         }
     }
 
     #[test]
     fn bytes_bound_it_whatever_the_sizer() {
         let queue = queue(Sizer::Requests, 1000);
-        assert_eq!(overflow(queue.push(entry((1 << 20) + 1, 1))), Some(Overflow::TooLarge));
-        assert_eq!(overflow(queue.push(entry(1 << 19, 1))), None);
-        assert_eq!(overflow(queue.push(entry((1 << 19) + 1, 1))), Some(Overflow::Full));
-        assert_eq!(overflow(queue.push(entry(1 << 19, 1))), None);
+        assert_eq!(push(&queue, entry((1 << 20) + 1, 1)), Some(Overflow::TooLarge));
+        assert_eq!(push(&queue, entry(1 << 19, 1)), None);
+        assert_eq!(push(&queue, entry((1 << 19) + 1, 1)), Some(Overflow::Full));
+        assert_eq!(push(&queue, entry(1 << 19, 1)), None);
     }
 
     #[tokio::test]
@@ -557,10 +551,10 @@ mod tests {
             })
             .collect();
         for _ in 0..5 {
-            assert_eq!(overflow(queue.push(entry(1, 1))), None);
+            assert_eq!(push(&queue, entry(1, 1)), None);
         }
         queue.close();
-        assert_eq!(overflow(queue.push(entry(1, 1))), Some(Overflow::Closed));
+        assert_eq!(push(&queue, entry(1, 1)), Some(Overflow::Closed));
         let mut sum = 0;
         for worker in workers {
             sum += worker.await.unwrap();
@@ -571,10 +565,14 @@ mod tests {
     #[tokio::test]
     async fn who_waits_for_room_gets_it() {
         let queue = Arc::new(queue(Sizer::Requests, 1));
-        assert_eq!(overflow(queue.push(entry(1, 1))), None);
+        assert_eq!(push(&queue, entry(1, 1)), None);
         let waiter = tokio::spawn({
             let queue = Arc::clone(&queue);
-            async move { overflow(queue.push_or_wait(entry(2, 1)).await) }
+            async move {
+                let entry = entry(2, 1);
+                let room = queue.reserve_or_wait(Load::of(&entry.request)).await;
+                room.and_then(|()| queue.hold(entry)).err()
+            }
         });
         tokio::task::yield_now().await;
         assert!(!waiter.is_finished());
