@@ -90,7 +90,7 @@ impl Service {
         }
         let telemetry = &config.service.telemetry;
         let mut last_spans = None;
-        if *telemetry != self.config.service.telemetry || !self.own.runs() {
+        if !self.own.runs(telemetry) {
             last_spans = mem::take(&mut self.own).close().await;
             self.own = Own::start(telemetry, &self.host).await.map_err(Error::new)?;
         }

@@ -20,7 +20,8 @@ use crate::{
 /// What runs, and the ways to stop it.
 #[derive(Default)]
 pub(crate) struct Own {
-    started: bool,
+    /// What it was started with.
+    telemetry: Option<Telemetry>,
     stops: Vec<Stop>,
     traces: Option<Stop>,
 }
@@ -28,7 +29,7 @@ pub(crate) struct Own {
 impl Own {
     /// Starts all readers and what sends spans.
     pub(crate) async fn start(telemetry: &Telemetry, host: &Arc<Host>) -> Result<Self, String> {
-        let mut own = Own { started: true, ..Own::default() };
+        let mut own = Own { telemetry: Some(telemetry.clone()), ..Own::default() };
         match own.build(telemetry, host).await {
             Ok(()) => Ok(own),
             Err(error) => {
@@ -112,9 +113,9 @@ impl Own {
         Ok(())
     }
 
-    /// Is there anything to show, or was it switched off on purpose?
-    pub(crate) fn runs(&self) -> bool {
-        self.started
+    /// Does it run as `telemetry` says?
+    pub(crate) fn runs(&self, telemetry: &Telemetry) -> bool {
+        self.telemetry.as_ref() == Some(telemetry)
     }
 
     /// The last push is made and the pages close. What is returned sends the last spans: it ends when

@@ -51,7 +51,10 @@ pub(crate) async fn serve(endpoint: &str, page: Page) -> Result<(SocketAddr, Sto
     let accepting: JoinHandle<()> = tokio::spawn(accept(listener, page));
     let stop: Stop = Box::new(move || {
         accepting.abort();
-        Box::pin(async {})
+        // The port is free when it has ended.
+        Box::pin(async move {
+            let _ = accepting.await;
+        })
     });
     Ok((address, stop))
 }
