@@ -48,7 +48,7 @@ ranked as (
     select s.*, row_number() over (partition by s.namespace, s.service order by s.n desc, s.operation) as place
     from slow s
 )
-select 'latency' as kind, namespace, service, bucket, bucket as onset, n, value, baseline, score
+select 'latency' as kind, namespace, service, bucket, bucket as onset, 5.0 as span_s, n, value, baseline, score
 from ranked
 where place = 1
 order by namespace, service

@@ -29,6 +29,8 @@ pub struct Active {
     pub workload: Option<Entity>,
     /// Start of the newest window that showed it.
     newest: Time,
+    /// It is over when it has not been judged sick for this long.
+    quiet: Duration,
 }
 
 impl Active {
@@ -65,6 +67,7 @@ impl Symptoms {
                         value: row.float("value")?,
                         baseline: row.float("baseline")?,
                         score: row.float("score")?,
+                        span: Duration::from_secs_f64(row.float("span_s")?.clamp(0.0, 3600.0)),
                     },
                 );
             }
@@ -84,7 +87,9 @@ impl Symptoms {
                 times: 0,
                 workload: None,
                 newest: Time(i64::MIN),
+                quiet: QUIET,
             });
+        active.quiet = QUIET.max(m.span);
         if m.bucket > active.newest {
             active.newest = m.bucket;
             active.times += 1;
@@ -121,8 +126,10 @@ impl Symptoms {
                 .join(": ");
             let times = u64::try_from(row.int("times")?).unwrap_or(0);
             let newest = s.last;
-            self.active
-                .insert((kind.to_owned(), entity), Active { symptom: s, times, workload, newest });
+            self.active.insert(
+                (kind.to_owned(), entity),
+                Active { symptom: s, times, workload, newest, quiet: QUIET },
+            );
         }
         Ok(())
     }
@@ -151,18 +158,17 @@ impl Symptoms {
             if let Some(before) = self.active.get(&key) {
                 s.onset = s.onset.min(before.symptom.onset);
             }
-            self.active.insert(key, Active { symptom: s, times: 1, workload, newest });
+            let quiet = GROWTH_QUIET;
+            self.active.insert(key, Active { symptom: s, times: 1, workload, newest, quiet });
         }
         Ok(())
     }
 
     fn end(&mut self, windows: &mut Windows, now: Time) {
         self.active.retain(|(kind, entity), active| {
-            if kind == GROWTH {
-                return active.symptom.last + GROWTH_QUIET >= now;
-            }
-            let over = MEASURED.contains(&kind.as_str()) && active.symptom.last + QUIET < now;
-            if over {
+            let measured = MEASURED.contains(&kind.as_str());
+            let over = (measured || kind == GROWTH) && active.symptom.last + active.quiet < now;
+            if over && measured {
                 windows.well(&entity.namespace, &entity.name);
             }
             !over
@@ -210,6 +216,8 @@ struct Measure {
     value: f64,
     baseline: f64,
     score: f64,
+    /// Time that it was judged over: with few requests the next one may be as far away.
+    span: Duration,
 }
 
 fn symptom(kind: &str, entity: &Entity, onset: Time, unit: &str) -> Symptom {

@@ -1,10 +1,10 @@
 //! Clocks that are wrong and senders that mean no good: the engine stands, and goes on telling.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde_json::{Value, json};
 use tapio_processor::{Engine, Patterns};
-use tapio_proto::{Request, Signal, check, json::to_proto};
+use tapio_proto::{Request, Signal, check, json::to_proto, model::Time};
 
 const SECOND: u64 = 1_000_000_000;
 /// 2026-11-22T03:00:00Z
@@ -59,6 +59,30 @@ fn assert_still_tells(mut engine: Engine, from: u64) {
 #[test]
 fn a_failing_service_is_told_of() {
     assert_still_tells(engine(), 0);
+}
+
+/// Guarantees: a service that few people use is told of as well, and one error of its is none.
+#[test]
+fn a_service_with_few_requests_is_told_of() {
+    for every in [1, 5] {
+        let mut engine = engine();
+        let mut told = Vec::new();
+        for at in (0..420).step_by(every) {
+            let status = if at == 150 || at >= 300 { 2 } else { 0 };
+            let end = [START + at as u64 * SECOND].into_iter();
+            told.extend(engine.ingest(&spans("shop", end, status)));
+        }
+        assert_eq!(engine.failures, (0, None));
+        let opened = told.first().map(|telling| {
+            telling.story().0.opened.seconds_since(Time((START + 300 * SECOND) as i64))
+        });
+        assert!(
+            opened.is_some_and(|after| (0.0..90.0).contains(&after)),
+            "every {every} s: {opened:?}"
+        );
+        let ids: BTreeSet<_> = told.iter().map(|telling| &telling.story().0.id).collect();
+        assert_eq!(ids.len(), 1, "one story while it lasts");
+    }
 }
 
 /// Guarantees: the end of time is no time: no endless row of passes, however often it is said.
