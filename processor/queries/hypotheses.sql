@@ -165,6 +165,8 @@ seen as (
       on l.workload_kind = m.workload_kind and l.workload_namespace = m.workload_namespace
      and l.workload_name = m.workload_name
      and regexp_like(l.kind, n.kind) and regexp_like(l.reason, n.reason) and regexp_like(l.text, n.text)
+     -- a line said for the first time much later may be one that is said every day
+     and (l.kind <> 'log.new' or cast(l.time as bigint) <= cast(m.acts as bigint) + 120000000000)
     group by m.cause_kind, m.cause_namespace, m.cause_name, m.relation,
              m.workload_kind, m.workload_namespace, m.workload_name, m.service,
              m.source, m.change, m.pattern, m.prior, m.within_s, m.cause_time, m.acts, m.closes, m.fresh,

@@ -1,67 +1,121 @@
 -- Services that fail more than their own past allows: in what they answer (`error_ratio`), and in what
 -- their callers see (`call_errors`), for a service that is down has no server spans of its own to fail.
 --
--- Per service: the errors of each recent window against the ratio of the calm windows before it. Where a
--- window holds few requests, the 15, 60 and 300 seconds that end with it are judged as well, so that a
--- service with a request every few seconds is seen, too; the shortest that is too bad speaks. Of these
--- three requests in ten must fail: a few that were cut short by their caller are no failure of a service.
--- The bound is binomial (normal approximation with a continuity term), so that three errors in ten
--- requests are judged as the small sample they are.
-with seen as (
-    select 'error_ratio' as kind, w.namespace, w.service, w.bucket, bool_and(w.calm) as calm,
-           sum(w.count) as n, sum(w.errors) as e, min(w.first_error) as first_error
-    from windows w
-    where w.kind in ('server', 'consumer')
-    group by w.namespace, w.service, w.bucket
+-- Judged is each window to which failures came lately, whatever its time: spans may come late, and
+-- senders have clocks of their own. It is judged as the end of sums over 5, 15, 60 and 300 seconds,
+-- against the ratio of the calm windows before each sum; so a service with a request a second, or a
+-- few more failures than usual, is seen too, only later. The shortest sum that is above the bound
+-- speaks. What fades does not count: each shorter sum must show at least half of the excess. The bound
+-- is binomial (normal approximation with a continuity term): never fewer than six failures.
+with failing as (
+    select distinct 'error_ratio' as kind, w.namespace, w.service
+    from windows w cross join params
+    where w.kind in ('server', 'consumer') and w.failed >= params.recent
     union all
-    select 'call_errors' as kind, w.peer_namespace as namespace, w.peer as service, w.bucket, bool_and(w.calm) as calm,
-           sum(w.count) as n, sum(w.errors) as e, min(w.first_error) as first_error
+    select distinct 'call_errors' as kind, w.peer_namespace as namespace, w.peer as service
+    from windows w cross join params
+    where w.kind in ('client', 'producer') and w.peer <> '' and w.failed >= params.recent
+),
+cells as (
+    select f.kind, f.namespace, f.service, w.bucket, w.calm, w.count, w.errors, w.first_error, w.failed
     from windows w
-    where w.kind in ('client', 'producer') and w.peer <> ''
-    group by w.peer_namespace, w.peer, w.bucket
+    join failing f on f.kind = 'error_ratio' and f.namespace = w.namespace and f.service = w.service
+    where w.kind in ('server', 'consumer')
+    union all
+    select f.kind, f.namespace, f.service, w.bucket, w.calm, w.count, w.errors, w.first_error, w.failed
+    from windows w
+    join failing f on f.kind = 'call_errors' and f.namespace = w.peer_namespace and f.service = w.peer
+    where w.kind in ('client', 'producer')
 ),
-recent as (
-    select s.kind, s.namespace, s.service, s.bucket, s.n
-    from seen s cross join params
-    where s.bucket >= params.recent and s.e > 0
-),
-spans as (
-    select r.kind, r.namespace, r.service, r.bucket, l.span_s,
-           cast(r.bucket as bigint) - cast(s.bucket as bigint) < l.span_s * 1000000000 as inside,
-           s.calm, s.n, s.e, s.first_error
-    from recent r
-    join (values (5), (15), (60), (300)) as l(span_s) on l.span_s = 5 or r.n < 20
-    join seen s on s.kind = r.kind and s.namespace = r.namespace and s.service = r.service
-               and s.bucket <= r.bucket
+seen as (
+    select c.kind, c.namespace, c.service, c.bucket, cast(c.bucket as bigint) as at,
+           cast(sum(c.count) as double) as n, cast(sum(c.errors) as double) as e,
+           case when bool_and(c.calm) then cast(sum(c.count) as double) else 0.0 end as calm_n,
+           case when bool_and(c.calm) then cast(sum(c.errors) as double) else 0.0 end as calm_e,
+           min(c.first_error) as first_error, max(c.failed) as failed
+    from cells c
+    group by c.kind, c.namespace, c.service, c.bucket
 ),
 summed as (
-    select s.kind, s.namespace, s.service, s.bucket, s.span_s,
-           sum(case when s.inside then s.n else 0 end) as n,
-           sum(case when s.inside then s.e else 0 end) as e,
-           min(case when s.inside then s.first_error else null end) as first_error,
-           sum(case when s.calm and not s.inside then s.n else 0 end) as past_n,
-           sum(case when s.calm and not s.inside then s.e else 0 end) as past_e
-    from spans s
-    group by s.kind, s.namespace, s.service, s.bucket, s.span_s
+    -- sums that end with each window, and the calm past before each of them
+    select s.kind, s.namespace, s.service, s.bucket, s.at, s.failed, s.n as n5, s.e as e5,
+           sum(s.n) over (partition by s.kind, s.namespace, s.service order by s.at
+                          range between 10000000000 preceding and current row) as n15,
+           sum(s.e) over (partition by s.kind, s.namespace, s.service order by s.at
+                          range between 10000000000 preceding and current row) as e15,
+           sum(s.n) over (partition by s.kind, s.namespace, s.service order by s.at
+                          range between 55000000000 preceding and current row) as n60,
+           sum(s.e) over (partition by s.kind, s.namespace, s.service order by s.at
+                          range between 55000000000 preceding and current row) as e60,
+           sum(s.n) over (partition by s.kind, s.namespace, s.service order by s.at
+                          range between 295000000000 preceding and current row) as n300,
+           sum(s.e) over (partition by s.kind, s.namespace, s.service order by s.at
+                          range between 295000000000 preceding and current row) as e300,
+           sum(s.calm_n) over (partition by s.kind, s.namespace, s.service order by s.at
+                               range between unbounded preceding and 5000000000 preceding) as past_n5,
+           sum(s.calm_e) over (partition by s.kind, s.namespace, s.service order by s.at
+                               range between unbounded preceding and 5000000000 preceding) as past_e5,
+           sum(s.calm_n) over (partition by s.kind, s.namespace, s.service order by s.at
+                               range between unbounded preceding and 15000000000 preceding) as past_n15,
+           sum(s.calm_e) over (partition by s.kind, s.namespace, s.service order by s.at
+                               range between unbounded preceding and 15000000000 preceding) as past_e15,
+           sum(s.calm_n) over (partition by s.kind, s.namespace, s.service order by s.at
+                               range between unbounded preceding and 60000000000 preceding) as past_n60,
+           sum(s.calm_e) over (partition by s.kind, s.namespace, s.service order by s.at
+                               range between unbounded preceding and 60000000000 preceding) as past_e60,
+           sum(s.calm_n) over (partition by s.kind, s.namespace, s.service order by s.at
+                               range between unbounded preceding and 300000000000 preceding) as past_n300,
+           sum(s.calm_e) over (partition by s.kind, s.namespace, s.service order by s.at
+                               range between unbounded preceding and 300000000000 preceding) as past_e300
+    from seen s
+),
+sums as (
+    select s.kind, s.namespace, s.service, s.bucket, s.at, s.failed, t.span_s,
+           case t.span_s when 5 then s.n5 when 15 then s.n15 when 60 then s.n60 else s.n300 end as n,
+           case t.span_s when 5 then s.e5 when 15 then s.e15 when 60 then s.e60 else s.e300 end as e,
+           case t.span_s when 5 then s.past_n5 when 15 then s.past_n15
+                         when 60 then s.past_n60 else s.past_n300 end as past_n,
+           case t.span_s when 5 then s.past_e5 when 15 then s.past_e15
+                         when 60 then s.past_e60 else s.past_e300 end as past_e,
+           least(s.e5 / s.n5,
+                 case when t.span_s > 15 then s.e15 / s.n15 else 1.0 end,
+                 case when t.span_s > 60 then s.e60 / s.n60 else 1.0 end) as still
+    from summed s
+    cross join (values (5), (15), (60), (300)) as t(span_s)
+    cross join params
+    where s.failed >= params.recent
 ),
 judged as (
-    select s.*,
-           (cast(s.past_e as double) + 0.5) / (cast(s.past_n as double) + 1.0) as baseline
-    from summed s cross join params
+    select s.*, s.e / s.n as value, s.past_e / s.past_n as usual, (s.past_e + 0.5) / (s.past_n + 1.0) as baseline
+    from sums s cross join params
     where s.past_n >= params.least
 ),
-bad as (
-    select j.*, row_number() over (partition by j.kind, j.namespace, j.service, j.bucket
-                                   order by j.span_s) as place
+above as (
+    select j.*,
+           (j.e - 1.0 - j.n * j.baseline) / sqrt(j.n * j.baseline * (1.0 - j.baseline) + 1.0) as score,
+           row_number() over (partition by j.kind, j.namespace, j.service, j.bucket order by j.span_s) as place
     from judged j cross join params
-    where (cast(j.e as double) - 1.0 - j.n * j.baseline) > params.z * sqrt(j.n * j.baseline * (1.0 - j.baseline) + 1.0)
-      and (j.span_s = 5 or j.e * 10 >= j.n * 3)
+    where j.e - 1.0 - j.n * j.baseline > params.z * sqrt(j.n * j.baseline * (1.0 - j.baseline) + 1.0)
+      and j.still - j.baseline >= 0.5 * (j.value - j.baseline)
+),
+walked as (
+    -- it began where the failures beyond the usual began to gather (CUSUM)
+    select a.*, s.at as step, s.bucket as step_bucket, s.first_error,
+           coalesce(sum(s.e - s.n * a.baseline) over (
+               partition by a.kind, a.namespace, a.service, a.bucket order by s.at
+               rows between unbounded preceding and 1 preceding), 0.0) as gathered
+    from above a
+    join seen s on s.kind = a.kind and s.namespace = a.namespace and s.service = a.service
+               and s.at <= a.at and s.at > a.at - a.span_s * 1000000000
+    where a.place = 1
+),
+begun as (
+    select w.*, row_number() over (partition by w.kind, w.namespace, w.service, w.bucket
+                                   order by w.gathered, w.at - w.step) as place_of_step
+    from walked w
 )
-select b.kind, b.namespace, b.service, b.bucket, coalesce(b.first_error, b.bucket) as onset, b.n, b.e,
-       cast(b.span_s as double) as span_s,
-       cast(b.e as double) / cast(b.n as double) as value,
-       cast(b.past_e as double) / cast(b.past_n as double) as baseline,
-       (cast(b.e as double) - 1.0 - b.n * b.baseline) / sqrt(b.n * b.baseline * (1.0 - b.baseline) + 1.0) as score
-from bad b
-where b.place = 1
+select b.kind, b.namespace, b.service, b.bucket, coalesce(b.first_error, b.step_bucket) as onset,
+       b.failed, b.span_s, b.value, b.usual as baseline, b.score
+from begun b
+where b.place_of_step = 1
 order by b.kind desc, b.namespace, b.service, b.bucket

@@ -1,21 +1,28 @@
--- Services that answer slower than their own past, for three windows in a row.
+-- Services that answer slower than their own past.
 --
 -- Judged per operation: when the mix of requests shifts, the median of a service moves though nothing
 -- is slower. The past is the calm windows before; its level is the median of the windows' medians and
--- its spread the median absolute deviation from it (Hampel). A shift counts when each of the last three
--- windows with enough requests lies above both twice the level and level + 8 spreads, and by at least
--- 50 ms: less than that no user sees. Of a service's operations the most used one speaks for it.
-with per as (
-    select w.namespace, w.service, w.operation, w.bucket, w.calm, sum(w.count) as n,
-           sum(w.p50_ms * w.count) / sum(w.count) as p50
+-- its spread the median absolute deviation from it (Hampel). A shift counts when the newest windows,
+-- four at least and with nine requests in five minutes at most, lie above both twice the level and
+-- level + 8 spreads, and by at least 50 ms: less than that no user sees; a window in five may be an
+-- exception. Of a service's operations the most used one speaks for it.
+with touched as (
+    select distinct w.namespace, w.service, w.operation
+    from windows w cross join params
+    where w.kind in ('server', 'consumer') and w.arrived >= params.recent and w.p50_ms > 50.0
+),
+per as (
+    select w.namespace, w.service, w.operation, w.bucket, bool_and(w.calm) as calm, sum(w.count) as n,
+           sum(w.p50_ms * w.count) / sum(w.count) as p50, max(w.arrived) as arrived
     from windows w
+    join touched t on t.namespace = w.namespace and t.service = w.service and t.operation = w.operation
     where w.kind in ('server', 'consumer')
-    group by w.namespace, w.service, w.operation, w.bucket, w.calm
+    group by w.namespace, w.service, w.operation, w.bucket
 ),
 level as (
     select p.namespace, p.service, p.operation, median(p.p50) as level, sum(p.n) as past_n
     from per p cross join params
-    where p.calm and p.bucket < params.recent
+    where p.calm and p.arrived < params.recent
     group by p.namespace, p.service, p.operation
 ),
 spread as (
@@ -23,32 +30,38 @@ spread as (
     from per p
     join level l on l.namespace = p.namespace and l.service = p.service and l.operation = p.operation
     cross join params
-    where p.calm and p.bucket < params.recent
+    where p.calm and p.arrived < params.recent
     group by p.namespace, p.service, p.operation
 ),
-recent as (
-    select p.namespace, p.service, p.operation, p.bucket, p.n, p.p50, l.level, l.past_n, d.mad,
-           p.p50 > 2.0 * l.level and p.p50 > l.level + 8.0 * 1.4826 * d.mad and p.p50 > l.level + 50.0 as slow
+newest as (
+    -- from the newest window back
+    select p.*,
+           row_number() over (partition by p.namespace, p.service, p.operation order by p.bucket desc) as back,
+           coalesce(sum(p.n) over (partition by p.namespace, p.service, p.operation order by p.bucket desc
+                                   rows between unbounded preceding and 1 preceding), 0) as after_n
     from per p
+),
+slow as (
+    select p.namespace, p.service, p.operation, max(p.bucket) as bucket, min(p.bucket) as onset,
+           max(p.arrived) as arrived, sum(p.n) as n, median(p.p50) as value, min(l.level) as baseline,
+           (median(p.p50) - min(l.level)) / (1.4826 * min(d.mad) + 1.0) as score
+    from newest p
     join level l on l.namespace = p.namespace and l.service = p.service and l.operation = p.operation
     join spread d on d.namespace = p.namespace and d.service = p.service and d.operation = p.operation
     cross join params
-    where p.bucket >= params.recent and p.n >= 3
-),
-slow as (
-    select r.namespace, r.service, r.operation, min(r.bucket) as bucket, sum(r.n) as n,
-           median(r.p50) as value, min(r.level) as baseline,
-           (median(r.p50) - min(r.level)) / (1.4826 * min(r.mad) + 1.0) as score
-    from recent r cross join params
-    where r.past_n >= params.least
-    group by r.namespace, r.service, r.operation
-    having count(*) >= 3 and bool_and(r.slow)
+    where (p.back <= 4 or p.after_n < 9) and l.past_n >= params.least
+    group by p.namespace, p.service, p.operation, params.recent
+    having count(*) >= 4 and sum(p.n) >= 9 and max(p.arrived) >= params.recent
+       and max(p.bucket) < min(p.bucket) + interval '300 seconds'
+       and sum(case when p.p50 > 2.0 * l.level and p.p50 > l.level + 8.0 * 1.4826 * d.mad
+                     and p.p50 > l.level + 50.0 then p.n else 0 end) >= 0.8 * sum(p.n)
 ),
 ranked as (
     select s.*, row_number() over (partition by s.namespace, s.service order by s.n desc, s.operation) as place
     from slow s
 )
-select 'latency' as kind, namespace, service, bucket, bucket as onset, 5.0 as span_s, n, value, baseline, score
+select 'latency' as kind, namespace, service, bucket, onset, arrived as failed,
+       (cast(bucket as bigint) - cast(onset as bigint)) / 1000000000 + 5 as span_s, value, baseline, score
 from ranked
 where place = 1
 order by namespace, service

@@ -15,10 +15,12 @@ use tapio_proto::{
 };
 
 use crate::{
+    clock::Clock,
     correlation::{
         CorrelationError, Plans, hypotheses,
         identity::Identity,
-        rows::{Front, Level, NeedRow, Params, PatternRow, Reach, Window},
+        rows::{Front, Level, NeedRow, Params, PatternRow, Reach, State, Window},
+        states::States,
         suspects::{self, Graph},
         symptoms::Symptoms,
     },
@@ -27,7 +29,7 @@ use crate::{
     patterns::Patterns,
     store::{Keep, Store, StoreError, TableSpec},
     story::{Facts, Stories, Telling, View, text},
-    streaming::{Levels, Resource, Templates, WINDOW, Windows},
+    streaming::{Levels, Resource, Templates, Windows},
     tables::StoryRow,
 };
 
@@ -35,7 +37,7 @@ use crate::{
 const STEP: Duration = Duration::from_secs(1);
 /// Records may come this much later than the newest seen before a pass no longer waits for them.
 const GRACE: Duration = Duration::from_secs(2);
-/// Windows that are judged; earlier ones are their past.
+/// Windows to which something came so lately are judged.
 const RECENT: Duration = Duration::from_secs(15);
 /// How far back causes are looked for.
 const LOOKBACK: Duration = Duration::from_secs(2 * 3600);
@@ -45,12 +47,6 @@ const CALLS: Duration = Duration::from_secs(900);
 const Z: f64 = 4.0;
 /// Requests that a past must hold before it can be a baseline.
 const LEAST: i64 = 30;
-/// A request further than this from the clock, either way, has a clock of its own.
-const ASTRAY: Duration = Duration::from_secs(3600);
-/// So many such requests in a row, and it was the engine's clock that was wrong.
-const AGREED: u32 = 8;
-/// The year 2200; what claims to be later has no clock at all.
-const LATEST: Time = Time(7_258_118_400_000_000_000);
 /// After silence this long passes are not made up for; nothing could have changed in between.
 const HOLE: Duration = Duration::from_secs(120);
 /// Most confidence in a cause without a change where the workload's object has not been seen.
@@ -76,11 +72,11 @@ pub struct Engine {
     edges_changed: bool,
     pub(crate) identity: Identity,
     pub(crate) sighted: BTreeSet<&'static str>,
+    states: States,
     symptoms: Symptoms,
     stories: Stories,
-    clock: Time,
+    pub(crate) clock: Clock,
     next: Time,
-    astray: u32,
     dirty: bool,
     /// Ids of facts found outside Kubernetes; negative, so that they never meet the cluster's own.
     fact_ids: i64,
@@ -104,6 +100,7 @@ fn specs() -> Vec<TableSpec> {
     row!(Edge, Keep::Replace);
     row!(Window, Keep::Replace);
     row!(Level, Keep::Replace);
+    row!(State, Keep::Replace);
     row!(Symptom, Keep::Replace);
     row!(Reach, Keep::Replace);
     row!(Front, Keep::Replace);
@@ -141,11 +138,11 @@ impl Engine {
             edges_changed: false,
             identity: Identity::default(),
             sighted: BTreeSet::new(),
+            states: States::default(),
             symptoms: Symptoms::default(),
             stories: Stories::default(),
-            clock: Time::default(),
+            clock: Clock::default(),
             next: Time::default(),
-            astray: 0,
             dirty: false,
             fact_ids: 0,
             failures: (0, None),
@@ -157,12 +154,13 @@ impl Engine {
     /// The request has passed [`tapio_proto::check`]; one that has not is left out as far as it is
     /// malformed.
     pub fn ingest(&mut self, request: &Request) -> Vec<Telling> {
-        let newest = match request.signal {
+        self.clock.next();
+        match request.signal {
             Signal::Traces => self.spans(&request.bytes),
             Signal::Logs => self.logs(&request.bytes),
             Signal::Metrics => self.points(&request.bytes),
-            Signal::Profiles => None,
-        };
+            Signal::Profiles => {}
+        }
         self.dirty = true;
         // Passes empty them into the store, but records whose time stands still make no pass.
         if self.columns.bytes() > MOST_WAITING
@@ -170,30 +168,29 @@ impl Engine {
         {
             self.fail(&error);
         }
-        newest.map(|newest| self.advance(newest)).unwrap_or_default()
+        self.passes()
     }
 
     /// Moves the clock to `to` if that is later, and makes the passes that are due by then. Called
     /// with the wall clock when a live stream is silent.
     pub fn advance(&mut self, to: Time) -> Vec<Telling> {
+        self.clock.went_on(to);
+        self.passes()
+    }
+
+    /// The passes that are due.
+    fn passes(&mut self) -> Vec<Telling> {
         let mut tellings = Vec::new();
-        if !self.believes(to) {
+        let clock = self.clock.now();
+        if self.next == Time::default() || clock + HOLE < self.next {
+            self.next = clock.bucket(STEP.as_nanos() as i64) + STEP;
             return tellings;
         }
-        if self.clock == Time::default() || to + ASTRAY < self.clock {
-            self.clock = to;
-            self.next = to.bucket(STEP.as_nanos() as i64) + STEP;
-            return tellings;
-        }
-        if to <= self.clock {
-            return tellings;
-        }
-        self.clock = to;
-        if self.next + HOLE < self.clock {
+        if self.next + HOLE < clock {
             tellings.extend(self.pass(self.next));
-            self.next = (self.clock - GRACE).bucket(STEP.as_nanos() as i64);
+            self.next = (clock - GRACE).bucket(STEP.as_nanos() as i64);
         }
-        while self.next + GRACE <= self.clock {
+        while self.next + GRACE <= clock {
             let at = self.next;
             tellings.extend(self.pass(at));
             self.next = at + STEP;
@@ -201,22 +198,9 @@ impl Engine {
         tellings
     }
 
-    /// One sender with a wrong clock is outvoted by the others; when all agree, they are right.
-    fn believes(&mut self, to: Time) -> bool {
-        if to <= Time::default() || to >= LATEST {
-            return false;
-        }
-        let astray = to > self.clock + ASTRAY || to + ASTRAY < self.clock;
-        self.astray = if astray && self.clock != Time::default() { self.astray + 1 } else { 0 };
-        if self.astray >= AGREED {
-            self.astray = 0;
-        }
-        self.astray == 0
-    }
-
     /// The passes that are still due when no more telemetry comes.
     pub fn finish(&mut self) -> Vec<Telling> {
-        let end = self.clock + GRACE + STEP;
+        let end = self.clock.now() + GRACE + STEP;
         let tellings = self.advance(end);
         if let Err(error) = self.publish(end).and_then(|()| self.publish_stories(end)) {
             self.fail(&error);
@@ -235,7 +219,7 @@ impl Engine {
 
     /// The event time reached.
     pub fn clock(&self) -> Time {
-        self.clock
+        self.clock.now()
     }
 
     /// One run of the DataFusion gear at event time `now`.
@@ -255,7 +239,7 @@ impl Engine {
 
     fn try_pass(&mut self, now: Time) -> Result<Vec<Telling>, CorrelationError> {
         self.publish(now)?;
-        self.symptoms.judge(&mut self.plans, &mut self.windows, now)?;
+        self.symptoms.judge(&mut self.plans, &mut self.windows, (now, now - RECENT))?;
         self.store.table(Symptom::TABLE)?.replace(vec![Symptom::batch(&self.symptoms.rows())?])?;
         if self.symptoms.is_empty() && !self.stories.any_open() {
             return Ok(Vec::new());
@@ -314,13 +298,9 @@ impl Engine {
             },
         );
         self.store.table(Level::TABLE)?.replace(vec![Level::batch(&levels)?])?;
-        let params = Params {
-            now,
-            lookback: now - LOOKBACK,
-            recent: (now - RECENT).bucket(WINDOW),
-            z: Z,
-            least: LEAST,
-        };
+        self.store.table(State::TABLE)?.replace(vec![State::batch(&self.states.rows())?])?;
+        let params =
+            Params { now, lookback: now - LOOKBACK, recent: now - RECENT, z: Z, least: LEAST };
         self.store.table(Params::TABLE)?.replace(vec![Params::batch(&[params])?])?;
         if std::mem::take(&mut self.edges_changed) {
             let edges: Vec<Edge> = self.ended.iter().chain(self.edges.values()).cloned().collect();
@@ -365,6 +345,7 @@ impl Engine {
     }
 
     fn event(&mut self, event: Event) {
+        self.states.event(&event);
         self.columns.event(&event);
         self.facts.event(event);
     }
@@ -399,6 +380,7 @@ impl Engine {
     }
 
     fn gone(&mut self, entity: &Entity, time: Time) {
+        self.states.gone(entity);
         let of_it: Vec<_> = self
             .edges
             .keys()

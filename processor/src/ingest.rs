@@ -1,5 +1,10 @@
 //! Requests into the engine: rows for the store, accumulators, facts. One walk over the bytes.
 
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
+
 use arrow::datatypes::SchemaRef;
 use tapio_proto::{
     Request, Signal, attr,
@@ -15,6 +20,8 @@ use crate::{
     streaming::{Resource, SpanFact, SpanKind},
 };
 
+/// A span that ends later than this from now has a clock that says nothing of when it was.
+const AHEAD: Duration = Duration::from_secs(300);
 /// Characters of a log line that are kept as a fact.
 const LINE: usize = 300;
 
@@ -120,27 +127,41 @@ impl<'a> Origin<'a> {
 }
 
 impl Engine {
-    /// Takes spans in; the newest time in them.
-    pub(crate) fn spans(&mut self, bytes: &[u8]) -> Option<Time> {
-        let mut newest = None;
+    /// Takes spans in.
+    pub(crate) fn spans(&mut self, bytes: &[u8]) {
+        let mut spans = Vec::new();
         for resource in RequestView::new(Signal::Traces, bytes).resources().flatten() {
             let origin = Origin::of(&resource.resource());
-            let service = self.windows.service(origin.namespace, origin.service);
             self.saw(&origin);
             for scope in resource.scopes().flatten() {
                 for record in scope.records().flatten() {
                     let Record::Span(span) = record else { continue };
                     self.columns.spans.push(&resource.resource(), &span);
-                    let end = Time::from_unix_nano(span.end_time_unix_nano);
-                    newest = newest.max(Some(end));
-                    self.span(service, &span, end);
+                    spans.push(span);
+                }
+            }
+            let end = |span: &SpanView<'_>| Time::from_unix_nano(span.end_time_unix_nano);
+            self.says(&origin, spans.iter().map(end).max());
+            let now = self.clock();
+            let service = self.windows.service(origin.namespace, origin.service, now);
+            for span in spans.drain(..) {
+                self.sighted.insert("traces");
+                match service {
+                    Some(service) => self.span(service, &span, end(&span)),
+                    None => self.windows.crowded += 1,
                 }
             }
         }
-        if newest.is_some() {
-            self.sighted.insert("traces");
+    }
+
+    /// What time the sender says that it is, by the newest of what it sent.
+    fn says(&mut self, origin: &Origin<'_>, newest: Option<Time>) {
+        let Some(newest) = newest else { return };
+        let mut sender = DefaultHasher::new();
+        if !origin.service.is_empty() {
+            (origin.namespace, origin.service).hash(&mut sender);
         }
-        newest
+        self.clock.heard(sender.finish(), newest);
     }
 
     fn span(&mut self, service: crate::streaming::ServiceId, span: &SpanView<'_>, end: Time) {
@@ -164,6 +185,11 @@ impl Engine {
         }
         failed |= kind == SpanKind::Server && http_status.is_some_and(|status| status >= 500);
         let error = if span.status_message.is_empty() { error_type } else { span.status_message };
+        let arrived = self.clock();
+        if end > arrived + AHEAD {
+            self.windows.ahead += 1;
+            return;
+        }
         self.windows.add(&SpanFact {
             service,
             operation: span.name,
@@ -176,6 +202,7 @@ impl Engine {
             trace_id: span.trace_id,
             span_id: span.span_id,
             parent_span_id: span.parent_span_id,
+            arrived,
         });
     }
 
@@ -191,11 +218,11 @@ impl Engine {
         self.identity.saw(&claim, &self.cluster, self.clock());
     }
 
-    /// Takes log records in; the newest time in them.
-    pub(crate) fn logs(&mut self, bytes: &[u8]) -> Option<Time> {
-        let mut newest = None;
+    /// Takes log records in.
+    pub(crate) fn logs(&mut self, bytes: &[u8]) {
         let mut facts = Vec::new();
         for resource in RequestView::new(Signal::Logs, bytes).resources().flatten() {
+            let mut newest = None;
             let view = resource.resource();
             let origin = Origin::of(&view);
             for scope in resource.scopes().flatten() {
@@ -215,9 +242,9 @@ impl Engine {
                     self.line(&origin, &log, time);
                 }
             }
+            self.says(&origin, newest);
         }
         self.take(facts);
-        newest
     }
 
     /// A line that its service has not said before is a fact.
@@ -266,11 +293,11 @@ impl Engine {
         });
     }
 
-    /// Takes data points in; the newest time in them.
-    pub(crate) fn points(&mut self, bytes: &[u8]) -> Option<Time> {
-        let mut newest = None;
+    /// Takes data points in.
+    pub(crate) fn points(&mut self, bytes: &[u8]) {
         let mut facts = Vec::new();
         for resource in RequestView::new(Signal::Metrics, bytes).resources().flatten() {
+            let mut newest = None;
             let view = resource.resource();
             let origin = Origin::of(&view);
             for scope in resource.scopes().flatten() {
@@ -295,12 +322,12 @@ impl Engine {
                     }
                 }
             }
-        }
-        if newest.is_some() {
-            self.sighted.insert("metrics");
+            if newest.is_some() {
+                self.sighted.insert("metrics");
+            }
+            self.says(&origin, newest);
         }
         self.take(facts);
-        newest
     }
 }
 

@@ -6,6 +6,7 @@
 mod analysis;
 pub mod attributes;
 pub mod batch;
+mod clock;
 pub mod correlation;
 mod engine;
 mod enrich;

@@ -6,6 +6,7 @@
 pub mod hypotheses;
 pub mod identity;
 pub mod rows;
+pub mod states;
 pub mod suspects;
 pub mod symptoms;
 

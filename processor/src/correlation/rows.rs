@@ -33,6 +33,10 @@ table! { "windows" =>
         pub sum_ms: f64,
         /// Start of the first span that failed; null when none did.
         pub first_error: Option<Time>,
+        /// The engine's time when the newest of the spans came in.
+        pub arrived: Time,
+        /// The same of those that failed; null when none did.
+        pub failed: Option<Time>,
         /// False while the service is known to be sick: such windows are no baseline.
         pub calm: bool,
     }
@@ -101,6 +105,35 @@ table! { "fronts" =>
     }
 }
 
+table! { "states" =>
+    /// A bad state of an object that holds now.
+    #[derive(Clone, Debug)]
+    pub struct State {
+        /// The type of the event that began it.
+        pub kind: String,
+        /// Kind of the object.
+        pub entity_kind: String,
+        /// Its namespace.
+        pub entity_namespace: String,
+        /// Its name.
+        pub entity_name: String,
+        /// Kind of the workload that it belongs to; may be empty.
+        pub workload_kind: String,
+        /// Name of the workload.
+        pub workload_name: String,
+        /// Since when.
+        pub onset: Time,
+        /// When it was last told.
+        pub last: Time,
+        /// How often it was told.
+        pub times: i64,
+        /// The machine's word, at last.
+        pub reason: String,
+        /// The machine's sentence, at last.
+        pub message: String,
+    }
+}
+
 table! { "patterns" =>
     /// What a pattern asks of the cause. Texts are regular expressions; an empty one matches all.
     #[derive(Clone, Debug)]
@@ -155,7 +188,7 @@ table! { "params" =>
         pub now: Time,
         /// Changes and events before this are not looked at.
         pub lookback: Time,
-        /// Windows that start at or after this are judged; those before are their past.
+        /// Windows to which something came at or after this are judged, however old they are.
         pub recent: Time,
         /// Standard errors that a ratio must be above chance.
         pub z: f64,

@@ -7,8 +7,11 @@ use tapio_proto::model::{Entity, Symptom, Time};
 use super::{CorrelationError, Plans};
 use crate::streaming::{WINDOW, Windows};
 
-/// A ratio or a latency is over when it has not been judged sick for four windows.
+/// A ratio or a latency is over when it has not been judged sick for four windows, or for as long as it
+/// takes to be judged.
 const QUIET: Duration = Duration::from_nanos(4 * WINDOW as u64);
+/// For so long a window that was judged and is over is not judged again, should more come to it.
+const REMEMBERED: Duration = Duration::from_secs(3600);
 
 /// Memory that grows into its limit falls with each restart and grows again: one growth, not many.
 const GROWTH: &str = "memory_growth";
@@ -29,11 +32,19 @@ pub struct Active {
     pub workload: Option<Entity>,
     /// Start of the newest window that showed it.
     newest: Time,
-    /// It is over when it has not been judged sick for this long.
-    quiet: Duration,
+    /// When the newest of what showed it came in.
+    came: Time,
+    /// The shortest time over which it shows.
+    span: Duration,
 }
 
 impl Active {
+    /// One that a query tells anew each time.
+    fn told(symptom: Symptom, times: u64, workload: Option<Entity>) -> Self {
+        let newest = symptom.last;
+        Active { symptom, times, workload, newest, came: newest, span: Duration::ZERO }
+    }
+
     /// What it is seen on.
     pub fn entity(&self) -> Entity {
         let s = &self.symptom;
@@ -45,6 +56,8 @@ impl Active {
 #[derive(Default)]
 pub struct Symptoms {
     active: BTreeMap<(String, Entity), Active>,
+    /// Until when those lasted that are over.
+    over: BTreeMap<(String, Entity), Time>,
 }
 
 impl Symptoms {
@@ -53,9 +66,12 @@ impl Symptoms {
         &mut self,
         plans: &mut Plans,
         windows: &mut Windows,
-        now: Time,
+        (now, recent): (Time, Time),
     ) -> Result<(), CorrelationError> {
         for query in ["symptoms_errors", "symptoms_latency"] {
+            if query == "symptoms_errors" && !windows.failed_since(recent) {
+                continue;
+            }
             for row in plans.rows(query)?.iter() {
                 let (namespace, service) = (row.text("namespace")?, row.text("service")?);
                 self.measured(
@@ -64,10 +80,11 @@ impl Symptoms {
                     Measure {
                         bucket: row.time("bucket")?,
                         onset: row.time("onset")?,
+                        came: row.time("failed")?,
+                        span: Duration::from_secs(row.int("span_s")?.unsigned_abs()),
                         value: row.float("value")?,
                         baseline: row.float("baseline")?,
                         score: row.float("score")?,
-                        span: Duration::from_secs_f64(row.float("span_s")?.clamp(0.0, 3600.0)),
                     },
                 );
             }
@@ -81,21 +98,28 @@ impl Symptoms {
 
     fn measured(&mut self, kind: &str, entity: Entity, m: Measure) {
         let unit = if kind == "latency" { "ms" } else { "1" };
-        let active =
-            self.active.entry((kind.to_owned(), entity.clone())).or_insert_with(|| Active {
-                symptom: symptom(kind, &entity, m.onset, unit),
-                times: 0,
-                workload: None,
-                newest: Time(i64::MIN),
-                quiet: QUIET,
-            });
-        active.quiet = QUIET.max(m.span);
+        let key = (kind.to_owned(), entity.clone());
+        if !self.active.contains_key(&key) && self.over.get(&key).is_some_and(|at| m.bucket < *at) {
+            return;
+        }
+        let active = self.active.entry(key).or_insert_with(|| Active {
+            symptom: symptom(kind, &entity, m.onset, unit),
+            times: 0,
+            workload: None,
+            newest: Time(i64::MIN),
+            came: m.came,
+            span: m.span,
+        });
         if m.bucket > active.newest {
             active.newest = m.bucket;
             active.times += 1;
         }
+        active.came = active.came.max(m.came);
         let s = &mut active.symptom;
-        s.onset = s.onset.min(m.onset);
+        // The longer the sum the less exactly it knows where it began.
+        if m.span <= active.span {
+            (s.onset, active.span) = (s.onset.min(m.onset), m.span);
+        }
         s.last = s.last.max(m.bucket + Duration::from_nanos(WINDOW as u64));
         (s.value, s.baseline, s.score) =
             (m.value, if active.times <= 1 { m.baseline } else { s.baseline }, m.score);
@@ -125,11 +149,7 @@ impl Symptoms {
                 .collect::<Vec<_>>()
                 .join(": ");
             let times = u64::try_from(row.int("times")?).unwrap_or(0);
-            let newest = s.last;
-            self.active.insert(
-                (kind.to_owned(), entity),
-                Active { symptom: s, times, workload, newest, quiet: QUIET },
-            );
+            self.active.insert((kind.to_owned(), entity), Active::told(s, times, workload));
         }
         Ok(())
     }
@@ -153,25 +173,29 @@ impl Symptoms {
             s.detail =
                 format!("container {}, limit {}", row.text("container")?, row.float("bound")?);
             let workload = Some(entity.clone());
-            let newest = s.last;
             let key = (kind.to_owned(), entity);
             if let Some(before) = self.active.get(&key) {
                 s.onset = s.onset.min(before.symptom.onset);
             }
-            let quiet = GROWTH_QUIET;
-            self.active.insert(key, Active { symptom: s, times: 1, workload, newest, quiet });
+            self.active.insert(key, Active::told(s, 1, workload));
         }
         Ok(())
     }
 
     fn end(&mut self, windows: &mut Windows, now: Time) {
+        let over = &mut self.over;
+        over.retain(|_, at| *at + REMEMBERED >= now);
         self.active.retain(|(kind, entity), active| {
-            let measured = MEASURED.contains(&kind.as_str());
-            let over = (measured || kind == GROWTH) && active.symptom.last + active.quiet < now;
-            if over && measured {
-                windows.well(&entity.namespace, &entity.name);
+            if kind == GROWTH {
+                return active.symptom.last + GROWTH_QUIET >= now;
             }
-            !over
+            let ends = active.came + active.span.max(QUIET) < now;
+            if !MEASURED.contains(&kind.as_str()) || !ends {
+                return true;
+            }
+            windows.well(&entity.namespace, &entity.name, active.symptom.last);
+            over.insert((kind.clone(), entity.clone()), active.symptom.last);
+            false
         });
     }
 
@@ -182,7 +206,7 @@ impl Symptoms {
                 windows.sick(&entity.namespace, &entity.name, active.symptom.onset);
             }
             if kind == "call_errors"
-                && let Some(text) = windows.call_error(entity)
+                && let Some(text) = windows.call_error(entity, active.symptom.onset)
             {
                 active.symptom.detail = text;
             }
@@ -213,11 +237,11 @@ impl Symptoms {
 struct Measure {
     bucket: Time,
     onset: Time,
+    came: Time,
+    span: Duration,
     value: f64,
     baseline: f64,
     score: f64,
-    /// Time that it was judged over: with few requests the next one may be as far away.
-    span: Duration,
 }
 
 fn symptom(kind: &str, entity: &Entity, onset: Time, unit: &str) -> Symptom {

@@ -20,7 +20,7 @@ struct Rule {
     /// A fact from its first moment, not only after it was good once.
     at_once: bool,
     broke: (&'static str, Severity),
-    recovered: Option<&'static str>,
+    recovered: &'static str,
 }
 
 const DEPLOYMENT: [Rule; 3] = [
@@ -29,21 +29,21 @@ const DEPLOYMENT: [Rule; 3] = [
         bad: |status, _| status == "False",
         at_once: false,
         broke: ("deployment.unavailable", Severity::Error),
-        recovered: Some("deployment.available"),
+        recovered: "deployment.available",
     },
     Rule {
         condition: "Progressing",
         bad: |status, reason| status == "False" && reason == "ProgressDeadlineExceeded",
         at_once: true,
         broke: ("deployment.unavailable", Severity::Error),
-        recovered: None,
+        recovered: "deployment.available",
     },
     Rule {
         condition: "ReplicaFailure",
         bad: |status, _| status == "True",
         at_once: true,
         broke: ("deployment.replica_failure", Severity::Error),
-        recovered: None,
+        recovered: "deployment.replicas_created",
     },
 ];
 
@@ -53,7 +53,7 @@ const fn pressure(condition: &'static str) -> Rule {
         bad: |status, _| status == "True",
         at_once: true,
         broke: ("node.pressure", Severity::Error),
-        recovered: Some("node.no_pressure"),
+        recovered: "node.no_pressure",
     }
 }
 
@@ -63,7 +63,7 @@ const NODE: [Rule; 4] = [
         bad: |status, _| status != "True",
         at_once: false,
         broke: ("node.not_ready", Severity::Error),
-        recovered: Some("node.ready"),
+        recovered: "node.ready",
     },
     pressure("MemoryPressure"),
     pressure("DiskPressure"),
@@ -108,8 +108,13 @@ impl State<'_> {
             // A condition that is not there (`ReplicaFailure` when all is well) is not bad, but says
             // nothing of what was never there.
             let Some(condition) = found else {
-                if rule.at_once {
-                    latches.remove(rule.condition);
+                if rule.at_once
+                    && let Some(mut latch) = latches.remove(rule.condition)
+                    && latch.observe_at_once(false, self.seen) == Turn::Recovered
+                {
+                    let happened =
+                        Happened::new(rule.recovered, Severity::Info, self.entity, self.seen);
+                    tell(Happened { time: self.written, node, ..happened });
                 }
                 continue;
             };
@@ -129,10 +134,14 @@ impl State<'_> {
             } else {
                 latch.observe(bad, time, self.seen)
             };
-            let (what, severity) = match (turn, rule.recovered) {
-                (Turn::Broke, _) => rule.broke,
-                (Turn::Recovered, Some(what)) => (what, Severity::Info),
-                _ => continue,
+            let (what, severity) = match turn {
+                Turn::Broke => rule.broke,
+                // A rollout that goes on does not make up for pods that are away.
+                Turn::Recovered if rule.condition == "Progressing" && self.has_none_available() => {
+                    continue;
+                }
+                Turn::Recovered => (rule.recovered, Severity::Info),
+                Turn::None | Turn::Born => continue,
             };
             // A Deployment that was without pods recovers though its condition never changed.
             let time = if turn == Turn::Recovered { time.max(self.written) } else { time };

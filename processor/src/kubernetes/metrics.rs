@@ -3,6 +3,8 @@
 //!
 //! Names: `metadata.yaml` of the receiver (old) and the Kubernetes semantic conventions 1.44 (new).
 
+use std::{collections::BTreeMap, time::Duration};
+
 use tapio_proto::model::{Entity, Severity, Time};
 
 use super::{
@@ -11,6 +13,11 @@ use super::{
     fact::{Fact, Happened},
     latch::{Latch, Turn},
 };
+
+/// A pod of which no metric came for so long, while those of others did, is gone.
+const SILENT: Duration = Duration::from_secs(120);
+/// Pods in a bad state that are remembered.
+const MOST_BAD: usize = 10_000;
 
 /// A look-up of an attribute's value as text.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -73,6 +80,9 @@ pub(super) struct Memory {
     restarts: Bounded<Key, Option<i64>>,
     desired: Bounded<Entity, Option<f64>>,
     latches: Bounded<(String, Key), Latch>,
+    /// Pods that are in a bad state by their metrics alone, and when they were last measured.
+    bad: BTreeMap<Entity, Time>,
+    newest: Time,
 }
 
 impl Memory {
@@ -82,6 +92,17 @@ impl Memory {
             restarts: Bounded::new(limit),
             desired: Bounded::new(limit),
             latches: Bounded::new(limit),
+            bad: BTreeMap::new(),
+            newest: Time::default(),
+        }
+    }
+
+    /// Remembers a pod that is told to be in a bad state.
+    fn tells(&mut self, happened: &Happened<'_>) {
+        if happened.severity != Severity::Info
+            && (self.bad.len() < MOST_BAD || self.bad.contains_key(happened.entity))
+        {
+            self.bad.insert(happened.entity.clone(), happened.time);
         }
     }
 
@@ -157,6 +178,7 @@ impl Cluster {
         if self.objects.get(&pod).is_some() || pod.name.is_empty() {
             return;
         }
+        self.measured(&pod, point.time, out);
         let reason = match point.gauge {
             Gauge::Restarts => point.resource("k8s.container.status.last_terminated_reason"),
             Gauge::WaitingReason => point.point("k8s.container.status.reason"),
@@ -207,8 +229,29 @@ impl Cluster {
                 )
             }
         };
+        self.metrics.tells(&happened);
         let fact = self.event(happened);
         out.push(fact);
+    }
+
+    /// A pod was measured. Those that have not been for a while, though others are, are gone, and their
+    /// bad states with them.
+    fn measured(&mut self, pod: &Entity, time: Time, out: &mut Vec<Fact>) {
+        let metrics = &mut self.metrics;
+        if let Some(last) = metrics.bad.get_mut(pod) {
+            *last = time.max(*last);
+        }
+        if time <= metrics.newest {
+            return;
+        }
+        metrics.newest = time;
+        let silent = metrics.bad.extract_if(.., |_, last| *last + SILENT < time);
+        let silent: Vec<Entity> = silent.map(|(pod, _)| pod).collect();
+        for pod in silent {
+            let happened = Happened::new("pod.deleted", Severity::Info, &pod, time);
+            let fact = self.event(Happened { source: "metrics", ..happened });
+            out.push(fact);
+        }
     }
 
     fn deployment_point(&mut self, point: &Point<'_>, out: &mut Vec<Fact>) {
@@ -293,6 +336,7 @@ impl Cluster {
         if self.objects.get(&pod).is_some() || pod.name.is_empty() {
             return;
         }
+        self.measured(&pod, point.time, out);
         let one = point.value >= 1.0;
         let (what, holds) = match point.gauge {
             Gauge::Phase => ("pod.failed", point.value == 4.0),
@@ -308,8 +352,9 @@ impl Cluster {
         let key =
             (what.to_owned(), (pod.namespace.to_string(), pod.name.to_string(), String::new()));
         if self.metrics.latches.entry(&key).observe(holds, point.time, point.seen) == Turn::Broke {
-            let fact =
-                self.event(Happened { node: &node, ..point.happened(what, Severity::Error, &pod) });
+            let happened = Happened { node: &node, ..point.happened(what, Severity::Error, &pod) };
+            self.metrics.tells(&happened);
+            let fact = self.event(happened);
             out.push(fact);
         }
     }

@@ -96,8 +96,8 @@ impl Stories {
         let mut at = 0;
         while at < self.open.len() {
             let thread = &mut self.open[at];
-            thread.keep(view, &theirs);
-            let over = thread.last_bad + WELL_FOR <= view.now;
+            let still = thread.keep(view, &theirs);
+            let over = !still && thread.last_bad + WELL_FOR <= view.now;
             if let Some(telling) = thread.tell(view, over) {
                 tellings.push(telling);
             }
@@ -241,12 +241,15 @@ impl Thread {
 
     /// Brings what is known of its services and of its workload up to now.
     ///
-    /// A service that by now fails because of another story (`theirs`) does not keep this one open.
-    fn keep(&mut self, view: &View<'_>, theirs: &BTreeMap<Entity, String>) {
+    /// A service that by now fails because of another story (`theirs`) does not keep this one open. True
+    /// while one of its own fails: what comes late or seldom was last seen some time ago.
+    fn keep(&mut self, view: &View<'_>, theirs: &BTreeMap<Entity, String>) -> bool {
         let failing = failing(view.symptoms);
+        let mut still = false;
         for (service, failure) in &mut self.failures {
             if failing.contains_key(service) && theirs.get(service).is_none_or(|id| *id == self.id)
             {
+                still = true;
                 self.last_bad = self.last_bad.max(failure.refresh(service, view));
             }
         }
@@ -263,6 +266,7 @@ impl Thread {
                 }
             }
         }
+        still
     }
 
     fn tell(&mut self, view: &View<'_>, over: bool) -> Option<Telling> {
@@ -322,7 +326,8 @@ impl Failure {
             }
         }
         self.until = last;
-        self.sample = view.windows.sample(&service.namespace, &service.name).or(self.sample);
+        let sample = view.windows.sample(&service.namespace, &service.name, self.since);
+        self.sample = sample.or(self.sample);
         last
     }
 }

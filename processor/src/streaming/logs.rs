@@ -1,14 +1,21 @@
 //! Log records to templates: a line that a service has not said before is a fact, the thousandth of
 //! its kind is a count.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use tapio_proto::model::Time;
 
-/// Templates kept of each service; over it new lines are not facts any more.
+/// Templates kept of each service; those that were not said for longest make room.
 const MOST_TEMPLATES: usize = 1_000;
-/// Services whose templates are kept.
+/// Services whose templates are kept; over it those go that were silent for [`HABIT`].
 const MOST_SERVICES: usize = 10_000;
+/// What is forgotten sooner than this is no habit that was given up, but one of too many to keep.
+const HABIT: Duration = Duration::from_secs(3600);
+/// Time from one look for silent services to the next.
+const PAUSE: Duration = Duration::from_secs(60);
 /// What a service says in its first time is its habit, ns.
 const LEARN: i64 = 20_000_000_000;
 /// Characters of a line that tell one template from another.
@@ -18,33 +25,47 @@ const LENGTH: usize = 120;
 #[derive(Default)]
 pub struct Templates {
     services: HashMap<String, Habits>,
+    swept: Time,
 }
 
 struct Habits {
     since: Time,
-    known: BTreeMap<Box<str>, u64>,
+    last: Time,
+    /// Templates, and when each was last said.
+    known: BTreeMap<Box<str>, Time>,
 }
 
 impl Templates {
     /// Counts a line; true when `who` has been heard for a while and never said the like.
     pub fn is_new(&mut self, who: &str, line: &str, time: Time) -> bool {
         if !self.services.contains_key(who) {
+            if self.services.len() >= MOST_SERVICES && self.swept + PAUSE <= time {
+                self.swept = time;
+                self.services.retain(|_, habits| habits.last + HABIT >= time);
+            }
             if self.services.len() >= MOST_SERVICES {
                 return false;
             }
-            self.services.insert(who.to_owned(), Habits { since: time, known: BTreeMap::new() });
+            let habits = Habits { since: time, last: time, known: BTreeMap::new() };
+            self.services.insert(who.to_owned(), habits);
         }
         let Some(habits) = self.services.get_mut(who) else { return false };
+        habits.last = time.max(habits.last);
         let template = template(line);
-        if let Some(count) = habits.known.get_mut(template.as_str()) {
-            *count += 1;
+        if let Some(last) = habits.known.get_mut(template.as_str()) {
+            *last = time.max(*last);
             return false;
         }
-        if habits.known.len() >= MOST_TEMPLATES {
-            return false;
+        let mut crowded = false;
+        if habits.known.len() >= MOST_TEMPLATES
+            && let Some((oldest, last)) = habits.known.iter().min_by_key(|(_, last)| **last)
+        {
+            crowded = *last + HABIT > time;
+            let oldest = oldest.clone();
+            habits.known.remove(&oldest);
         }
-        habits.known.insert(template.into(), 1);
-        time.0.saturating_sub(habits.since.0) >= LEARN
+        habits.known.insert(template.into(), time);
+        !crowded && time.0.saturating_sub(habits.since.0) >= LEARN
     }
 }
 
@@ -103,5 +124,17 @@ mod tests {
         assert!(!templates.is_new("a", "listening on 81", second(30)));
         assert!(templates.is_new("a", "configuration reloaded", second(31)));
         assert!(!templates.is_new("a", "configuration reloaded", second(32)));
+    }
+
+    #[test]
+    fn who_says_too_much_tells_nothing_and_is_heard_again_when_that_is_over() {
+        let mut templates = Templates::default();
+        let second = |s: i64| Time(s * 1_000_000_000);
+        let letters = |n: usize| format!("x{}", "y".repeat(n % 60) + &"z".repeat(n / 60));
+        for n in 0..3_000 {
+            assert!(!templates.is_new("a", &letters(n), second(10)) || n > 3_000);
+        }
+        assert!(!templates.is_new("a", "panic: crowded", second(60)));
+        assert!(templates.is_new("a", "configuration reloaded", second(4_000)));
     }
 }

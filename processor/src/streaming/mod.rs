@@ -3,6 +3,8 @@
 
 mod levels;
 mod logs;
+mod names;
+mod texts;
 mod windows;
 
 pub use levels::{Levels, Resource};
@@ -12,3 +14,8 @@ pub use windows::{CallEdge, Sample, ServiceId, SpanFact, SpanKind, Windows};
 /// Width of a window, ns. Half the ten seconds that an operator's eye resolves: onset is told to
 /// within a few seconds, and a service with two requests a second still has ten in a window.
 pub const WINDOW: i64 = 5_000_000_000;
+
+/// At most so many bytes of a text, whole characters.
+fn cut(text: &str, most: usize) -> &str {
+    text.get(..most).unwrap_or_else(|| &text[..text.floor_char_boundary(most)])
+}

@@ -10,7 +10,7 @@ use std::{
 use arrow::{error::ArrowError, record_batch::RecordBatch};
 use tapio_proto::model::{Entity, Row as _, Time};
 
-use super::WINDOW;
+use super::{WINDOW, cut, names::Names, texts::Texts};
 use crate::{
     correlation::{
         identity::{Identity, Meant},
@@ -23,12 +23,15 @@ use crate::{
 const KEEP: usize = 360;
 /// Cells kept over all windows; over it the oldest windows go (about 100 B a cell).
 const MOST_CELLS: usize = 400_000;
-/// Distinct services, operations and peers told apart; what comes after them is `(other)`.
+/// Services, operations and peers told apart, each; operations and peers over it are `(other)`, services
+/// are left out.
 const MOST_NAMES: usize = 20_000;
+/// Bytes of a name that tell it from others.
+const LONGEST_NAME: usize = 256;
+/// Calls kept.
+const MOST_CALLS: usize = 100_000;
 /// Span ids remembered to find a parent in another service, in each of two generations.
 const MOST_SPAN_IDS: usize = 100_000;
-/// Error texts remembered for each callee.
-const MOST_TEXTS: usize = 16;
 /// Who answered at an address longer ago than this before its newest call answers there no more.
 const ANSWERED: Duration = Duration::from_secs(900);
 /// Buckets of the latency histogram: four to each doubling from 1 us, up to about 20 min.
@@ -97,6 +100,8 @@ pub struct SpanFact<'a> {
     pub span_id: &'a [u8],
     /// 8 bytes, or none.
     pub parent_span_id: &'a [u8],
+    /// The engine's time when it came in.
+    pub arrived: Time,
 }
 
 /// One of the operator's own spans, to show.
@@ -147,6 +152,9 @@ struct Cell {
     errors: u32,
     sum_ns: u64,
     first_error: Option<Time>,
+    /// When the newest of its spans, and of those that failed, came in.
+    arrived: Time,
+    failed: Option<Time>,
     histogram: Box<[u16; BUCKETS]>,
 }
 
@@ -156,12 +164,17 @@ struct Slot {
     batch: Option<RecordBatch>,
 }
 
+/// The name of what there is no room for.
+const OTHER: &str = "(other)";
+
+/// Since when a service was sick, and until when.
+type Sick = BTreeMap<(Arc<str>, Arc<str>), Vec<(Time, Option<Time>)>>;
+
 /// The accumulators over spans.
-#[derive(Default)]
 pub struct Windows {
-    names: Names,
-    services: Vec<(Arc<str>, Arc<str>)>,
-    service_ids: HashMap<(Arc<str>, Arc<str>), ServiceId>,
+    operations: Names<Arc<str>>,
+    addresses: Names<Arc<str>>,
+    services: Names<(Arc<str>, Arc<str>)>,
     /// What each service is called here; for each of `services`.
     called: Vec<(Arc<str>, Arc<str>)>,
     peers: HashMap<(ServiceId, Arc<str>), Peer>,
@@ -169,42 +182,129 @@ pub struct Windows {
     cells: usize,
     calls: BTreeMap<CallEdge, Time>,
     parents: Parents,
-    texts: HashMap<(ServiceId, u32), BTreeMap<Box<str>, u64>>,
+    texts: HashMap<(ServiceId, u32), Texts>,
     samples: HashMap<ServiceId, Sample>,
-    sick: BTreeMap<(Arc<str>, Arc<str>), Time>,
+    sick: Sick,
+    /// When the newest failure came in.
+    failed: Time,
     /// Windows that went because the limit on cells was reached.
     pub evicted: u64,
+    /// Spans left out because they end in the future.
+    pub ahead: u64,
+    /// Spans left out because there are too many services.
+    pub crowded: u64,
+}
+
+impl Default for Windows {
+    fn default() -> Self {
+        let other: Arc<str> = OTHER.into();
+        let mut windows = Windows {
+            operations: Names::new(MOST_NAMES),
+            addresses: Names::new(MOST_NAMES),
+            services: Names::new(MOST_NAMES),
+            called: Vec::new(),
+            peers: HashMap::new(),
+            slots: BTreeMap::new(),
+            cells: 0,
+            calls: BTreeMap::new(),
+            parents: Parents::default(),
+            texts: HashMap::new(),
+            samples: HashMap::new(),
+            sick: Sick::new(),
+            failed: Time::default(),
+            evicted: 0,
+            ahead: 0,
+            crowded: 0,
+        };
+        // The number of all that there is no room for is 0, for good.
+        for names in [&mut windows.operations, &mut windows.addresses] {
+            names.id(&other, Time(i64::MAX));
+        }
+        windows
+    }
 }
 
 impl Windows {
-    /// The index of a service; the same for the same names.
-    pub fn service(&mut self, namespace: &str, name: &str) -> ServiceId {
-        let key = (Arc::from(namespace), Arc::from(name));
-        if let Some(id) = self.service_ids.get(&key) {
-            return *id;
+    /// The index of a service that sends at `now`; the same for the same names while it is in the windows.
+    /// None when there are too many.
+    pub fn service(&mut self, namespace: &str, name: &str, now: Time) -> Option<ServiceId> {
+        let short = |text| Arc::from(cut(text, LONGEST_NAME));
+        let key = (short(namespace), short(name));
+        let known = self.services.find(&key).is_some();
+        if !known && self.services.is_full(now) {
+            let oldest = self.oldest().unwrap_or(now);
+            let gone: BTreeSet<u32> = self.services.sweep(oldest, now).iter().copied().collect();
+            let here = |id: &ServiceId| !gone.contains(&id.0);
+            self.texts.retain(|(service, _), _| here(service));
+            self.samples.retain(|service, _| here(service));
+            self.peers.retain(|(service, _), _| here(service));
+            self.peers
+                .values_mut()
+                .for_each(|peer| peer.answered.retain(|service, _| here(service)));
+            self.parents = Parents::default();
         }
-        if self.services.len() >= MOST_NAMES {
-            return ServiceId(0);
+        let id = self.services.id(&key, now)?;
+        match self.called.get_mut(id as usize) {
+            Some(_) if known => {}
+            Some(called) => *called = key,
+            None => self.called.push(key),
         }
-        let id = ServiceId(u32::try_from(self.services.len()).unwrap_or_default());
-        self.services.push(key.clone());
-        self.called.push(key.clone());
-        self.service_ids.insert(key, id);
-        id
+        Some(ServiceId(id))
+    }
+
+    /// Start of the oldest window.
+    fn oldest(&self) -> Option<Time> {
+        self.slots.first_key_value().map(|(bucket, _)| *bucket)
+    }
+
+    fn operation(&mut self, name: &str, now: Time) -> u32 {
+        let name = cut(name, LONGEST_NAME);
+        if let Some(id) = self.operations.used(name, now) {
+            return id;
+        }
+        if self.operations.is_full(now) {
+            let oldest = self.oldest().unwrap_or(now);
+            self.operations.sweep(oldest, now);
+        }
+        self.operations.id(&name.into(), now).unwrap_or_default()
+    }
+
+    fn address(&mut self, name: &str, now: Time) -> u32 {
+        let name = cut(name, LONGEST_NAME);
+        if let Some(id) = self.addresses.used(name, now) {
+            return id;
+        }
+        if self.addresses.is_full(now) {
+            let oldest = self.oldest().unwrap_or(now);
+            let gone: BTreeSet<u32> = self.addresses.sweep(oldest, now).iter().copied().collect();
+            self.texts.retain(|(_, address), _| !gone.contains(address));
+        }
+        self.addresses.id(&name.into(), now).unwrap_or_default()
+    }
+
+    /// The address of a number.
+    fn addressed(&self, id: u32) -> Arc<str> {
+        self.addresses.name(id).cloned().unwrap_or_else(|| OTHER.into())
+    }
+
+    /// A service as it calls itself.
+    fn told(&self, service: ServiceId) -> (Arc<str>, Arc<str>) {
+        self.services.name(service.0).cloned().unwrap_or_else(|| (OTHER.into(), OTHER.into()))
     }
 
     /// Asks anew what each service is called and whom each address means. What was once known of an
     /// address stays: a pod that is gone was still whom its callers meant.
     pub fn name(&mut self, identity: &Identity, cluster: &Cluster) {
         let mut changed = false;
-        for (told, called) in self.services.iter().zip(&mut self.called) {
+        for (id, called) in (0..).zip(&mut self.called) {
+            let Some(told) = self.services.name(id) else { continue };
             let service = identity.service(&told.0, &told.1);
             if (&service.namespace, &service.name) != (&called.0, &called.1) {
                 *called = (service.namespace, service.name);
                 changed = true;
             }
         }
-        let oldest = self.slots.first_key_value().map(|(bucket, _)| *bucket).unwrap_or_default();
+        let oldest = self.oldest().unwrap_or_default();
         self.peers.retain(|_, peer| peer.last >= oldest);
         for ((caller, address), peer) in &mut self.peers {
             let (namespace, _) = &self.called[caller.0 as usize];
@@ -250,8 +350,8 @@ impl Windows {
         let key = Key {
             service: span.service,
             kind: span.kind,
-            operation: self.names.id(span.operation),
-            peer: self.names.id(span.peer),
+            operation: self.operation(span.operation, span.arrived),
+            peer: self.address(span.peer, span.arrived),
         };
         let slot = self.slots.entry(span.end.bucket(WINDOW)).or_default();
         slot.batch = None;
@@ -263,32 +363,32 @@ impl Windows {
                 errors: 0,
                 sum_ns: 0,
                 first_error: None,
+                arrived: span.arrived,
+                failed: None,
                 histogram: Box::new([0; BUCKETS]),
             }
         });
         let nanos = u64::try_from(span.end.0.saturating_sub(span.start.0)).unwrap_or(0);
         cell.count = cell.count.saturating_add(1);
         cell.sum_ns = cell.sum_ns.saturating_add(nanos);
+        cell.arrived = cell.arrived.max(span.arrived);
         let bucket = &mut cell.histogram[bucket_of(nanos)];
         *bucket = bucket.saturating_add(1);
         if span.failed {
             cell.errors = cell.errors.saturating_add(1);
             cell.first_error =
                 Some(cell.first_error.map_or(span.start, |first| first.min(span.start)));
+            cell.failed = cell.failed.max(Some(span.arrived));
+            self.failed = self.failed.max(span.arrived);
             self.keep_failure(span, key.peer);
         }
-        self.link(span);
+        self.link(span, key.peer);
         self.shrink();
     }
 
     fn keep_failure(&mut self, span: &SpanFact<'_>, peer: u32) {
         if span.kind == SpanKind::Client && !span.peer.is_empty() {
-            let texts = self.texts.entry((span.service, peer)).or_default();
-            if let Some(count) = texts.get_mut(span.error) {
-                *count += 1;
-            } else if texts.len() < MOST_TEXTS {
-                texts.insert(span.error.into(), 1);
-            }
+            self.texts.entry((span.service, peer)).or_default().add(span.error, span.end);
         }
         if let (Ok(trace_id), Ok(span_id)) = (span.trace_id.try_into(), span.span_id.try_into()) {
             self.samples.insert(span.service, Sample { trace_id, span_id, start: span.start });
@@ -296,9 +396,9 @@ impl Windows {
     }
 
     /// Who calls whom: by the address that the client names, and by a parent in another service.
-    fn link(&mut self, span: &SpanFact<'_>) {
-        let (namespace, caller) = self.services[span.service.0 as usize].clone();
-        let address = self.names.text(self.names.id_of(span.peer));
+    fn link(&mut self, span: &SpanFact<'_>, peer: u32) {
+        let (namespace, caller) = self.told(span.service);
+        let address = self.addressed(peer);
         let calls = matches!(span.kind, SpanKind::Client | SpanKind::Producer);
         if calls && !span.peer.is_empty() {
             let known = (span.service, address.clone());
@@ -310,7 +410,7 @@ impl Windows {
             if span.kind == SpanKind::Client {
                 let callee = address.clone();
                 let edge = CallEdge { namespace, caller, callee, answered: None };
-                self.calls.insert(edge, span.end);
+                self.call(edge, span.end);
             }
         }
         let Some((caller, callee, address)) = self.parents.pair(span, address) else { return };
@@ -320,10 +420,16 @@ impl Windows {
         if let Some(peer) = address.and_then(|address| self.peers.get_mut(&(caller, address))) {
             peer.answered.insert(callee, span.end);
         }
-        let (namespace, caller) = self.services[caller.0 as usize].clone();
-        let (answered, callee) = self.services[callee.0 as usize].clone();
+        let ((namespace, caller), (answered, callee)) = (self.told(caller), self.told(callee));
         let edge = CallEdge { namespace, caller, callee, answered: Some(answered) };
-        self.calls.insert(edge, span.end);
+        self.call(edge, span.end);
+    }
+
+    fn call(&mut self, edge: CallEdge, at: Time) {
+        if self.calls.len() < MOST_CALLS || self.calls.contains_key(&edge) {
+            let last = self.calls.entry(edge).or_insert(at);
+            *last = at.max(*last);
+        }
     }
 
     fn shrink(&mut self) {
@@ -332,29 +438,54 @@ impl Windows {
                 self.cells -= slot.cells.len();
                 self.evicted += 1;
             }
+            let Some(oldest) = self.slots.first_key_value().map(|(bucket, _)| *bucket) else {
+                return;
+            };
+            self.calls.retain(|_, last| *last >= oldest);
+            self.sick.retain(|_, bouts| {
+                bouts.retain(|(_, until)| until.is_none_or(|until| until >= oldest));
+                !bouts.is_empty()
+            });
         }
+    }
+
+    /// Did any failure come in since then?
+    pub fn failed_since(&self, since: Time) -> bool {
+        self.failed >= since
     }
 
     /// Windows of a sick service are no baseline, from `since` until [`Windows::well`].
     pub fn sick(&mut self, namespace: &str, service: &str, since: Time) {
         let since = since.bucket(WINDOW);
-        let key = (Arc::from(namespace), Arc::from(service));
-        if self.sick.get(&key).is_none_or(|known| since < *known) {
-            self.sick.insert(key, since);
+        let bouts = self.sick.entry((Arc::from(namespace), Arc::from(service))).or_default();
+        let known = match bouts.last_mut() {
+            Some((from, None)) => {
+                let known = *from;
+                *from = known.min(since);
+                known
+            }
+            _ => {
+                bouts.push((since, None));
+                Time(i64::MAX)
+            }
+        };
+        if since < known {
             for (_, slot) in self.slots.range_mut(since..) {
                 slot.batch = None;
             }
         }
     }
 
-    /// The service is well again; windows that are made from now on count as its past.
-    pub fn well(&mut self, namespace: &str, service: &str) {
-        self.sick.remove(&(Arc::from(namespace), Arc::from(service)));
-    }
-
-    /// Start of the newest window.
-    pub fn newest(&self) -> Option<Time> {
-        self.slots.last_key_value().map(|(time, _)| *time)
+    /// The service is well again since `since`: later windows count as its past, whenever they come in.
+    pub fn well(&mut self, namespace: &str, service: &str, since: Time) {
+        let key = (Arc::from(namespace), Arc::from(service));
+        let open = self.sick.get_mut(&key).and_then(|bouts| bouts.last_mut());
+        if let Some(bout) = open.filter(|bout| bout.1.is_none()) {
+            bout.1 = Some(since);
+            for (_, slot) in self.slots.range_mut(since.bucket(WINDOW)..) {
+                slot.batch = None;
+            }
+        }
     }
 
     /// Calls seen since `since`: a service by its name here, and whom it calls.
@@ -362,7 +493,7 @@ impl Windows {
         let edges = self.calls.iter().filter(|(_, last)| **last >= since);
         let meant = edges.filter_map(|(edge, _)| {
             let id = |namespace: &Arc<str>, name: &Arc<str>| {
-                self.service_ids.get(&(namespace.clone(), name.clone())).copied()
+                self.services.find(&(namespace.clone(), name.clone())).map(ServiceId)
             };
             let caller = id(&edge.namespace, &edge.caller)?;
             let callee = match &edge.answered {
@@ -374,28 +505,30 @@ impl Windows {
         meant.collect()
     }
 
-    /// The error that callers of a service or host see most often.
-    pub fn call_error(&self, peer: &Entity) -> Option<String> {
-        let mut texts: BTreeMap<&str, u64> = BTreeMap::new();
-        for ((caller, address), counts) in &self.texts {
-            if self.meant(*caller, &self.names.text(*address)).entity() == peer {
-                for (text, count) in counts {
-                    *texts.entry(text).or_default() += count;
+    /// The error that callers of a service or host saw most often since then.
+    pub fn call_error(&self, peer: &Entity, since: Time) -> Option<String> {
+        let mut texts: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
+        for ((caller, address), told) in &self.texts {
+            if self.meant(*caller, &self.addressed(*address)).entity() == peer {
+                for (kind, text) in told.since(since) {
+                    let known = texts.entry(kind).or_insert((0, &text.example));
+                    *known = (known.0 + text.count, known.1.min(&text.example));
                 }
             }
         }
         // A caller that gave up waiting says nothing of why; prefer what names a reason.
         let vague =
             |text: &str| text.is_empty() || text.contains("context") || text.contains("canceled");
-        let best = texts
-            .iter()
-            .max_by_key(|(text, count)| (!vague(text), **count, std::cmp::Reverse(**text)))?;
-        (!best.0.is_empty()).then(|| (*best.0).to_owned())
+        let (_, best) = texts
+            .into_values()
+            .max_by_key(|(count, text)| (!vague(text), *count, std::cmp::Reverse(*text)))?;
+        (!best.is_empty()).then(|| best.to_owned())
     }
 
-    /// A failing span of the service.
-    pub fn sample(&self, namespace: &str, service: &str) -> Option<Sample> {
+    /// A span of the service that failed since then.
+    pub fn sample(&self, namespace: &str, service: &str, since: Time) -> Option<Sample> {
         let samples = self.ids(namespace, service).filter_map(|id| self.samples.get(&id));
+        let samples = samples.filter(|sample| sample.start >= since);
         samples.max_by_key(|sample| sample.start).copied()
     }
 
@@ -414,7 +547,9 @@ impl Windows {
                 if ids.contains(&key.service)
                     && matches!(key.kind, SpanKind::Server | SpanKind::Consumer)
                 {
-                    let entry = by_operation.entry(self.names.text(key.operation)).or_default();
+                    let operation = self.operations.name(key.operation);
+                    let operation = operation.cloned().unwrap_or_else(|| OTHER.into());
+                    let entry = by_operation.entry(operation).or_default();
                     entry.0 += u64::from(cell.count);
                     entry.1 += u64::from(cell.errors);
                 }
@@ -442,7 +577,8 @@ impl Windows {
                 let mut rows: Vec<Window> = Vec::with_capacity(slot.cells.len());
                 for (key, cell) in &slot.cells {
                     let service = &self.called[key.service.0 as usize];
-                    let address = self.names.text(key.peer);
+                    let address = self.addressed(key.peer);
+                    let operation = self.operations.name(key.operation).map_or(OTHER, |name| name);
                     let peer = match &*address {
                         "" => (address.clone(), address),
                         _ => {
@@ -451,9 +587,14 @@ impl Windows {
                         }
                     };
                     // Who goes on well without a sick callee still has calls that fail.
-                    let well = |who| self.sick.get(who).is_none_or(|since| bucket < *since);
+                    let well = |who| {
+                        let mut bouts = self.sick.get(who).into_iter().flatten();
+                        !bouts.any(|(since, until)| {
+                            *since <= bucket && until.is_none_or(|until| bucket < until)
+                        })
+                    };
                     let calm = well(service) && (peer.1.is_empty() || well(&peer));
-                    rows.push(cell.row(bucket, key, service, &peer, &self.names, calm));
+                    rows.push(cell.row(bucket, key, service, &peer, operation, calm));
                 }
                 rows.sort_by(|a, b| {
                     (&a.namespace, &a.service, &a.operation, &a.kind, &a.peer_namespace, &a.peer)
@@ -483,14 +624,14 @@ impl Cell {
         key: &Key,
         service: &(Arc<str>, Arc<str>),
         peer: &(Arc<str>, Arc<str>),
-        names: &Names,
+        operation: &str,
         calm: bool,
     ) -> Window {
         Window {
             bucket,
             namespace: service.0.to_string(),
             service: service.1.to_string(),
-            operation: names.text(key.operation).to_string(),
+            operation: operation.to_owned(),
             kind: key.kind.name().to_owned(),
             peer_namespace: peer.0.to_string(),
             peer: peer.1.to_string(),
@@ -500,6 +641,8 @@ impl Cell {
             p99_ms: self.quantile_ms(0.99),
             sum_ms: self.sum_ns as f64 / 1e6,
             first_error: self.first_error,
+            arrived: self.arrived,
+            failed: self.failed,
             calm,
         }
     }
@@ -522,47 +665,6 @@ impl Cell {
 fn bucket_of(nanos: u64) -> usize {
     let micros = (nanos as f64 / 1e3).max(1.0);
     ((micros.log2() * 4.0) as usize).min(BUCKETS - 1)
-}
-
-/// Strings told apart by number.
-struct Names {
-    texts: Vec<Arc<str>>,
-    ids: HashMap<Arc<str>, u32>,
-}
-
-impl Default for Names {
-    fn default() -> Self {
-        let other: Arc<str> = "(other)".into();
-        Names { texts: vec![other.clone()], ids: HashMap::from([(other, 0)]) }
-    }
-}
-
-impl Names {
-    fn id(&mut self, text: &str) -> u32 {
-        if let Some(id) = self.ids.get(text) {
-            return *id;
-        }
-        if self.texts.len() >= MOST_NAMES {
-            return 0;
-        }
-        let id = u32::try_from(self.texts.len()).unwrap_or_default();
-        let text: Arc<str> = text.into();
-        self.texts.push(text.clone());
-        self.ids.insert(text, id);
-        id
-    }
-
-    fn id_of(&self, text: &str) -> u32 {
-        self.find(text).unwrap_or_default()
-    }
-
-    fn find(&self, text: &str) -> Option<u32> {
-        self.ids.get(text).copied()
-    }
-
-    fn text(&self, id: u32) -> Arc<str> {
-        self.texts.get(id as usize).unwrap_or(&self.texts[0]).clone()
-    }
 }
 
 /// Finds the service of a span's parent, whichever of the two comes first.
@@ -621,5 +723,58 @@ impl Parents {
             }
             SpanKind::Internal => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn second(s: i64) -> Time {
+        Time(s * 1_000_000_000)
+    }
+
+    /// A server span of `a`, which failed, at this second.
+    fn failed(windows: &mut Windows, at: i64) {
+        let service = windows.service("shop", "a", second(at)).unwrap();
+        windows.add(&SpanFact {
+            service,
+            operation: "GET /",
+            kind: SpanKind::Server,
+            peer: "",
+            start: second(at),
+            end: second(at),
+            failed: true,
+            error: "boom",
+            trace_id: &[1; 16],
+            span_id: &[1; 8],
+            parent_span_id: &[],
+            arrived: second(at),
+        });
+    }
+
+    #[test]
+    fn what_failed_before_is_not_shown_for_what_fails_now() {
+        let mut windows = Windows::default();
+        failed(&mut windows, 100);
+        assert_eq!(windows.sample("shop", "a", second(200)), None);
+        assert!(windows.sample("shop", "a", second(100)).is_some());
+    }
+
+    #[test]
+    fn windows_of_a_bout_that_is_over_stay_no_baseline_whatever_comes_late() {
+        let calm = |windows: &mut Windows, bucket: i64| {
+            let slot = &mut windows.slots.remove(&second(bucket)).unwrap();
+            let batch = windows.batch(second(bucket), slot).unwrap();
+            let column = batch.column_by_name("calm").unwrap();
+            column.as_any().downcast_ref::<arrow::array::BooleanArray>().unwrap().value(0)
+        };
+        let mut windows = Windows::default();
+        windows.sick("shop", "a", second(100));
+        windows.well("shop", "a", second(120));
+        [95, 100, 115, 120].into_iter().for_each(|at| failed(&mut windows, at));
+        let baseline = [95, 100, 115, 120].map(|at| calm(&mut windows, at));
+        assert_eq!(baseline, [true, false, false, true]);
     }
 }
