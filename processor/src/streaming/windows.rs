@@ -542,7 +542,7 @@ impl Windows {
     ) -> Vec<(Arc<str>, u64, u64)> {
         let ids: BTreeSet<ServiceId> = self.ids(namespace, service).collect();
         let mut by_operation: BTreeMap<Arc<str>, (u64, u64)> = BTreeMap::new();
-        for (_, slot) in self.slots.range(from.bucket(WINDOW)..=to) {
+        for (_, slot) in self.slots.range(from.bucket(WINDOW)..=to.max(from)) {
             for (key, cell) in &slot.cells {
                 if ids.contains(&key.service)
                     && matches!(key.kind, SpanKind::Server | SpanKind::Consumer)

@@ -15,7 +15,7 @@ const START: u64 = 1_795_316_400 * SECOND;
 
 /// A cluster of small services, and what is seen of it.
 #[derive(Default)]
-struct Shop {
+pub(crate) struct Shop {
     seen: Vec<(u64, Request)>,
     version: u32,
 }
@@ -35,7 +35,7 @@ fn text(key: &str, value: &str) -> Value {
 }
 
 fn clock(second: u64) -> String {
-    format!("2026-11-22T03:{:02}:{:02}Z", second / 60, second % 60)
+    format!("2026-11-22T{:02}:{:02}:{:02}Z", 3 + second / 3600, second / 60 % 60, second % 60)
 }
 
 /// As the Collector writes an object into a log record's body.
@@ -64,7 +64,7 @@ impl Shop {
     }
 
     /// An object at this second, written then by a person.
-    fn object(&mut self, second: u64, verb: &str, kind: &str, name: &str, rest: &Value) {
+    pub(crate) fn object(&mut self, second: u64, verb: &str, kind: &str, name: &str, rest: &Value) {
         self.version += 1;
         let mut object = json!({"kind": kind, "metadata": {"name": name, "namespace": "shop",
             "uid": format!("{kind}-{name}"), "resourceVersion": self.version.to_string(),
@@ -90,11 +90,20 @@ impl Shop {
     }
 
     fn deployment(&mut self, second: u64, name: &str, env: &str, labels: &Value) {
+        self.deploy(second, name, "x:1", env, labels);
+    }
+
+    /// Another image for a Deployment.
+    pub(crate) fn rollout(&mut self, second: u64, name: &str, image: &str) {
+        self.deploy(second, name, image, "1", &json!({}));
+    }
+
+    fn deploy(&mut self, second: u64, name: &str, image: &str, env: &str, labels: &Value) {
         let verb = if second == 0 { "ADDED" } else { "MODIFIED" };
         let spec = json!({"metadata": {"labels": labels}, "spec": {"replicas": 1, "template": {
             "metadata": {"labels": {"app": name}}, "spec": {
                 "volumes": [{"name": "mounted", "configMap": {"name": "mounted"}}],
-                "containers": [{"name": name, "image": "x:1", "env": [{"name": "A", "value": env}],
+                "containers": [{"name": name, "image": image, "env": [{"name": "A", "value": env}],
                     "envFrom": [{"configMapRef": {"name": "variables"}}],
                     "volumeMounts": [{"name": "mounted", "mountPath": "/etc/mounted"}],
                     "resources": {"limits": {"memory": "100Mi"}}}]}}}});
@@ -124,7 +133,7 @@ impl Shop {
     }
 
     /// These Deployments with their Services, pods and ConfigMaps, as they were found.
-    fn found(names: &[&str]) -> Self {
+    pub(crate) fn found(names: &[&str]) -> Self {
         let mut shop = Shop::default();
         shop.config(0, "mounted", "1", &json!({}));
         shop.config(0, "variables", "1", &json!({}));
@@ -160,6 +169,17 @@ impl Shop {
         }
     }
 
+    /// A request to `front` in this second, which is well.
+    pub(crate) fn beat(&mut self, second: u64) {
+        let end = START + second * SECOND;
+        let span = json!({"name": "GET /", "kind": 2, "startTimeUnixNano": (end - 1_000_000).to_string(),
+            "endTimeUnixNano": end.to_string()});
+        let resource = json!({"attributes": [text("service.name", "front"),
+            text("k8s.namespace.name", "shop"), text("k8s.deployment.name", "front")]});
+        let spans = json!([{"resource": resource, "scopeSpans": [{"spans": [span]}]}]);
+        self.add(end, Signal::Traces, &json!({"resourceSpans": spans}));
+    }
+
     /// The memory of the pod of a Deployment at this second, MiB.
     fn memory(&mut self, second: u64, of: &str, mib: u64) {
         let time = START + second * SECOND;
@@ -176,7 +196,7 @@ impl Shop {
     }
 
     /// The stories that are told of it, by the time they opened.
-    fn stories(mut self) -> Vec<Story> {
+    pub(crate) fn stories(mut self) -> Vec<Story> {
         self.seen.sort_by_key(|(time, _)| *time);
         let mut seen = self.seen.into_iter();
         play(|| seen.next().map(|(_, request)| request))

@@ -9,6 +9,7 @@ mod identity;
 mod live;
 mod played;
 mod sent;
+mod times;
 
 use tapio_processor::{Telling, story::text};
 use tapio_proto::{

@@ -202,3 +202,29 @@ fn a_node_that_stops_reporting() {
         ["node.ready R 03:11:00", "node.no_pressure D 03:11:00"]
     );
 }
+
+#[test]
+fn a_deployment_that_may_create_its_pods_again_says_so_though_it_was_available_all_the_time() {
+    let see = |test: &mut Test, version, second: u32, conditions| {
+        let status = json!({"replicas": 2, "availableReplicas": 2, "conditions": conditions});
+        let clock = format!("03:00:{second:02}");
+        let value = object(
+            "Deployment",
+            "cart",
+            version,
+            &clock,
+            json!({"spec": {"replicas": 2}, "status": status}),
+        );
+        test.events(Verb::Modified, value, &clock)
+    };
+    let available = json!({"type": "Available", "status": "True"});
+    let failure = json!({"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate",
+        "lastTransitionTime": "2026-11-22T03:00:02Z"});
+    let mut test = Test::new();
+    assert_eq!(see(&mut test, 1, 1, json!([available])), [""; 0]);
+    let told = see(&mut test, 2, 2, json!([available, failure]));
+    assert_eq!(told, ["deployment.replica_failure FailedCreate 03:00:02"]);
+    assert_eq!(see(&mut test, 3, 3, json!([available, failure])), [""; 0]);
+    let told = see(&mut test, 4, 30, json!([available]));
+    assert_eq!(told, ["deployment.replicas_created  03:00:30"]);
+}
