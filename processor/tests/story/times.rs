@@ -138,7 +138,8 @@ fn a_state_that_nobody_puts_right_stays_open() {
         let waiting = json!({"metadata": {"labels": {"app": "a"}, "ownerReferences": [
                 {"kind": "ReplicaSet", "name": "a-5f4ddbf799", "controller": true}]},
             "spec": {"containers": [{"name": "a"}]},
-            "status": {"phase": "Pending", "containerStatuses": [{"name": "a", "restartCount": 0,
+            "status": {"phase": "Pending", "conditions": [{"type": "Ready", "status": "False",
+                    "lastTransitionTime": "2026-11-22T03:01:05Z"}], "containerStatuses": [{"name": "a", "restartCount": 0,
                 "state": {"waiting": {"reason": "ImagePullBackOff", "message": "manifest unknown: not found"}}}]}});
         shop.object(65, "MODIFIED", "Pod", "a-5f4ddbf799-ddmxg", &waiting);
         for second in (1..160).chain((160..8_700).step_by(130)).chain(8_700..8_760) {
