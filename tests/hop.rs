@@ -8,7 +8,8 @@
 mod e2e;
 
 use e2e::cases::{
-    accounting, collector, deploy, durable, hostile, lossless, pipelines, reload, selfobs, twins,
+    accounting, collector, deploy, differential, durable, hostile, lossless, pipelines, reload,
+    selfobs,
 };
 
 fn main() -> std::process::ExitCode {
@@ -22,9 +23,18 @@ fn main() -> std::process::ExitCode {
         ("fan_out_keeps_a_queue_for_each_destination", pipelines::fan_out),
         ("stopping_drains_joined_pipelines", pipelines::drained),
         ("k8s_attributes_come_from_passing_objects", pipelines::k8s_attributes),
-        ("twins_edit_attributes_alike", twins::attributes_and_resource),
-        ("twins_join_pipelines_alike", twins::connectors),
-        ("twins_tell_mistakes_alike", twins::mistakes),
+        ("differential_http", differential::http),
+        ("differential_grpc", differential::grpc),
+        ("differential_broken_http2", differential::raw),
+        ("differential_hop_matrix", differential::matrix),
+        ("differential_outgoing_requests", differential::outgoing),
+        ("differential_processors", differential::processors),
+        ("differential_connectors", differential::connectors),
+        ("differential_mistakes", differential::mistakes),
+        ("differential_commands", differential::commands),
+        ("differential_health_and_refusals", differential::health),
+        ("differential_metrics", differential::metrics),
+        ("differential_in_all", differential::in_all),
         ("malformed_requests_are_refused_and_counted", hostile::malformed),
         ("large_requests_get_an_answer", hostile::large),
         ("compression_bombs_get_an_answer", hostile::bombs),
@@ -33,7 +43,6 @@ fn main() -> std::process::ExitCode {
         ("stopping_sends_what_is_queued", accounting::stopped_with_a_queue),
         ("reloads_under_load_lose_nothing_acknowledged", reload::under_load),
         ("a_reload_that_cannot_start_gives_way_to_the_one_of_before", reload::changed_receiver),
-        ("metrics_page_is_the_collectors", selfobs::metrics_as_the_collectors),
         ("traces_sent_to_itself_do_not_loop", selfobs::traces_to_itself),
         ("killed_again_and_again_under_load_loses_nothing_acknowledged", durable::killed),
         ("a_queue_on_disk_survives_a_stop_without_a_backend", durable::stopped_on_disk),

@@ -17,7 +17,7 @@ use crate::{
 pub(crate) struct HealthCheck {
     /// `host:port`.
     endpoint: String,
-    /// The page answers to this path and everything below it.
+    /// The page answers to this path, and to everything below it if it ends with a slash.
     path: String,
     response_body: Option<ResponseBody>,
 }
@@ -58,7 +58,8 @@ impl HealthCheck {
     }
 
     fn reply(&self, path: &str, health: &Health) -> Reply {
-        if !path.starts_with(&self.path) {
+        let below = self.path.ends_with('/') && path.starts_with(&self.path);
+        if path != self.path && !below {
             return Reply::not_found();
         }
         let since = health.ready_since();

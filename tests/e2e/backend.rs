@@ -1,9 +1,9 @@
-//! A backend that takes everything, over gRPC or HTTP, and keeps what it received as it came.
+//! A backend that takes everything, or answers as it was told, over gRPC or HTTP, and keeps what it
+//! received as it came.
 
 use std::{
     convert::Infallible,
-    io::Read,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -15,31 +15,95 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
 };
+use tapio_proto::transport::{Compression, grpc::encode_bin};
 use tokio::{net::TcpListener, task::JoinHandle};
 
-/// One request as it arrived, decompressed and without framing.
+use super::client::frame;
+
+const GRPC_STATUS: http::HeaderName = http::HeaderName::from_static("grpc-status");
+
+/// One request as it arrived, without gRPC's framing, and decompressed.
 #[derive(Clone)]
 pub(crate) struct Received {
     pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
     pub(crate) message: Bytes,
 }
 
 /// What outlives the backend: a new one on the same port adds to the same list.
 #[derive(Clone, Default)]
-pub(crate) struct Inbox(Arc<Mutex<Vec<Received>>>);
+pub(crate) struct Inbox(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    received: Vec<Received>,
+    answer: Answer,
+}
+
+/// What the backend says.
+#[derive(Clone, Default)]
+pub(crate) struct Answer {
+    /// The HTTP status; 200 when zero.
+    status: u16,
+    /// Beside the content type, which is the request's unless it is here.
+    headers: Vec<(&'static str, String)>,
+    body: Bytes,
+    /// Of gRPC; OK when empty.
+    trailers: Vec<(&'static str, String)>,
+}
+
+impl Answer {
+    /// A gRPC status; `details` is a `google.rpc.Status`.
+    pub(crate) fn grpc(code: i32, message: &str, details: Option<&[u8]>) -> Self {
+        let mut trailers =
+            vec![("grpc-status", code.to_string()), ("grpc-message", message.to_owned())];
+        trailers.extend(details.map(|bytes| ("grpc-status-details-bin", encode_bin(bytes))));
+        Answer { trailers, ..Answer::default() }
+    }
+
+    /// Success, with an `Export*ServiceResponse`.
+    pub(crate) fn taken(response: &[u8]) -> Self {
+        Answer { body: Bytes::copy_from_slice(response), ..Answer::default() }
+    }
+
+    pub(crate) fn http(
+        status: u16,
+        headers: &[(&'static str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Self {
+        let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Answer { status, headers, body: body.into(), ..Answer::default() }
+    }
+}
 
 impl Inbox {
     pub(crate) fn all(&self) -> Vec<Received> {
-        self.0.lock().expect("no case panics while it holds the lock").clone()
+        self.lock().received.clone()
     }
 
     /// Requests so far.
     pub(crate) fn len(&self) -> usize {
-        self.0.lock().expect("no case panics while it holds the lock").len()
+        self.lock().received.len()
     }
 
-    fn add(&self, received: Received) {
-        self.0.lock().expect("no case panics while it holds the lock").push(received);
+    /// What came since the last time.
+    pub(crate) fn take(&self) -> Vec<Received> {
+        std::mem::take(&mut self.lock().received)
+    }
+
+    /// What is said from now on.
+    pub(crate) fn answer(&self, answer: Answer) {
+        self.lock().answer = answer;
+    }
+
+    fn add(&self, received: Received) -> Answer {
+        let mut state = self.lock();
+        state.received.push(received);
+        state.answer.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().expect("no case panics while it holds the lock")
     }
 }
 
@@ -83,40 +147,50 @@ async fn answer(
     inbox: Inbox,
     delay: Duration,
 ) -> Result<Response<UnsyncBoxBody<Bytes, Infallible>>, hyper::Error> {
-    let path = request.uri().path().to_owned();
+    let (head, body) = request.into_parts();
     let header = |name: &str| {
-        request.headers().get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned()
+        head.headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned()
     };
     let content_type = header("content-type");
     let grpc = content_type.starts_with("application/grpc");
     let encoding = header(if grpc { "grpc-encoding" } else { "content-encoding" });
-    let body = request.into_body().collect().await?.to_bytes();
-    let message = match (grpc, encoding.as_str()) {
-        (true, "gzip") if body[0] == 1 => gunzip(&body[5..]),
-        (true, _) => body.slice(5..),
-        (false, "gzip") => gunzip(&body),
-        (false, _) => body,
+    let body = body.collect().await?.to_bytes();
+    let message = match grpc {
+        true if body[0] == 1 => decompress(Compression::from_grpc_name(&encoding), body.slice(5..)),
+        true => body.slice(5..),
+        false => decompress(Compression::from_name(&encoding), body),
     };
     tokio::time::sleep(delay).await;
-    inbox.add(Received { path, message });
+    let path = head.uri.path().to_owned();
+    let answer = inbox.add(Received { path, headers: head.headers, message });
 
-    let response = Response::builder().header("content-type", content_type);
-    let body = if grpc {
-        let trailers = HeaderMap::from_iter([(
-            http::HeaderName::from_static("grpc-status"),
-            HeaderValue::from_static("0"),
-        )]);
-        Full::new(Bytes::from_static(&[0; 5]))
-            .with_trailers(async move { Some(Ok(trailers)) })
-            .boxed_unsync()
+    let mut response = Response::builder();
+    if answer.status > 0 {
+        response = response.status(answer.status);
+    }
+    if !answer.headers.iter().any(|(name, _)| *name == "content-type") {
+        response = response.header("content-type", content_type);
+    }
+    for (name, value) in &answer.headers {
+        response = response.header(*name, value);
+    }
+    let body = if grpc && answer.status == 0 {
+        let trailers = HeaderMap::from_iter(answer.trailers.iter().map(|(name, value)| {
+            let value = HeaderValue::try_from(value).expect("a case's own text");
+            (http::HeaderName::from_static(name), value)
+        }));
+        let ok = || HeaderMap::from_iter([(GRPC_STATUS, HeaderValue::from_static("0"))]);
+        let refused = trailers.get(&GRPC_STATUS).is_some_and(|status| status != "0");
+        let message = if refused { Bytes::new() } else { frame(0, &answer.body) };
+        let trailers = if trailers.is_empty() { ok() } else { trailers };
+        Full::new(message).with_trailers(async move { Some(Ok(trailers)) }).boxed_unsync()
     } else {
-        Full::new(Bytes::new()).boxed_unsync()
+        Full::new(answer.body).boxed_unsync()
     };
     Ok(response.body(body).expect("the content type came as a header"))
 }
 
-fn gunzip(data: &[u8]) -> Bytes {
-    let mut out = Vec::new();
-    flate2::read::GzDecoder::new(data).read_to_end(&mut out).expect("the exporter's gzip is sound");
-    out.into()
+fn decompress(compression: Option<Compression>, data: Bytes) -> Bytes {
+    let compression = compression.expect("an encoding that OTLP or the Collector knows");
+    compression.decompress(data, 64 << 20).expect("what an exporter compressed is sound")
 }

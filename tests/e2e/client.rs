@@ -25,6 +25,12 @@ pub(crate) struct Broken(
 pub(crate) struct GrpcReply {
     pub(crate) code: i32,
     pub(crate) message: String,
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    /// Where the status was, if not among the headers.
+    pub(crate) trailers: Option<HeaderMap>,
+    /// Message with its frame.
+    pub(crate) body: Bytes,
 }
 
 /// An HTTP answer.
@@ -85,29 +91,58 @@ impl Grpc {
         body: Bytes,
         encoding: Option<&str>,
     ) -> Result<GrpcReply, Broken> {
-        let mut request = Request::post(format!("http://127.0.0.1{}", signal.grpc_path()))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers");
-        if let Some(encoding) = encoding {
-            request = request.header("grpc-encoding", encoding);
-        }
+        let encoding = encoding.map(|encoding| ("grpc-encoding", encoding));
+        let headers =
+            [Some(("content-type", "application/grpc")), Some(("te", "trailers")), encoding];
+        let headers: Vec<_> = headers.into_iter().flatten().collect();
+        self.send("POST", signal.grpc_path(), &headers, body).await
+    }
+
+    /// Sends any HTTP/2 request that is to be answered by gRPC's rules.
+    pub(crate) async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<GrpcReply, Broken> {
+        let (status, headers, trailers, body) = self.http2(method, path, headers, body).await?;
+        let place = match &trailers {
+            Some(trailers) if trailers.contains_key("grpc-status") => trailers,
+            _ => &headers,
+        };
+        let text = |name| place.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
+        Ok(GrpcReply {
+            code: text("grpc-status")
+                .parse()
+                .map_err(|_| Broken(format!("no grpc-status; HTTP {status}, {headers:?}")))?,
+            message: text("grpc-message").to_owned(),
+            status,
+            headers,
+            trailers,
+            body,
+        })
+    }
+
+    /// Sends any HTTP/2 request; status, headers, trailers and body of the answer.
+    pub(crate) async fn http2(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<(u16, HeaderMap, Option<HeaderMap>, Bytes), Broken> {
+        let request = Request::builder().method(method).uri(format!("http://127.0.0.1{path}"));
+        let request =
+            headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
         let request = request.body(Full::new(body)).expect("the request's parts are valid");
         self.0.ready().await.map_err(broken)?;
         timeout(PATIENCE, async {
             let response = self.0.send_request(request).await.map_err(broken)?;
             let (head, body) = response.into_parts();
             let body = body.collect().await.map_err(broken)?;
-            let headers = match body.trailers() {
-                Some(trailers) if trailers.contains_key("grpc-status") => trailers,
-                _ => &head.headers,
-            };
-            let text = |name| headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or_default();
-            Ok(GrpcReply {
-                code: text("grpc-status").parse().map_err(|_| {
-                    Broken(format!("no grpc-status; HTTP {}, {headers:?}", head.status))
-                })?,
-                message: text("grpc-message").to_owned(),
-            })
+            let trailers = body.trailers().cloned();
+            Ok((head.status.as_u16(), head.headers, trailers, body.to_bytes()))
         })
         .await
         .map_err(broken)?

@@ -314,7 +314,10 @@ fn refusal(url: &str, http: StatusCode, headers: &HeaderMap, body: &[u8]) -> Sta
         }
         Status::new(Code::from_http(http.as_u16()), message)
     });
-    let asked = headers.get(header::RETRY_AFTER).and_then(retry_after);
+    // Of a refusal that is final nobody waits for the end.
+    let asked =
+        headers.get(header::RETRY_AFTER).filter(|_| matches!(http.as_u16(), 429 | 502..=504));
+    let asked = asked.and_then(retry_after);
     let wait = match asked {
         Some(wait) => Some(wait.min(MAX_RETRY_AFTER)),
         None if http == StatusCode::TOO_MANY_REQUESTS => Some(DEFAULT_RETRY_AFTER),

@@ -27,6 +27,7 @@ use crate::{
 /// For a whole message to arrive.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
+const CONTENT_TYPE_PROTO: HeaderValue = HeaderValue::from_static("application/grpc+proto");
 const ACCEPT_ENCODING: HeaderValue = HeaderValue::from_static("identity,gzip,zstd,snappy");
 /// Longest `grpc-message` and `grpc-status-details-bin` as they are sent: headers have to fit the
 /// 8 KiB that peers commonly accept.
@@ -49,32 +50,22 @@ impl Handler for Grpc {
         peer: Option<IpAddr>,
     ) -> Response<Reply> {
         if request.method() != Method::POST {
-            return plain(StatusCode::METHOD_NOT_ALLOWED);
+            let method = request.method();
+            let message =
+                format!("Received a HEADERS frame with :method \"{method}\" which should be POST");
+            let status = Status::new(Code::Internal, message);
+            return with_http(StatusCode::METHOD_NOT_ALLOWED, status);
         }
-        if !is_grpc(request.headers()) {
-            return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE);
-        }
-        let path = request.uri().path();
-        let signal = Signal::ALL.into_iter().find(|signal| signal.grpc_path() == path);
-        let Some(signal) = signal.filter(|signal| self.intake.serves(*signal)) else {
-            return respond(None, Err(unknown(path)));
+        let Some(content_type) = content_type(request.headers()) else {
+            let told = request.headers().get(header::CONTENT_TYPE);
+            let told =
+                told.map_or(Default::default(), |told| String::from_utf8_lossy(told.as_bytes()));
+            let status = invalid(format!("invalid gRPC request content-type {told:?}"));
+            return with_http(StatusCode::UNSUPPORTED_MEDIA_TYPE, status);
         };
-        let attributes = match self.authenticate(request.headers()).await {
-            Ok(attributes) => attributes,
-            Err(status) => return respond(Some(signal), Err(status)),
-        };
-        let counted = self.intake.counted(signal, Transport::Grpc);
-        let outcome = match deadline(request.headers()) {
-            Ok(None) => self.export(counted, request, attributes, peer).await,
-            Ok(Some(limit)) => {
-                match timeout(limit, self.export(counted, request, attributes, peer)).await {
-                    Ok(outcome) => outcome,
-                    Err(_) => Err(Status::new(Code::DeadlineExceeded, "context deadline exceeded")),
-                }
-            }
-            Err(status) => Err(status),
-        };
-        respond(Some(signal), outcome)
+        let mut response = self.call(request, peer).await;
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        response
     }
 
     fn limited(&self, limit: Limit) {
@@ -83,6 +74,46 @@ impl Handler for Grpc {
 }
 
 impl Grpc {
+    async fn call(&self, request: Request<Incoming>, peer: Option<IpAddr>) -> Response<Reply> {
+        let path = request.uri().path();
+        let signal = Signal::ALL.into_iter().find(|signal| signal.grpc_path() == path);
+        let Some(signal) = signal.filter(|signal| self.intake.serves(*signal)) else {
+            return respond(None, Err(self.unknown(path)));
+        };
+        let attributes = match self.authenticate(request.headers()).await {
+            Ok(attributes) => attributes,
+            Err(status) => return respond(Some(signal), Err(status)),
+        };
+        let counted = self.intake.counted(signal, Transport::Grpc);
+        let outcome = match deadline(request.headers()) {
+            Ok(None) => self.export(counted, request, attributes, peer).await,
+            Ok(Some(Duration::ZERO)) => Err(out_of_time()),
+            Ok(Some(limit)) => {
+                match timeout(limit, self.export(counted, request, attributes, peer)).await {
+                    Ok(outcome) => outcome,
+                    Err(_) => Err(out_of_time()),
+                }
+            }
+            Err(status) => return with_http(StatusCode::BAD_REQUEST, status),
+        };
+        respond(Some(signal), outcome)
+    }
+
+    fn unknown(&self, path: &str) -> Status {
+        let message = match path.strip_prefix('/').and_then(|path| path.rsplit_once('/')) {
+            None => format!("malformed method name: {path:?}"),
+            Some((service, method)) => {
+                let of = |signal: &Signal| signal.grpc_path()[1..].strip_suffix("/Export");
+                let served = Signal::ALL.into_iter().filter(|signal| self.intake.serves(*signal));
+                match served.into_iter().any(|signal| of(&signal) == Some(service)) {
+                    true => format!("unknown method {method} for service {service}"),
+                    false => format!("unknown service {service}"),
+                }
+            }
+        };
+        Status::new(Code::Unimplemented, message)
+    }
+
     async fn authenticate(&self, headers: &HeaderMap) -> Result<Attributes, Status> {
         let Some(auth) = &self.auth else { return Ok(Attributes::new()) };
         auth.authenticate(headers).await.map_err(|text| {
@@ -194,16 +225,16 @@ async fn first_bytes(reader: &mut Reader) -> Result<Bytes, Status> {
 fn compression(flag: u8, encoding: Option<&HeaderValue>) -> Result<Compression, Status> {
     let name = encoding.map_or("", |value| value.to_str().unwrap_or("?"));
     match (flag, Compression::from_grpc_name(name)) {
+        (_, None) => Err(Status::new(
+            Code::Unimplemented,
+            format!("grpc: Decompressor is not installed for grpc-encoding {name:?}"),
+        )),
         (0, _) => Ok(Compression::None),
         (1, Some(Compression::None)) => Err(Status::new(
             Code::Internal,
             "grpc: compressed flag set with identity or empty encoding",
         )),
         (1, Some(compression)) => Ok(compression),
-        (1, None) => Err(Status::new(
-            Code::Unimplemented,
-            format!("grpc: Decompressor is not installed for grpc-encoding {name:?}"),
-        )),
         _ => Err(Status::new(
             Code::Internal,
             format!("grpc: received unexpected payload format {flag}"),
@@ -215,22 +246,31 @@ fn deadline(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
     let Some(value) = headers.get("grpc-timeout") else {
         return Ok(None);
     };
-    let parsed = value.to_str().ok().and_then(grpc::parse_timeout);
-    parsed
-        .map(Some)
-        .ok_or_else(|| Status::new(Code::Internal, format!("malformed grpc-timeout: {value:?}")))
+    let text = value.to_str().unwrap_or("?");
+    grpc::parse_timeout(text).map(Some).ok_or_else(|| {
+        let why = match text.len() {
+            0 | 1 => "timeout string is too short",
+            2..=9 => "timeout unit is not recognized",
+            _ => "timeout string is too long",
+        };
+        let message = format!("malformed grpc-timeout: transport: {why}: {text:?}");
+        Status::new(Code::Internal, message)
+    })
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let rest = value.and_then(|value| value.strip_prefix("application/grpc"));
-    let rest = rest.map(|rest| rest.strip_prefix("+proto").unwrap_or(rest));
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(';'))
+/// The content type of the answer, if the request's is gRPC with protobuf.
+fn content_type(headers: &HeaderMap) -> Option<HeaderValue> {
+    let value = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    let rest = value.strip_prefix("application/grpc")?;
+    let (answer, rest) = match rest.strip_prefix("+proto") {
+        Some(rest) => (CONTENT_TYPE_PROTO, rest),
+        None => (CONTENT_TYPE, rest),
+    };
+    (rest.is_empty() || rest.starts_with(';')).then_some(answer)
 }
 
-fn unknown(path: &str) -> Status {
-    let service = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-    Status::new(Code::Unimplemented, format!("unknown service {service}"))
+fn out_of_time() -> Status {
+    Status::new(Code::DeadlineExceeded, "context deadline exceeded")
 }
 
 fn invalid(message: impl Into<String>) -> Status {
@@ -247,9 +287,10 @@ fn broken(error: BodyError) -> Status {
 
 // === responses ===
 
-fn plain(status: StatusCode) -> Response<Reply> {
-    let mut response = Response::new(Reply::default());
-    *response.status_mut() = status;
+/// For what is no gRPC at all, HTTP's status beside gRPC's.
+fn with_http(http: StatusCode, status: Status) -> Response<Reply> {
+    let mut response = respond(None, Err(status));
+    *response.status_mut() = http;
     response
 }
 
@@ -258,7 +299,6 @@ fn respond(signal: Option<Signal>, outcome: Result<Accepted, Status>) -> Respons
     let mut reply = Reply::default();
     let mut headers = HeaderMap::with_capacity(5);
     headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
-    headers.insert("grpc-accept-encoding", ACCEPT_ENCODING);
     match (signal, outcome) {
         (Some(signal), Ok(accepted)) => {
             let message = encode_response(signal, &accepted);
@@ -272,7 +312,13 @@ fn respond(signal: Option<Signal>, outcome: Result<Accepted, Status>) -> Respons
         (None, Ok(_)) => {
             headers.insert("grpc-status", HeaderValue::from_static("0"));
         }
-        (_, Err(status)) => status_headers(&status, &mut headers),
+        (_, Err(status)) => {
+            if status.code == Code::Unimplemented {
+                // Who compresses in a way that is unknown here is told what else there is.
+                headers.insert("grpc-accept-encoding", ACCEPT_ENCODING);
+            }
+            status_headers(&status, &mut headers);
+        }
     }
     let mut response = Response::new(reply);
     *response.headers_mut() = headers;
@@ -348,7 +394,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(value));
-            assert_eq!(is_grpc(&headers), expected, "{value}");
+            assert_eq!(content_type(&headers).is_some(), expected, "{value}");
         }
     }
 }

@@ -29,6 +29,11 @@ use crate::{
 };
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain");
+const TEXT_UTF8: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const VARY: HeaderValue = HeaderValue::from_static("Origin");
+const VARY_PREFLIGHT: HeaderValue = HeaderValue::from_static(
+    "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
+);
 
 /// The HTTP door.
 pub(super) struct Http {
@@ -115,19 +120,25 @@ impl Handler for Http {
             .cors
             .as_ref()
             .and_then(|cors| Some((cors, cors.allowed_origin(request.headers())?)));
+        let preflight = self.cors.is_some() && is_preflight(&request);
         let mut response = match &allowed {
-            Some((cors, _)) if is_preflight(&request) => cors.preflight(request.headers()),
+            Some((cors, _)) if preflight => cors.preflight(request.headers()),
+            // A browser that is told nothing lets nothing through.
+            None if preflight => empty(StatusCode::NO_CONTENT),
             _ => match self.authenticate(&request).await {
                 Ok(attributes) => self.post(request, attributes, peer).await,
                 Err(response) => response,
             },
         };
         let headers = response.headers_mut();
+        // Caches have to know upon what an answer depends.
+        if self.cors.is_some() {
+            headers.append(header::VARY, if preflight { VARY_PREFLIGHT } else { VARY });
+        }
         if let Some((cors, origin)) = allowed {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             let yes = HeaderValue::from_static("true");
             headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, yes);
-            headers.append(header::VARY, HeaderValue::from_static("Origin"));
             if let Ok(exposed) = HeaderValue::try_from(cors.exposed_headers.join(", "))
                 && !exposed.is_empty()
             {
@@ -179,7 +190,12 @@ impl Http {
         let signal =
             self.paths.iter().find(|(served, _)| served == path).map(|(_, signal)| *signal);
         let Some(signal) = signal.filter(|signal| self.intake.serves(*signal)) else {
-            return text(StatusCode::NOT_FOUND, "404 page not found");
+            let mut response = text(StatusCode::NOT_FOUND, "404 page not found\n");
+            // As Go's own answer has it.
+            response.headers_mut().insert(header::CONTENT_TYPE, TEXT_UTF8);
+            let no_sniffing = HeaderValue::from_static("nosniff");
+            response.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, no_sniffing);
+            return response;
         };
         if parts.method != Method::POST {
             let body = "405 method not allowed, supported: [POST]";
@@ -282,8 +298,7 @@ impl Cors {
     }
 
     fn preflight(&self, headers: &HeaderMap) -> Response<Reply> {
-        let mut response = Response::new(Reply::default());
-        *response.status_mut() = StatusCode::NO_CONTENT;
+        let mut response = empty(StatusCode::NO_CONTENT);
         let out = response.headers_mut();
         out.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
         let mut allowed = "content-type, content-encoding, accept, accept-language".to_owned();
@@ -306,6 +321,12 @@ impl Cors {
         }
         response
     }
+}
+
+fn empty(status: StatusCode) -> Response<Reply> {
+    let mut response = Response::new(Reply::default());
+    *response.status_mut() = status;
+    response
 }
 
 fn is_preflight(request: &Request<Incoming>) -> bool {
