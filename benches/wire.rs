@@ -16,7 +16,7 @@ use opentelemetry_proto::tonic::{
 use prost::Message;
 use tapio_proto::{
     Signal, attr, check,
-    columns::SpanColumns,
+    columns::{SpanColumns, SpanTold},
     edit::{AttributeList, Editor, Unread, edit_records},
     json,
     splice::{Decision, encode_attributes, splice},
@@ -113,10 +113,11 @@ fn request(number: usize) -> Bytes {
 
 fn walk(bytes: &[u8], columns: &mut SpanColumns) {
     for resource in RequestView::new(Signal::Traces, bytes).resources().flatten() {
+        columns.resource(&resource.resource());
         for scope in resource.scopes().flatten() {
             for record in scope.records().flatten() {
                 if let Record::Span(span) = record {
-                    columns.push(&resource.resource(), &span);
+                    columns.push(&span, &SpanTold::by(&span), 1);
                 }
             }
         }

@@ -55,6 +55,8 @@ pub struct AnalysisStats {
     pub analysed: AtomicU64,
     /// Items of requests that were not analysed because the engine was behind.
     pub dropped_items: AtomicU64,
+    /// Spans that were not looked at because the engine was behind, and that others stand for.
+    pub sampled_items: AtomicU64,
     /// Bytes that wait for the engine now.
     pub waiting_bytes: AtomicUsize,
     /// Passes of the queries that failed or were cut.
@@ -71,8 +73,9 @@ pub struct AnalysisStats {
 
 /// One analysis for the whole program; every pipeline's `tapio` processor feeds it.
 pub struct Analysis {
-    tee: mpsc::SyncSender<Request>,
+    tee: mpsc::SyncSender<(Request, u32)>,
     tee_bytes: usize,
+    sampling: Mutex<Sampling>,
     store: Arc<Store>,
     marks: Arc<RwLock<Arc<Marks>>>,
     stats: Arc<AnalysisStats>,
@@ -100,6 +103,7 @@ impl Analysis {
         let analysis = Arc::new(Analysis {
             tee,
             tee_bytes: config.tee_bytes,
+            sampling: Mutex::default(),
             store,
             marks: Arc::default(),
             stats: Arc::default(),
@@ -151,7 +155,8 @@ impl Analysis {
         *self.directory.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory.clone());
     }
 
-    /// Gives the engine a look at a request. Never waits: what it has no room for is counted.
+    /// Gives the engine a look at a request. Never waits: of spans that are more than it can look at some
+    /// stand for the others; what else it has no room for is counted.
     pub fn tee(&self, request: &Request) {
         let size = request.bytes.len();
         if self.pressure.is_on() {
@@ -159,7 +164,21 @@ impl Analysis {
             return;
         }
         let waiting = self.stats.waiting_bytes.fetch_add(size, Ordering::Relaxed);
-        if waiting + size > self.tee_bytes || self.tee.try_send(request.clone()).is_err() {
+        let weight = match request.signal {
+            Signal::Traces => {
+                let mut sampling = self.sampling.lock().unwrap_or_else(PoisonError::into_inner);
+                sampling.weight(request.items, waiting, self.tee_bytes)
+            }
+            // Objects, changes and points are news each by itself.
+            _ => Some(1),
+        };
+        let Some(weight) = weight else {
+            self.stats.waiting_bytes.fetch_sub(size, Ordering::Relaxed);
+            self.stats.sampled_items.fetch_add(request.items as u64, Ordering::Relaxed);
+            return;
+        };
+        let full = waiting + size > self.tee_bytes;
+        if full || self.tee.try_send((request.clone(), weight)).is_err() {
             self.stats.waiting_bytes.fetch_sub(size, Ordering::Relaxed);
             self.stats.dropped_items.fetch_add(request.items as u64, Ordering::Relaxed);
         }
@@ -186,13 +205,44 @@ impl Analysis {
     }
 }
 
+/// Which requests of spans are looked at when not all can be.
+#[derive(Debug, Default)]
+struct Sampling {
+    /// Requests since the last that was looked at, and spans that nobody stands for yet.
+    passed: u32,
+    spans: usize,
+}
+
+impl Sampling {
+    /// How many each span of this request stands for; none if it is not to be looked at. Up to half of
+    /// the room all are, then every second, fourth, eighth. What does not divide goes to the next.
+    fn weight(&mut self, items: usize, waiting: usize, room: usize) -> Option<u32> {
+        let every = match waiting.saturating_mul(8) / room.max(1) {
+            0..4 => 1,
+            4 => 2,
+            5 => 4,
+            6 => 8,
+            _ => 16,
+        };
+        self.spans = self.spans.saturating_add(items);
+        self.passed += 1;
+        if self.passed < every || items == 0 {
+            return None;
+        }
+        let weight = self.spans / items;
+        self.spans -= weight * items;
+        self.passed = 0;
+        Some(u32::try_from(weight).unwrap_or(u32::MAX))
+    }
+}
+
 struct Worker {
     engine: Engine,
     store: Arc<Store>,
     pressure: Arc<Pressure>,
     /// How often pressure had begun at the last look.
     pressed: u64,
-    inbox: mpsc::Receiver<Request>,
+    inbox: mpsc::Receiver<(Request, u32)>,
     out: tokio_mpsc::Sender<Arc<Telling>>,
     marks: Arc<RwLock<Arc<Marks>>>,
     stats: Arc<AnalysisStats>,
@@ -206,9 +256,9 @@ impl Worker {
         let mut clock = Time::default();
         loop {
             let tellings = match self.inbox.recv_timeout(SILENCE) {
-                Ok(request) => {
+                Ok((request, weight)) => {
                     self.stats.waiting_bytes.fetch_sub(request.bytes.len(), Ordering::Relaxed);
-                    let tellings = self.engine.ingest(&request);
+                    let tellings = self.engine.ingest_sample(&request, weight);
                     self.stats.analysed.fetch_add(1, Ordering::Relaxed);
                     (heard, clock) = (Instant::now(), self.engine.clock());
                     tellings
@@ -296,4 +346,29 @@ async fn hand_over(next: &Next, request: &Request) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_that_are_looked_at_stand_for_all_of_them() {
+        let (mut sampling, mut stood_for, mut looked_at) = (Sampling::default(), 0, 0);
+        let sizes = [512, 3, 100, 700, 1, 64];
+        let mut sent = 0;
+        for (n, items) in sizes.iter().cycle().take(6_000).enumerate() {
+            sent += items;
+            // The room fills up, is nearly full for a while, and is free again.
+            let waiting = [0, 55, 70, 80, 95, 60, 10][n * 7 / 6_000];
+            if let Some(weight) = sampling.weight(*items, waiting, 100) {
+                stood_for += items * weight as usize;
+                looked_at += 1;
+            }
+        }
+        assert_eq!(stood_for + sampling.spans, sent);
+        assert!(sampling.spans < 700, "{} are still to be stood for", sampling.spans);
+        assert!((1_700..4_000).contains(&looked_at), "{looked_at}");
+        assert_eq!(sampling.weight(0, 0, 100), None, "nothing to look at");
+    }
 }

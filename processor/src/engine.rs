@@ -29,7 +29,7 @@ use crate::{
     patterns::Patterns,
     store::{Keep, Store, StoreError, TableSpec},
     story::{Facts, Stories, Telling, View, text},
-    streaming::{Levels, Resource, Templates, Windows},
+    streaming::{Levels, Resource, Templates, Traces, Windows},
     tables::StoryRow,
 };
 
@@ -63,6 +63,7 @@ pub struct Engine {
     patterns: Arc<Patterns>,
     pub(crate) cluster: Cluster,
     pub(crate) windows: Windows,
+    pub(crate) traces: Traces,
     pub(crate) levels: Levels,
     pub(crate) templates: Templates,
     pub(crate) columns: Columns,
@@ -129,6 +130,7 @@ impl Engine {
             patterns,
             cluster: Cluster::default(),
             windows: Windows::default(),
+            traces: Traces::default(),
             levels: Levels::default(),
             templates: Templates::default(),
             columns: Columns::default(),
@@ -154,9 +156,15 @@ impl Engine {
     /// The request has passed [`tapio_proto::check`]; one that has not is left out as far as it is
     /// malformed.
     pub fn ingest(&mut self, request: &Request) -> Vec<Telling> {
+        self.ingest_sample(request, 1)
+    }
+
+    /// As [`Engine::ingest`], of spans of which each stands for `weight` that passed: itself, and others
+    /// that were not looked at.
+    pub fn ingest_sample(&mut self, request: &Request, weight: u32) -> Vec<Telling> {
         self.clock.next();
         match request.signal {
-            Signal::Traces => self.spans(&request.bytes),
+            Signal::Traces => self.spans(&request.bytes, weight),
             Signal::Logs => self.logs(&request.bytes),
             Signal::Metrics => self.points(&request.bytes),
             Signal::Profiles => {}

@@ -8,7 +8,7 @@ use std::{
 use arrow::datatypes::SchemaRef;
 use tapio_proto::{
     Request, Signal, attr,
-    columns::{LogColumns, MetricColumns, SpanColumns},
+    columns::{LogColumns, MetricColumns, SpanColumns, SpanTold},
     model::{Change, Entity, Event, Row as _, Severity, Time},
     view::{AnyValue, LogView, Record, RequestView, ResourceView, SpanView},
 };
@@ -17,7 +17,7 @@ use crate::{
     correlation::{CorrelationError, identity::Claim},
     engine::Engine,
     store::Store,
-    streaming::{Resource, SpanFact, SpanKind},
+    streaming::{Resource, ServiceId, SpanFact, SpanKind},
 };
 
 /// A span that ends later than this from now has a clock that says nothing of when it was.
@@ -127,29 +127,29 @@ impl<'a> Origin<'a> {
 }
 
 impl Engine {
-    /// Takes spans in.
-    pub(crate) fn spans(&mut self, bytes: &[u8]) {
+    /// Takes spans in, each of which stands for `weight` of its kind.
+    pub(crate) fn spans(&mut self, bytes: &[u8], weight: u32) {
         let mut spans = Vec::new();
         for resource in RequestView::new(Signal::Traces, bytes).resources().flatten() {
-            let origin = Origin::of(&resource.resource());
+            let view = resource.resource();
+            let origin = Origin::of(&view);
+            self.columns.spans.resource(&view);
             self.saw(&origin);
             for scope in resource.scopes().flatten() {
                 for record in scope.records().flatten() {
                     let Record::Span(span) = record else { continue };
-                    self.columns.spans.push(&resource.resource(), &span);
                     spans.push(span);
                 }
             }
             let end = |span: &SpanView<'_>| Time::from_unix_nano(span.end_time_unix_nano);
             self.says(&origin, spans.iter().map(end).max());
+            if !spans.is_empty() {
+                self.sighted.insert("traces");
+            }
             let now = self.clock();
             let service = self.windows.service(origin.namespace, origin.service, now);
             for span in spans.drain(..) {
-                self.sighted.insert("traces");
-                match service {
-                    Some(service) => self.span(service, &span, end(&span)),
-                    None => self.windows.crowded += 1,
-                }
+                self.span(service, &span, end(&span), weight);
             }
         }
     }
@@ -164,28 +164,27 @@ impl Engine {
         self.clock.heard(sender.finish(), newest);
     }
 
-    fn span(&mut self, service: crate::streaming::ServiceId, span: &SpanView<'_>, end: Time) {
+    fn span(&mut self, service: Option<ServiceId>, span: &SpanView<'_>, end: Time, weight: u32) {
+        let told = SpanTold::by(span);
         let kind = SpanKind::from_wire(i64::from(span.kind));
-        let mut failed = span.status_code == 2;
-        let (mut peer, mut error_type, mut http_status) = ("", "", None);
-        for attribute in span.attributes().flatten() {
-            match attribute.key {
-                "server.address" | "peer.service" | "net.peer.name"
-                    if (kind == SpanKind::Client || kind == SpanKind::Producer)
-                        && (peer.is_empty() || attribute.key == "peer.service") =>
-                {
-                    peer = attribute.value.as_str().unwrap_or_default();
-                }
-                "error.type" => error_type = attribute.value.as_str().unwrap_or_default(),
-                "http.response.status_code" | "http.status_code" => {
-                    http_status = attribute.value.as_int()
-                }
-                _ => {}
-            }
-        }
-        failed |= kind == SpanKind::Server && http_status.is_some_and(|status| status >= 500);
-        let error = if span.status_message.is_empty() { error_type } else { span.status_message };
+        let calls = matches!(kind, SpanKind::Client | SpanKind::Producer);
+        let refused = kind == SpanKind::Server && told.http_status.is_some_and(|code| code >= 500);
+        let failed = span.status_code == 2 || refused;
+        let error =
+            if span.status_message.is_empty() { told.error_type } else { span.status_message };
         let arrived = self.clock();
+        // A row of each span that failed, and of the traces that are followed.
+        let followed = self.traces.takes(span.trace_id, arrived);
+        if failed {
+            self.columns.spans.push(span, &told, weight);
+        } else if followed {
+            let stands_for = weight.saturating_mul(self.traces.weight());
+            self.columns.spans.push(span, &told, stands_for);
+        }
+        let Some(service) = service else {
+            self.windows.crowded += 1;
+            return;
+        };
         if end > arrived + AHEAD {
             self.windows.ahead += 1;
             return;
@@ -194,7 +193,7 @@ impl Engine {
             service,
             operation: span.name,
             kind,
-            peer,
+            peer: if calls { told.peer() } else { "" },
             start: Time::from_unix_nano(span.start_time_unix_nano),
             end,
             failed,
@@ -203,6 +202,8 @@ impl Engine {
             span_id: span.span_id,
             parent_span_id: span.parent_span_id,
             arrived,
+            weight,
+            followed,
         });
     }
 
@@ -222,9 +223,10 @@ impl Engine {
     pub(crate) fn logs(&mut self, bytes: &[u8]) {
         let mut facts = Vec::new();
         for resource in RequestView::new(Signal::Logs, bytes).resources().flatten() {
-            let mut newest = None;
+            let (mut newest, mut lines) = (None, false);
             let view = resource.resource();
             let origin = Origin::of(&view);
+            self.columns.logs.resource(&view);
             for scope in resource.scopes().flatten() {
                 for record in scope.records().flatten() {
                     let Record::Log(log) = record else { continue };
@@ -237,10 +239,13 @@ impl Engine {
                         }
                         continue;
                     }
-                    self.sighted.insert("logs");
-                    self.columns.logs.push(&view, &log);
+                    self.columns.logs.push(&log);
                     self.line(&origin, &log, time);
+                    lines = true;
                 }
+            }
+            if lines {
+                self.sighted.insert("logs");
             }
             self.says(&origin, newest);
         }
@@ -300,13 +305,14 @@ impl Engine {
             let mut newest = None;
             let view = resource.resource();
             let origin = Origin::of(&view);
+            self.columns.metrics.resource(&view);
             for scope in resource.scopes().flatten() {
                 for record in scope.records().flatten() {
                     let Record::Metric(metric) = record else { continue };
                     self.cluster.metric(&view, &metric, &mut facts);
                     let resource_kind = Resource::of_metric(metric.name);
                     for point in metric.points().flatten() {
-                        self.columns.metrics.push(&view, &metric, &point);
+                        self.columns.metrics.push(&metric, &point);
                         let time = Time::from_unix_nano(point.time_unix_nano);
                         newest = newest.max(Some(time));
                         if let (Some(kind), Some(value)) = (resource_kind, point.value.as_f64()) {

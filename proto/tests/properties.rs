@@ -18,7 +18,7 @@ use proptest::{prelude::*, test_runner::FileFailurePersistence};
 use prost::Message;
 use tapio_proto::{
     Signal, attr, check,
-    columns::{LogColumns, MetricColumns, SpanColumns},
+    columns::{LogColumns, MetricColumns, SpanColumns, SpanTold},
     decode_response, json,
     splice::{Decision, encode_attributes, splice},
     status::Status,
@@ -86,6 +86,9 @@ fn read_all(signal: Signal, bytes: &[u8]) {
     for resource in RequestView::new(signal, bytes).resources().flatten() {
         let origin = resource.resource();
         origin.attributes().for_each(drop);
+        spans.resource(&origin);
+        logs.resource(&origin);
+        metrics.resource(&origin);
         for scope in resource.scopes().flatten() {
             for record in scope.records().flatten() {
                 match record {
@@ -93,16 +96,16 @@ fn read_all(signal: Signal, bytes: &[u8]) {
                         seen += 1;
                         span.events().flatten().for_each(|event| event.attributes().for_each(drop));
                         span.links().flatten().for_each(|link| link.attributes().for_each(drop));
-                        spans.push(&origin, &span);
+                        spans.push(&span, &SpanTold::by(&span), 1);
                     }
                     Record::Log(log) => {
                         seen += 1;
-                        logs.push(&origin, &log);
+                        logs.push(&log);
                     }
                     Record::Metric(metric) => {
                         for point in metric.points().flatten() {
                             seen += 1;
-                            metrics.push(&origin, &metric, &point);
+                            metrics.push(&metric, &point);
                         }
                     }
                 }

@@ -90,6 +90,12 @@ fn show(analysis: &Arc<Analysis>, id: &str, metrics: &Registry) {
         |a| a.stats().dropped_items.load(Relaxed) as f64,
     );
     stat(
+        Counter,
+        "tapio_analysis_sampled_items",
+        "Spans that passed unanalysed because the analysis was behind, and that others stand for",
+        |a| a.stats().sampled_items.load(Relaxed) as f64,
+    );
+    stat(
         Gauge,
         "tapio_analysis_queue_bytes",
         "Bytes of requests that wait for the analysis",

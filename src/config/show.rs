@@ -75,7 +75,12 @@ fn block(value: &Json, indent: usize, out: &mut String) {
     match value {
         Json::Object(map) if !map.is_empty() => {
             for (key, value) in map {
-                *out += &format!("{margin}{}:", text(key));
+                let key = text(key);
+                // YAML looks no further than 1,024 characters for the colon of a key.
+                *out += &match key.chars().count() {
+                    0..=1_000 => format!("{margin}{key}:"),
+                    _ => format!("{margin}? {key}\n{margin}:"),
+                };
                 after(value, indent + 4, out);
             }
         }

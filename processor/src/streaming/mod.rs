@@ -4,12 +4,18 @@
 mod levels;
 mod logs;
 mod names;
+mod parents;
 mod texts;
+mod traces;
 mod windows;
 
 pub use levels::{Levels, Resource};
 pub use logs::{Templates, template};
+pub use traces::Traces;
 pub use windows::{CallEdge, Sample, ServiceId, SpanFact, SpanKind, Windows};
+
+/// A map whose keys are not an attacker's to choose without limit: each is bounded, and seeded anew.
+type Map<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
 
 /// Width of a window, ns. Half the ten seconds that an operator's eye resolves: onset is told to
 /// within a few seconds, and a service with two requests a second still has ten in a window.

@@ -1,8 +1,10 @@
 //! Names told apart by number, bounded: numbers of names that no window holds any more are given again.
 
-use std::{borrow::Borrow, collections::HashMap, hash::Hash, time::Duration};
+use std::{borrow::Borrow, hash::Hash, time::Duration};
 
 use tapio_proto::model::Time;
+
+use super::Map;
 
 /// A number is free when its name was last used so long before the oldest window: clocks differ.
 const MARGIN: Duration = Duration::from_secs(600);
@@ -11,7 +13,7 @@ const PAUSE: Duration = Duration::from_secs(60);
 
 /// Names and their numbers.
 pub(super) struct Names<K> {
-    ids: HashMap<K, u32>,
+    ids: Map<K, u32>,
     names: Vec<(K, Time)>,
     free: Vec<u32>,
     most: usize,
@@ -22,7 +24,7 @@ impl<K: Clone + Eq + Hash> Names<K> {
     /// None, and never more than `most`.
     pub(super) fn new(most: usize) -> Self {
         Names {
-            ids: HashMap::new(),
+            ids: Map::default(),
             names: Vec::new(),
             free: Vec::new(),
             most,

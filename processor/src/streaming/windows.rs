@@ -2,7 +2,7 @@
 //! window, who calls whom, and a failing span of each service to show for it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
@@ -10,7 +10,7 @@ use std::{
 use arrow::{error::ArrowError, record_batch::RecordBatch};
 use tapio_proto::model::{Entity, Row as _, Time};
 
-use super::{WINDOW, cut, names::Names, texts::Texts};
+use super::{Map, WINDOW, cut, names::Names, parents::Parents, texts::Texts};
 use crate::{
     correlation::{
         identity::{Identity, Meant},
@@ -30,8 +30,6 @@ const MOST_NAMES: usize = 20_000;
 const LONGEST_NAME: usize = 256;
 /// Calls kept.
 const MOST_CALLS: usize = 100_000;
-/// Span ids remembered to find a parent in another service, in each of two generations.
-const MOST_SPAN_IDS: usize = 100_000;
 /// Who answered at an address longer ago than this before its newest call answers there no more.
 const ANSWERED: Duration = Duration::from_secs(900);
 /// Buckets of the latency histogram: four to each doubling from 1 us, up to about 20 min.
@@ -39,7 +37,7 @@ const BUCKETS: usize = 120;
 
 /// Index of a service in [`Windows`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ServiceId(u32);
+pub struct ServiceId(pub(super) u32);
 
 /// `opentelemetry.proto.trace.v1.Span.SpanKind`
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -102,6 +100,10 @@ pub struct SpanFact<'a> {
     pub parent_span_id: &'a [u8],
     /// The engine's time when it came in.
     pub arrived: Time,
+    /// Spans that it stands for, itself included.
+    pub weight: u32,
+    /// Its trace is one of those in which parents are looked for.
+    pub followed: bool,
 }
 
 /// One of the operator's own spans, to show.
@@ -146,6 +148,13 @@ struct Key {
     peer: u32,
 }
 
+/// A call as a span shows it: the client's, of an address, or the server's, of a caller at an address.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Call {
+    Asked(ServiceId, u32),
+    Answered { caller: ServiceId, callee: ServiceId, address: Option<u32> },
+}
+
 #[derive(Clone)]
 struct Cell {
     count: u32,
@@ -160,7 +169,7 @@ struct Cell {
 
 #[derive(Default)]
 struct Slot {
-    cells: HashMap<Key, Cell>,
+    cells: Map<Key, Cell>,
     batch: Option<RecordBatch>,
 }
 
@@ -177,13 +186,15 @@ pub struct Windows {
     services: Names<(Arc<str>, Arc<str>)>,
     /// What each service is called here; for each of `services`.
     called: Vec<(Arc<str>, Arc<str>)>,
-    peers: HashMap<(ServiceId, Arc<str>), Peer>,
+    peers: Map<(ServiceId, Arc<str>), Peer>,
     slots: BTreeMap<Time, Slot>,
     cells: usize,
     calls: BTreeMap<CallEdge, Time>,
+    /// The window in which a call, by its numbers, was last entered in `peers` and `calls`.
+    entered: Map<Call, Time>,
     parents: Parents,
-    texts: HashMap<(ServiceId, u32), Texts>,
-    samples: HashMap<ServiceId, Sample>,
+    texts: Map<(ServiceId, u32), Texts>,
+    samples: Map<ServiceId, Sample>,
     sick: Sick,
     /// When the newest failure came in.
     failed: Time,
@@ -203,13 +214,14 @@ impl Default for Windows {
             addresses: Names::new(MOST_NAMES),
             services: Names::new(MOST_NAMES),
             called: Vec::new(),
-            peers: HashMap::new(),
+            peers: Map::default(),
             slots: BTreeMap::new(),
             cells: 0,
             calls: BTreeMap::new(),
+            entered: Map::default(),
             parents: Parents::default(),
-            texts: HashMap::new(),
-            samples: HashMap::new(),
+            texts: Map::default(),
+            samples: Map::default(),
             sick: Sick::new(),
             failed: Time::default(),
             evicted: 0,
@@ -242,6 +254,7 @@ impl Windows {
                 .values_mut()
                 .for_each(|peer| peer.answered.retain(|service, _| here(service)));
             self.parents = Parents::default();
+            self.entered.clear();
         }
         let id = self.services.id(&key, now)?;
         match self.called.get_mut(id as usize) {
@@ -278,6 +291,8 @@ impl Windows {
             let oldest = self.oldest().unwrap_or(now);
             let gone: BTreeSet<u32> = self.addresses.sweep(oldest, now).iter().copied().collect();
             self.texts.retain(|(_, address), _| !gone.contains(address));
+            self.parents = Parents::default();
+            self.entered.clear();
         }
         self.addresses.id(&name.into(), now).unwrap_or_default()
     }
@@ -353,7 +368,11 @@ impl Windows {
             operation: self.operation(span.operation, span.arrived),
             peer: self.address(span.peer, span.arrived),
         };
-        let slot = self.slots.entry(span.end.bucket(WINDOW)).or_default();
+        let window = span.end.bucket(WINDOW);
+        let slot = match self.slots.last_entry() {
+            Some(newest) if *newest.key() == window => newest.into_mut(),
+            _ => self.slots.entry(window).or_default(),
+        };
         slot.batch = None;
         let cells = &mut self.cells;
         let cell = slot.cells.entry(key).or_insert_with(|| {
@@ -369,13 +388,12 @@ impl Windows {
             }
         });
         let nanos = u64::try_from(span.end.0.saturating_sub(span.start.0)).unwrap_or(0);
-        cell.count = cell.count.saturating_add(1);
-        cell.sum_ns = cell.sum_ns.saturating_add(nanos);
+        cell.count = cell.count.saturating_add(span.weight);
+        cell.sum_ns = cell.sum_ns.saturating_add(nanos.saturating_mul(span.weight.into()));
         cell.arrived = cell.arrived.max(span.arrived);
-        let bucket = &mut cell.histogram[bucket_of(nanos)];
-        *bucket = bucket.saturating_add(1);
+        cell.took(nanos, span.weight);
         if span.failed {
-            cell.errors = cell.errors.saturating_add(1);
+            cell.errors = cell.errors.saturating_add(span.weight);
             cell.first_error =
                 Some(cell.first_error.map_or(span.start, |first| first.min(span.start)));
             cell.failed = cell.failed.max(Some(span.arrived));
@@ -397,10 +415,10 @@ impl Windows {
 
     /// Who calls whom: by the address that the client names, and by a parent in another service.
     fn link(&mut self, span: &SpanFact<'_>, peer: u32) {
-        let (namespace, caller) = self.told(span.service);
-        let address = self.addressed(peer);
         let calls = matches!(span.kind, SpanKind::Client | SpanKind::Producer);
-        if calls && !span.peer.is_empty() {
+        if calls && !span.peer.is_empty() && self.enters(Call::Asked(span.service, peer), span.end)
+        {
+            let address = self.addressed(peer);
             let known = (span.service, address.clone());
             if self.peers.len() < MOST_NAMES || self.peers.contains_key(&known) {
                 let fresh = || Peer { last: span.end, answered: BTreeMap::new(), meant: None };
@@ -408,21 +426,34 @@ impl Windows {
                 peer.last = peer.last.max(span.end);
             }
             if span.kind == SpanKind::Client {
-                let callee = address.clone();
-                let edge = CallEdge { namespace, caller, callee, answered: None };
+                let (namespace, caller) = self.told(span.service);
+                let edge = CallEdge { namespace, caller, callee: address, answered: None };
                 self.call(edge, span.end);
             }
         }
-        let Some((caller, callee, address)) = self.parents.pair(span, address) else { return };
-        if caller == callee {
+        if !span.followed {
             return;
         }
+        let Some((caller, callee, address)) = self.parents.pair(span, peer) else { return };
+        if caller == callee || !self.enters(Call::Answered { caller, callee, address }, span.end) {
+            return;
+        }
+        let address = address.map(|address| self.addressed(address));
         if let Some(peer) = address.and_then(|address| self.peers.get_mut(&(caller, address))) {
             peer.answered.insert(callee, span.end);
         }
         let ((namespace, caller), (answered, callee)) = (self.told(caller), self.told(callee));
         let edge = CallEdge { namespace, caller, callee, answered: Some(answered) };
         self.call(edge, span.end);
+    }
+
+    /// Is this call to be entered? Once in each window: what it is called at costs more than counting it.
+    fn enters(&mut self, call: Call, at: Time) -> bool {
+        let window = at.bucket(WINDOW);
+        if self.entered.len() >= MOST_CALLS {
+            self.entered.clear();
+        }
+        self.entered.insert(call, window) != Some(window)
     }
 
     fn call(&mut self, edge: CallEdge, at: Time) {
@@ -618,6 +649,21 @@ impl Windows {
 }
 
 impl Cell {
+    /// So many took so long. A bucket that is full halves them all: the quantiles stay what they were.
+    fn took(&mut self, nanos: u64, weight: u32) {
+        let bucket = bucket_of(nanos);
+        loop {
+            let sum = u32::from(self.histogram[bucket]).saturating_add(weight);
+            match u16::try_from(sum) {
+                Ok(sum) => return self.histogram[bucket] = sum,
+                Err(_) if weight > u32::from(u16::MAX / 2) => {
+                    return self.histogram[bucket] = u16::MAX;
+                }
+                Err(_) => self.histogram.iter_mut().for_each(|n| *n = n.div_ceil(2)),
+            }
+        }
+    }
+
     fn row(
         &self,
         bucket: Time,
@@ -667,65 +713,6 @@ fn bucket_of(nanos: u64) -> usize {
     ((micros.log2() * 4.0) as usize).min(BUCKETS - 1)
 }
 
-/// Finds the service of a span's parent, whichever of the two comes first.
-#[derive(Default)]
-struct Parents {
-    seen: Generations,
-    awaited: Generations,
-}
-
-/// A map that forgets its older half when it is full.
-#[derive(Default)]
-struct Generations {
-    young: HashMap<[u8; 8], (ServiceId, Option<Arc<str>>)>,
-    old: HashMap<[u8; 8], (ServiceId, Option<Arc<str>>)>,
-}
-
-impl Generations {
-    fn put(&mut self, id: [u8; 8], service: ServiceId, address: Option<Arc<str>>) {
-        if self.young.len() >= MOST_SPAN_IDS {
-            self.old = std::mem::take(&mut self.young);
-        }
-        self.young.insert(id, (service, address));
-    }
-
-    fn get(&self, id: &[u8; 8]) -> Option<(ServiceId, Option<Arc<str>>)> {
-        self.young.get(id).or_else(|| self.old.get(id)).cloned()
-    }
-}
-
-impl Parents {
-    /// Caller and callee, when this span closes such a pair, and the address at which the caller asked.
-    /// What is told to a broker is answered by another.
-    fn pair(
-        &mut self,
-        span: &SpanFact<'_>,
-        address: Arc<str>,
-    ) -> Option<(ServiceId, ServiceId, Option<Arc<str>>)> {
-        let id: [u8; 8] = span.span_id.try_into().ok()?;
-        match span.kind {
-            SpanKind::Client | SpanKind::Producer => {
-                let asks = span.kind == SpanKind::Client && !span.peer.is_empty();
-                let address = asks.then_some(address);
-                self.seen.put(id, span.service, address.clone());
-                self.awaited.get(&id).map(|(callee, _)| (span.service, callee, address))
-            }
-            SpanKind::Server | SpanKind::Consumer => {
-                let parent: [u8; 8] = span.parent_span_id.try_into().ok()?;
-                if parent == [0; 8] {
-                    return None;
-                }
-                if let Some((caller, address)) = self.seen.get(&parent) {
-                    return Some((caller, span.service, address));
-                }
-                self.awaited.put(parent, span.service, None);
-                None
-            }
-            SpanKind::Internal => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -751,6 +738,8 @@ mod tests {
             span_id: &[1; 8],
             parent_span_id: &[],
             arrived: second(at),
+            weight: 1,
+            followed: true,
         });
     }
 

@@ -68,9 +68,14 @@ impl LogColumns {
         SCHEMA.clone()
     }
 
+    /// The records that are added from now on, until the next `finish`, are of this resource.
+    pub fn resource(&mut self, resource: &ResourceView<'_>) {
+        self.origin.set(resource);
+    }
+
     /// Adds a log record.
-    pub fn push(&mut self, resource: &ResourceView<'_>, log: &LogView<'_>) {
-        self.origin.push(resource);
+    pub fn push(&mut self, log: &LogView<'_>) {
+        self.origin.push();
         let time =
             if log.time_unix_nano == 0 { log.observed_time_unix_nano } else { log.time_unix_nano };
         self.time.push(nanos(time));

@@ -77,14 +77,14 @@ impl MetricColumns {
         SCHEMA.clone()
     }
 
+    /// The points that are added from now on, until the next `finish`, are of this resource.
+    pub fn resource(&mut self, resource: &ResourceView<'_>) {
+        self.origin.set(resource);
+    }
+
     /// Adds a data point.
-    pub fn push(
-        &mut self,
-        resource: &ResourceView<'_>,
-        metric: &MetricView<'_>,
-        point: &PointView<'_>,
-    ) {
-        self.origin.push(resource);
+    pub fn push(&mut self, metric: &MetricView<'_>, point: &PointView<'_>) {
+        self.origin.push();
         self.time.push(nanos(point.time_unix_nano));
         self.name.push_text(metric.name);
         self.unit.push_text(metric.unit);

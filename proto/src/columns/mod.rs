@@ -15,7 +15,7 @@ mod tests;
 
 pub use logs::LogColumns;
 pub use metrics::MetricColumns;
-pub use spans::SpanColumns;
+pub use spans::{SpanColumns, SpanTold};
 
 use std::sync::Arc;
 

@@ -32,11 +32,15 @@ impl<const N: usize> Origin<N> {
         }
     }
 
-    /// One row.
-    pub(super) fn push(&mut self, resource: &ResourceView<'_>) {
+    /// The rows to come are of this resource.
+    pub(super) fn set(&mut self, resource: &ResourceView<'_>) {
         if !self.known || self.resource != resource.as_bytes() {
             self.look_up(resource);
         }
+    }
+
+    /// One row of the resource that was set.
+    pub(super) fn push(&mut self) {
         for (column, key) in self.columns.iter_mut().zip(self.keys) {
             column.push(key);
         }
@@ -77,7 +81,10 @@ impl<const N: usize> Origin<N> {
             None => Dictionary::default().finish(),
         });
         // A dictionary that began anew does not know the resource's keys any more.
-        self.known &= self.generations == self.generation();
+        if self.generations != self.generation() {
+            self.known = false;
+            self.keys = [Key::NULL; N];
+        }
         arrays
     }
 }

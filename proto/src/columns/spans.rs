@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::{
-    array::{FixedSizeBinaryBuilder, Int32Builder, Int64Array, UInt8Array},
+    array::{FixedSizeBinaryBuilder, Int32Builder, Int64Array, UInt8Array, UInt32Array},
     datatypes::{DataType, SchemaRef},
     record_batch::RecordBatch,
 };
@@ -13,6 +13,9 @@ use super::{
     times, utc,
 };
 use crate::view::{AnyValue, ResourceView, SpanView};
+
+/// How good a database's name is as the name of a peer.
+const DATABASE: u8 = 1;
 
 static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
     schema(&[
@@ -33,6 +36,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         ("http_status", DataType::Int32),
         ("peer", dictionary()),
         ("error_type", dictionary()),
+        ("weight", DataType::UInt32),
     ])
 });
 
@@ -51,6 +55,7 @@ pub struct SpanColumns {
     http_status: Int32Builder,
     peer: Dictionary,
     error_type: Dictionary,
+    weight: Vec<u32>,
 }
 
 impl Default for SpanColumns {
@@ -69,22 +74,32 @@ impl Default for SpanColumns {
             http_status: Int32Builder::new(),
             peer: Dictionary::default(),
             error_type: Dictionary::default(),
+            weight: Vec::new(),
         }
     }
 }
 
 /// What the attributes of a span tell beside its own fields.
-#[derive(Default)]
-struct Told<'a> {
-    http_status: Option<i32>,
-    error_type: &'a str,
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SpanTold<'a> {
+    /// `http.response.status_code`
+    pub http_status: Option<i32>,
+    /// `error.type`
+    pub error_type: &'a str,
     /// The other side of a call, and how good its name is: the better one wins.
     peer: (u8, &'a str),
 }
 
-impl<'a> Told<'a> {
-    fn by(span: &SpanView<'a>) -> Self {
-        let mut told = Told::default();
+impl<'a> SpanTold<'a> {
+    /// The host or service on the other side of a call: `peer.service`, `server.address` or the like;
+    /// not a database's name.
+    pub fn peer(&self) -> &'a str {
+        if self.peer.0 > DATABASE { self.peer.1 } else { "" }
+    }
+
+    /// Looks the attributes through.
+    pub fn by(span: &SpanView<'a>) -> Self {
+        let mut told = SpanTold::default();
         let mut attributes = span.attributes();
         while let Some(Ok((key, value))) = attributes.next_raw() {
             let rank = match key {
@@ -101,7 +116,7 @@ impl<'a> Told<'a> {
                 b"peer.service" => 4,
                 b"server.address" => 3,
                 b"net.peer.name" => 2,
-                b"db.namespace" | b"db.name" => 1,
+                b"db.namespace" | b"db.name" => DATABASE,
                 _ => continue,
             };
             if rank > told.peer.0 {
@@ -118,15 +133,20 @@ fn text(value: crate::wire::Fields<'_>) -> &str {
 
 impl SpanColumns {
     /// The columns: `time` is the start, `duration_ns` 0 where the end lies before it; ids that are
-    /// not there are null; `peer` is the other side of a call as far as attributes tell.
+    /// not there are null; `peer` is the other side of a call as far as attributes tell; `weight` is how
+    /// many spans the row stands for, 1 unless there were more than are kept.
     pub fn schema() -> SchemaRef {
         SCHEMA.clone()
     }
 
-    /// Adds a span.
-    pub fn push(&mut self, resource: &ResourceView<'_>, span: &SpanView<'_>) {
-        let told = Told::by(span);
-        self.origin.push(resource);
+    /// The spans that are added from now on, until the next [`SpanColumns::finish`], are of this resource.
+    pub fn resource(&mut self, resource: &ResourceView<'_>) {
+        self.origin.set(resource);
+    }
+
+    /// Adds a span that stands for `weight` spans: itself, and others of which no row is kept.
+    pub fn push(&mut self, span: &SpanView<'_>, told: &SpanTold<'_>, weight: u32) {
+        self.origin.push();
         self.time.push(nanos(span.start_time_unix_nano));
         self.duration
             .push(nanos(span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano)));
@@ -140,6 +160,7 @@ impl SpanColumns {
         self.http_status.append_option(told.http_status);
         self.peer.push_text(told.peer.1);
         self.error_type.push_text(told.error_type);
+        self.weight.push(weight);
     }
 
     /// Spans not finished yet.
@@ -157,7 +178,7 @@ impl SpanColumns {
         let texts = [&self.name, &self.status_message, &self.peer, &self.error_type];
         self.origin.bytes()
             + texts.iter().map(|column| column.bytes()).sum::<usize>()
-            + self.len() * (16 + 32 + 2 + 4)
+            + self.len() * (16 + 32 + 2 + 8)
     }
 
     /// The spans since the last time, as one batch.
@@ -182,6 +203,7 @@ impl SpanColumns {
             Arc::new(self.http_status.finish()),
             self.peer.finish(),
             self.error_type.finish(),
+            Arc::new(UInt32Array::from(std::mem::take(&mut self.weight))),
         ];
         batch(Self::schema(), columns, rows)
     }

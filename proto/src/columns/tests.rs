@@ -36,11 +36,11 @@ fn walk(signal: Signal, text: &str, columns: &mut (SpanColumns, LogColumns, Metr
         for scope in resource.scopes().map(Result::unwrap) {
             for record in scope.records().map(Result::unwrap) {
                 match record {
-                    Record::Span(span) => columns.0.push(&resource.resource(), &span),
-                    Record::Log(log) => columns.1.push(&resource.resource(), &log),
+                    Record::Span(span) => columns.0.push(&span, &SpanTold::by(&span), 1),
+                    Record::Log(log) => columns.1.push(&log),
                     Record::Metric(metric) => {
                         for point in metric.points().map(Result::unwrap) {
-                            columns.2.push(&resource.resource(), &metric, &point);
+                            columns.2.push(&metric, &point);
                         }
                     }
                 }
