@@ -8,8 +8,8 @@
 mod e2e;
 
 use e2e::cases::{
-    accounting, collector, deploy, differential, durable, hostile, lossless, pipelines, reload,
-    selfobs,
+    accounting, collector, deploy, differential, durable, hostile, losses, lossless, pipelines,
+    reload, selfobs,
 };
 
 fn main() -> std::process::ExitCode {
@@ -44,7 +44,7 @@ fn main() -> std::process::ExitCode {
         ("reloads_under_load_lose_nothing_acknowledged", reload::under_load),
         ("a_reload_that_cannot_start_gives_way_to_the_one_of_before", reload::changed_receiver),
         ("traces_sent_to_itself_do_not_loop", selfobs::traces_to_itself),
-        ("killed_again_and_again_under_load_loses_nothing_acknowledged", durable::killed),
+        ("losses_of_what_was_acknowledged_are_none_in_each_row", losses::table),
         ("a_queue_on_disk_survives_a_stop_without_a_backend", durable::stopped_on_disk),
         ("a_queue_in_memory_is_parked_at_a_stop_and_replayed", durable::stopped_in_memory),
         ("what_is_refused_for_good_is_parked_listed_and_dropped", durable::refused_for_good),

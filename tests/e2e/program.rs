@@ -180,6 +180,8 @@ pub(crate) struct Tapio {
 
 /// A configuration of Tapio on ports of its own, to be started more than once.
 pub(crate) struct Setup {
+    /// What is run; Tapio, unless it is compared with something.
+    pub(crate) program: PathBuf,
     folder: PathBuf,
     file: PathBuf,
     ports: [u16; 3],
@@ -230,18 +232,18 @@ extensions:
         );
         let file = folder.join("tapio.yaml");
         fs::write(&file, config).expect("the case's folder is writable");
-        Self { folder: folder.to_owned(), file, ports }
+        let program = env!("CARGO_BIN_EXE_tapio").into();
+        Self { program, folder: folder.to_owned(), file, ports }
     }
 
     /// Starts and waits until it takes requests; `name` is the log's. `before` is a command line that
     /// ends by running what follows it.
     pub(crate) async fn run(&self, name: &str, before: &[&str]) -> Tapio {
-        let tapio = env!("CARGO_BIN_EXE_tapio");
         let mut command = match before {
-            [] => Command::new(tapio),
+            [] => Command::new(&self.program),
             [first, rest @ ..] => {
                 let mut command = Command::new(first);
-                command.args(rest).arg(tapio);
+                command.args(rest).arg(&self.program);
                 command
             }
         };

@@ -6,6 +6,7 @@ pub(crate) mod deploy;
 pub(crate) mod differential;
 pub(crate) mod durable;
 pub(crate) mod hostile;
+pub(crate) mod losses;
 pub(crate) mod lossless;
 pub(crate) mod pipelines;
 pub(crate) mod reload;
