@@ -9,13 +9,15 @@ mod e2e;
 
 use e2e::cases::{
     accounting, collector, deploy, differential, durable, hostile, losses, lossless, pipelines,
-    reload, selfobs,
+    reload, selfobs, swapped,
 };
 
 fn main() -> std::process::ExitCode {
     e2e::runner::run(&[
         ("deployment_sample_of_tapio_is_valid", deploy::tapio),
         ("deployment_sample_of_a_collector_is_valid", deploy::collector),
+        ("helm_charts_default_values_run_with_the_program_swapped", swapped::helm_defaults),
+        ("a_collectors_gateway_configuration_runs_unchanged", swapped::gateway),
         ("grpc_to_http_bytes_are_equal", lossless::grpc_to_http),
         ("http_to_grpc_bytes_are_equal", lossless::http_to_grpc),
         ("grpc_to_grpc_bytes_are_equal", lossless::grpc_to_grpc),

@@ -305,7 +305,9 @@ async fn run(row: &Row, program: std::path::PathBuf, ours: bool) -> (usize, u64,
         // What a stop had to set aside.
         setup.queue(&["replay"]);
     }
-    let (lost, twice) = settled(&counter, &acked).await;
+    // Go's gRPC waits up to two minutes before it connects again.
+    let patience = Duration::from_secs(if ours { 12 } else { 130 });
+    let (lost, twice) = settled(&counter, &acked, patience).await;
     scene.look();
     let peak = scene.peak;
     scene.hop.program.stop(Duration::from_secs(60)).await;
@@ -319,14 +321,14 @@ async fn run(row: &Row, program: std::path::PathBuf, ours: bool) -> (usize, u64,
 }
 
 /// Waits until nothing is missing, or nothing has come for a while.
-async fn settled(counter: &Counter, acked: &[u64]) -> (usize, usize) {
+async fn settled(counter: &Counter, acked: &[u64], patience: Duration) -> (usize, usize) {
     let mut last = (usize::MAX, Instant::now());
     loop {
         let (lost, twice) = counter.missing(acked);
         if lost != last.0 {
             last = (lost, Instant::now());
         }
-        if lost == 0 || last.1.elapsed() > Duration::from_secs(12) {
+        if lost == 0 || last.1.elapsed() > patience {
             return (lost, twice);
         }
         sleep(Duration::from_millis(200)).await;

@@ -11,3 +11,4 @@ pub(crate) mod lossless;
 pub(crate) mod pipelines;
 pub(crate) mod reload;
 pub(crate) mod selfobs;
+pub(crate) mod swapped;
