@@ -9,7 +9,7 @@ mod e2e;
 
 use e2e::cases::{
     accounting, collector, deploy, differential, durable, hostile, losses, lossless, pipelines,
-    reload, selfobs, swapped,
+    reload, sdk, selfobs, swapped,
 };
 
 fn main() -> std::process::ExitCode {
@@ -58,6 +58,9 @@ fn main() -> std::process::ExitCode {
         ("collector_to_collector_100k_items_of_each_signal", collector::grpc_100k),
         ("collector_to_collector_over_http", collector::http),
         ("collector_to_collector_over_http_json", collector::json),
+        ("sdk_for_go_sends_every_signal_both_ways", sdk::go),
+        ("sdk_for_python_sends_every_signal_both_ways", sdk::python),
+        ("sdk_for_javascript_sends_every_signal_both_ways", sdk::javascript),
         ("sdk_to_collector_telemetrygen", collector::telemetrygen),
     ])
 }

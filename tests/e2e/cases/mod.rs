@@ -10,5 +10,6 @@ pub(crate) mod losses;
 pub(crate) mod lossless;
 pub(crate) mod pipelines;
 pub(crate) mod reload;
+pub(crate) mod sdk;
 pub(crate) mod selfobs;
 pub(crate) mod swapped;
