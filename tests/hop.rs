@@ -48,6 +48,7 @@ fn main() -> std::process::ExitCode {
         ("traces_sent_to_itself_do_not_loop", selfobs::traces_to_itself),
         ("losses_of_what_was_acknowledged_are_none_in_each_row", losses::table),
         ("a_queue_on_disk_survives_a_stop_without_a_backend", durable::stopped_on_disk),
+        ("a_queue_on_disk_that_nobody_sends_is_told_of", durable::left_behind),
         ("a_queue_in_memory_is_parked_at_a_stop_and_replayed", durable::stopped_in_memory),
         ("what_is_refused_for_good_is_parked_listed_and_dropped", durable::refused_for_good),
         ("a_full_disk_refuses_and_recovers", durable::disk_full),

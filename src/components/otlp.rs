@@ -77,6 +77,7 @@ pub(super) fn check_grpc(config: &OtlpGrpcConfig) -> Result<(), String> {
     let mut idle = config.clone();
     idle.sending_queue.enabled = false;
     idle.auth = None;
+    idle.tls = idle.tls.without_files();
     check_exporter(&config.sending_queue, &config.retry_on_failure, |unseen| {
         otlp_grpc("", &idle, unseen)
     })
@@ -86,13 +87,15 @@ pub(super) fn check_http(config: &OtlpHttpConfig) -> Result<(), String> {
     let mut idle = config.clone();
     idle.sending_queue.enabled = false;
     idle.auth = None;
+    idle.tls = idle.tls.without_files();
     check_exporter(&config.sending_queue, &config.retry_on_failure, |unseen| {
         otlp_http("", &idle, unseen)
     })
 }
 
-/// Builds the exporter without its queue, which has nothing to run then: endpoint, headers and
-/// certificates are looked at, and nothing is sent.
+/// Builds the exporter without its queue, which has nothing to run then: endpoint and headers are
+/// looked at, and nothing is sent. Certificates are for the start: `validate` may run where they are
+/// not, and an exporter that no pipeline uses needs none.
 fn check_exporter(
     queue: &QueueConfig,
     retry: &RetryConfig,

@@ -183,6 +183,35 @@ pub(crate) fn stopped_on_disk() -> Result<(), Skipped> {
     Ok(())
 }
 
+/// An exporter that has left the configuration sends no more what it has on disk.
+pub(crate) fn left_behind() -> Result<(), Skipped> {
+    block_on(async {
+        let exporter = exporter(free_port(), "{storage: file_storage}");
+        let folder = folder("left_behind");
+        let setup = Setup::new(&folder, "", ("otlp_grpc/old", &exporter), &[STORAGE]);
+        let mut tapio = setup.run("first", &[]).await;
+        send(&tapio, 7).await;
+        tapio.program.stop_well().await;
+        let setup = Setup::new(&folder, "", ("otlp_grpc/new", &exporter), &[STORAGE]);
+        let mut tapio = setup.run("second", &[]).await;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let told = loop {
+            let log = tapio.program.output();
+            let told = log.lines().find(|line| line.contains("that no pipeline names any more"));
+            if let Some(told) = told {
+                break told.to_owned();
+            }
+            assert!(Instant::now() < deadline, "{log}");
+            sleep(Duration::from_millis(20)).await;
+        };
+        for words in ["otlp_grpc/old", "7", "350", "rm -r '", "storage/otlp_grpc%2Fold'"] {
+            assert!(told.contains(words), "{words} is not in {told}");
+        }
+        tapio.program.stop_well().await;
+    });
+    Ok(())
+}
+
 /// The Collector drops its memory queue here: 72,192 of 103,424 acknowledged spans.
 pub(crate) fn stopped_in_memory() -> Result<(), Skipped> {
     block_on(async {
