@@ -41,6 +41,7 @@ fn main() -> std::process::ExitCode {
         ("large_requests_get_an_answer", hostile::large),
         ("compression_bombs_get_an_answer", hostile::bombs),
         ("invalid_utf8_and_deep_nesting_get_an_answer", hostile::strange),
+        ("attacked_memory_stays_bounded_and_good_senders_are_answered", hostile::table),
         ("backend_killed_and_back_loses_nothing_acknowledged", accounting::backend_killed),
         ("stopping_sends_what_is_queued", accounting::stopped_with_a_queue),
         ("reloads_under_load_lose_nothing_acknowledged", reload::under_load),

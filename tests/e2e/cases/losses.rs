@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{task::JoinHandle, time::sleep};
+use tokio::{
+    task::JoinHandle,
+    time::{sleep, timeout},
+};
 
 use super::durable::{Load, SPANS};
 use crate::e2e::{
@@ -218,18 +221,20 @@ impl Scene<'_> {
                 self.again().await;
             }
             Step::Kills => {
+                // What does not take more within the time is killed all the same.
+                let some = async || drop(timeout(Duration::from_secs(30), load.more(60)).await);
                 for round in 0..KILLS {
-                    load.more(60).await;
+                    some().await;
                     if round % 3 == 2 {
                         self.gone().await;
-                        load.more(60).await;
+                        some().await;
                     }
                     self.look();
                     self.hop.program.kill();
                     self.again().await;
                     self.back().await;
                 }
-                load.more(60).await;
+                some().await;
             }
         }
     }
