@@ -214,11 +214,14 @@ impl<H: Handler> Port<H> {
         stream: &TcpStream,
         mut stopped: watch::Receiver<Option<Instant>>,
     ) -> bool {
+        let Limits { max_idle, max_age, .. } = self.limits;
+        let shorter = max_idle.into_iter().chain(max_age).min();
+        let patience = shorter.map_or(FIRST_REQUEST_LIMIT, |limit| limit.min(FIRST_REQUEST_LIMIT));
         let mut byte = [0];
         tokio::select! {
             spoken = stream.peek(&mut byte) => spoken.is_ok(),
             _ = stopped.changed() => false,
-            () = sleep(FIRST_REQUEST_LIMIT) => {
+            () = sleep(patience) => {
                 tracing::debug!("closed a connection that sent nothing");
                 self.handler.limited(Limit::Silence);
                 false
