@@ -24,6 +24,7 @@ fn main() -> std::process::ExitCode {
         ("http_to_http_bytes_are_equal", lossless::http_to_http),
         ("fan_out_keeps_a_queue_for_each_destination", pipelines::fan_out),
         ("stopping_drains_joined_pipelines", pipelines::drained),
+        ("headers_setter_tells_the_backend_of_each_sender", pipelines::headers_setter),
         ("k8s_attributes_come_from_passing_objects", pipelines::k8s_attributes),
         ("differential_http", differential::http),
         ("differential_grpc", differential::grpc),

@@ -3,11 +3,11 @@
 //! The queue keeps each request until the merged one is delivered, so nothing that was acknowledged
 //! depends on a batch that is still being gathered.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
-use tapio_proto::{Request, Signal, transport::GoDuration};
+use tapio_proto::{Metadata, Request, Signal, transport::GoDuration};
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout_at},
@@ -103,7 +103,7 @@ pub(super) struct Gatherer {
     min: usize,
     max: usize,
     sizer: Sizer,
-    keys: Vec<String>,
+    pub(super) keys: Vec<String>,
     open: Mutex<Vec<Open>>,
 }
 
@@ -202,8 +202,9 @@ impl Gatherer {
     }
 }
 
-/// All requests of a batch as one. They keep the sender's metadata as far as it is the same.
-pub(super) fn merged(entries: &[Entry]) -> Option<Request> {
+/// All requests of a batch as one. Of the senders' metadata it keeps all if they are the same, else the
+/// headers that partition them: `keys`.
+pub(super) fn merged(entries: &[Entry], keys: &[String]) -> Option<Request> {
     let (first, others) = entries.split_first()?;
     if others.is_empty() {
         return Some(first.request.clone());
@@ -211,13 +212,17 @@ pub(super) fn merged(entries: &[Entry]) -> Option<Request> {
     let mut bytes =
         BytesMut::with_capacity(entries.iter().map(|entry| entry.request.bytes.len()).sum());
     entries.iter().for_each(|entry| bytes.extend_from_slice(&entry.request.bytes));
-    let metadata = first.request.metadata.clone();
+    let metadata = &first.request.metadata;
+    let same = others.iter().all(|entry| entry.request.metadata == *metadata);
+    let common = |metadata: &Arc<Metadata>| {
+        let common = |name: &String| keys.iter().any(|key| key.eq_ignore_ascii_case(name));
+        let headers = metadata.headers.iter().filter(|(name, _)| common(name)).cloned().collect();
+        Arc::new(Metadata { headers, ..Metadata::default() })
+    };
     Some(Request {
         signal: first.request.signal,
         bytes: bytes.freeze(),
         items: entries.iter().map(|entry| entry.request.items).sum(),
-        metadata: metadata.filter(|metadata| {
-            others.iter().all(|entry| entry.request.metadata.as_ref() == Some(metadata))
-        }),
+        metadata: if same { metadata.clone() } else { metadata.as_ref().map(common) },
     })
 }

@@ -447,9 +447,10 @@ async fn work(
             Some(gatherer) => gatherer.next(&lane).await,
         };
         let Some(entries) = entries else { return };
+        let keys = gatherer.as_ref().map_or(&[][..], |gatherer| &gatherer.keys);
         // One request that the backend never takes must not condemn its neighbours.
-        for refused in deliver(&shared, &lane, entries, &mut closing).await {
-            deliver(&shared, &lane, vec![refused], &mut closing).await;
+        for refused in deliver(&shared, &lane, entries, keys, &mut closing).await {
+            deliver(&shared, &lane, vec![refused], keys, &mut closing).await;
         }
     }
 }
@@ -460,9 +461,10 @@ async fn deliver(
     shared: &Shared,
     lane: &Queue,
     mut entries: Vec<Entry>,
+    keys: &[String],
     closing: &mut watch::Receiver<bool>,
 ) -> Vec<Entry> {
-    let Some(request) = batch::merged(&entries) else { return entries };
+    let Some(request) = batch::merged(&entries, keys) else { return entries };
     // With `wait_for_result` the senders still have the requests.
     let duty = match entries.iter().all(|entry| entry.done.is_some()) {
         true => Duty::Senders,
