@@ -19,4 +19,5 @@ pub use otlp::{JsonOrProto, OtlpGrpcConfig, OtlpHttpConfig, otlp_grpc, otlp_http
 pub use send::{Exporter, Leftover, Observer, QueueConfig, RetryConfig, SendConfig, Sizer};
 pub use storage::{
     CompactionConfig, FileStorageConfig, Holding, Storage, ask_replay, drop_dead_letters, holdings,
+    unclaimed,
 };

@@ -5,7 +5,7 @@
 //! at most `timeout` more, and never more than [`PATIENCE`].
 
 use std::{
-    mem,
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -13,7 +13,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 use tapio_proto::{
-    Accepted, Consumer, Next, Outcome, PartialSuccess, Pending, Request, Signal, Status,
+    Accepted, Consumer, Metadata, Next, Outcome, PartialSuccess, Pending, Request, Signal, Status,
     transport::GoDuration,
 };
 use tokio::{sync::oneshot, time::sleep};
@@ -29,6 +29,11 @@ pub struct BatchConfig {
     /// Items that a batch does not exceed; 0 is no limit. A request that is larger by itself
     /// travels alone and whole.
     pub send_batch_max_size: usize,
+    /// Headers of the sender (`include_metadata`) that requests of one batch have in common, and that
+    /// the batch keeps.
+    pub metadata_keys: Vec<String>,
+    /// Batches of different headers that are gathered at a time; 0 is no limit.
+    pub metadata_cardinality_limit: usize,
 }
 
 /// Merges requests on their way to the next consumer.
@@ -46,16 +51,25 @@ struct Shared {
     config: BatchConfig,
     next: Next,
     observer: Option<Box<dyn Observer>>,
-    lanes: [Mutex<Lane>; Signal::ALL.len()],
+    lanes: [Mutex<Lanes>; Signal::ALL.len()],
 }
 
-/// The batch of one signal that is being collected.
+/// The batches of one signal that are being collected, by the headers that they have in common.
+#[derive(Default)]
+struct Lanes {
+    open: HashMap<Key, Lane>,
+    /// Counts batches, so that a timer knows whether its own has left.
+    generations: u64,
+}
+
+/// The values of each of `metadata_keys`.
+type Key = Vec<Vec<Bytes>>;
+
 #[derive(Default)]
 struct Lane {
     parts: Vec<Part>,
     items: usize,
     bytes: usize,
-    /// Counts batches, so that a timer knows whether its own has left.
     generation: u64,
 }
 
@@ -77,6 +91,8 @@ impl Default for BatchConfig {
             timeout: GoDuration::from_millis(200),
             send_batch_size: 8192,
             send_batch_max_size: 0,
+            metadata_keys: Vec::new(),
+            metadata_cardinality_limit: 1000,
         }
     }
 }
@@ -89,7 +105,14 @@ impl BatchConfig {
                 "send_batch_max_size must be greater or equal to send_batch_size".to_owned()
             );
         }
-        Ok(())
+        let mut keys: Vec<_> = self.metadata_keys.iter().map(|key| key.to_lowercase()).collect();
+        keys.sort();
+        match keys.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => {
+                Err(format!("duplicate entry in metadata_keys: {:?} (case-insensitive)", pair[0]))
+            }
+            None => Ok(()),
+        }
     }
 
     fn is_off(&self) -> bool {
@@ -136,52 +159,84 @@ impl std::fmt::Debug for Batch {
 
 impl Shared {
     fn add(self: &Arc<Self>, request: Request) -> oneshot::Receiver<Outcome> {
+        let key = self.key(&request);
         let Request { signal, bytes, items, .. } = request;
         let (done, outcome) = oneshot::channel();
         let config = &self.config;
-        let mut lane = self.lane(signal);
+        let mut lanes = self.lanes(signal);
         let max_items = match config.send_batch_max_size {
             0 => usize::MAX,
             max => max,
         };
-        if lane.items + items > max_items || lane.bytes + bytes.len() > MAX_BYTES {
-            self.leave(signal, lane.take(), true);
+        let exceeds =
+            |lane: &Lane| lane.items + items > max_items || lane.bytes + bytes.len() > MAX_BYTES;
+        if lanes.open.get(&key).is_some_and(exceeds) {
+            self.leave(signal, lanes.open.remove_entry(&key), true);
         }
+        let limit = config.metadata_cardinality_limit;
+        if limit > 0 && lanes.open.len() >= limit && !lanes.open.contains_key(&key) {
+            let why = "too many batcher metadata-value combinations";
+            let _ = done.send(Err(Status::unavailable(why)));
+            return outcome;
+        }
+        lanes.generations += 1;
+        let generation = lanes.generations;
+        let lane =
+            lanes.open.entry(key.clone()).or_insert_with(|| Lane { generation, ..Lane::default() });
         lane.items += items;
         lane.bytes += bytes.len();
         lane.parts.push(Part { bytes, items, done });
         if lane.items >= config.send_batch_size {
-            self.leave(signal, lane.take(), true);
-        } else if lane.parts.len() == 1 {
-            let (shared, generation) = (Arc::clone(self), lane.generation);
+            self.leave(signal, lanes.open.remove_entry(&key), true);
+        } else if lane.generation == generation {
+            let shared = Arc::clone(self);
             tokio::spawn(async move {
                 sleep((*shared.config.timeout).min(PATIENCE)).await;
-                let mut lane = shared.lane(signal);
-                if lane.generation == generation {
-                    shared.leave(signal, lane.take(), false);
+                let mut lanes = shared.lanes(signal);
+                if lanes.open.get(&key).is_some_and(|lane| lane.generation == generation) {
+                    shared.leave(signal, lanes.open.remove_entry(&key), false);
                 }
             });
         }
         outcome
     }
 
+    fn key(&self, request: &Request) -> Key {
+        let values = |key: &String| match &request.metadata {
+            Some(metadata) => metadata.header(key).cloned().collect(),
+            None => Vec::new(),
+        };
+        self.config.metadata_keys.iter().map(values).collect()
+    }
+
+    /// The headers that a batch's requests have in common.
+    fn metadata(&self, key: Key) -> Option<Arc<Metadata>> {
+        let names = self.config.metadata_keys.iter().map(|name| name.to_lowercase());
+        let headers: Vec<_> = names
+            .zip(key)
+            .flat_map(|(name, values)| values.into_iter().map(move |value| (name.clone(), value)))
+            .collect();
+        (!headers.is_empty()).then(|| Arc::new(Metadata { headers, ..Metadata::default() }))
+    }
+
     /// Sends a batch on, on a task of its own: it belongs to several senders, and one that goes
     /// away must not take the others' requests with it.
-    fn leave(self: &Arc<Self>, signal: Signal, parts: Vec<Part>, full: bool) {
-        if !parts.is_empty() {
-            if let Some(observer) = &self.observer {
-                let (items, bytes) = parts.iter().fold((0, 0), |(items, bytes), part| {
-                    (items + part.items, bytes + part.bytes.len())
-                });
-                observer.left(items, bytes, full);
-            }
-            let shared = Arc::clone(self);
-            tokio::spawn(async move { shared.send(signal, parts).await });
+    fn leave(self: &Arc<Self>, signal: Signal, batch: Option<(Key, Lane)>, full: bool) {
+        let Some((key, Lane { parts, items, bytes, .. })) = batch else { return };
+        if let Some(observer) = &self.observer {
+            observer.left(items, bytes, full);
         }
+        let shared = Arc::clone(self);
+        let metadata = shared.metadata(key);
+        tokio::spawn(async move { shared.send(signal, parts, metadata).await });
     }
 
     /// Also what a sender has sent who has gone away since: it may not send it again.
-    async fn send(&self, signal: Signal, parts: Vec<Part>) {
+    async fn send(&self, signal: Signal, parts: Vec<Part>, metadata: Option<Arc<Metadata>>) {
+        let request = |bytes, items| Request {
+            metadata: metadata.clone(),
+            ..Request::new(signal, bytes, items)
+        };
         let items = parts.iter().map(|part| part.items).sum();
         let bytes = match parts.as_slice() {
             [] => return,
@@ -193,12 +248,12 @@ impl Shared {
                 merged.freeze()
             }
         };
-        match self.next.consume(Request::new(signal, bytes, items)).await {
+        match self.next.consume(request(bytes, items)).await {
             Ok(Accepted { partial: Some(partial) }) => share(parts, partial),
             // One request that the next hop will never take must not condemn its neighbours.
             Err(status) if parts.len() > 1 && !status.is_retryable() => {
                 for Part { bytes, items, done } in parts {
-                    let outcome = self.next.consume(Request::new(signal, bytes, items)).await;
+                    let outcome = self.next.consume(request(bytes, items)).await;
                     let _ = done.send(outcome);
                 }
             }
@@ -210,17 +265,9 @@ impl Shared {
         }
     }
 
-    fn lane(&self, signal: Signal) -> MutexGuard<'_, Lane> {
+    fn lanes(&self, signal: Signal) -> MutexGuard<'_, Lanes> {
         // A lane is consistent between any two statements below the lock.
         self.lanes[signal as usize].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Lane {
-    fn take(&mut self) -> Vec<Part> {
-        self.generation += 1;
-        (self.items, self.bytes) = (0, 0);
-        mem::take(&mut self.parts)
     }
 }
 
@@ -326,6 +373,54 @@ mod tests {
         let mut items: Vec<_> = next.seen.lock().unwrap().iter().map(|r| r.items).collect();
         items.sort_unstable();
         assert_eq!(items, [6, 6, 99]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn senders_with_other_headers_are_not_merged_and_the_headers_stay() {
+        let config =
+            BatchConfig { metadata_keys: vec!["X-Tenant".into()], ..BatchConfig::default() };
+        let (batch, next) = batch(config, taken);
+        let of = |tenant: &'static str, bytes| {
+            let headers = vec![
+                ("x-tenant".to_owned(), Bytes::from_static(tenant.as_bytes())),
+                ("x-other".to_owned(), Bytes::from_static(bytes)),
+            ];
+            let metadata = Metadata { headers, ..Metadata::default() };
+            Request { metadata: Some(Arc::new(metadata)), ..request(bytes, 1) }
+        };
+        send_all(&batch, vec![of("a", b"1"), of("b", b"2"), of("a", b"3"), request(b"4", 1)]).await;
+        let mut seen: Vec<_> = next
+            .seen
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|request| {
+                let headers = request.metadata.as_ref().map(|metadata| metadata.headers.clone());
+                (request.bytes.clone(), headers.unwrap_or_default())
+            })
+            .collect();
+        seen.sort();
+        let tenant = |value: &'static str| vec![("x-tenant".to_owned(), Bytes::from(value))];
+        assert_eq!(
+            seen,
+            [("13".into(), tenant("a")), ("2".into(), tenant("b")), ("4".into(), vec![])]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn more_combinations_of_headers_than_allowed_are_refused() {
+        let config = BatchConfig {
+            metadata_keys: vec!["x".into()],
+            metadata_cardinality_limit: 1,
+            ..BatchConfig::default()
+        };
+        let (batch, _) = batch(config, taken);
+        let headers = vec![("x".to_owned(), Bytes::from_static(b"1"))];
+        let metadata = Some(Arc::new(Metadata { headers, ..Metadata::default() }));
+        let other = Request { metadata, ..request(b"b", 1) };
+        let outcomes = send_all(&batch, vec![request(b"a", 1), other]).await;
+        assert!(outcomes[0].is_ok());
+        assert!(outcomes[1].as_ref().unwrap_err().message.contains("too many batcher"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -22,11 +22,22 @@ const RECEIVER_LIMIT: Duration = Duration::from_secs(5);
 const EXPORTER_LIMIT: Duration = Duration::from_secs(20);
 
 pub(super) fn check_receiver(config: &OtlpConfig) -> Result<(), String> {
-    match (&config.protocols.grpc, &config.protocols.http) {
-        (None, None) => {
-            Err("must specify at least one protocol when using the OTLP receiver".into())
-        }
-        _ => Ok(()),
+    let (grpc, http) = (&config.protocols.grpc, &config.protocols.http);
+    if grpc.is_none() && http.is_none() {
+        return Err("must specify at least one protocol when using the OTLP receiver".into());
+    }
+    let grpc = grpc.iter().flat_map(|grpc| &grpc.middlewares);
+    let http = http.iter().flat_map(|http| &http.middlewares);
+    no_middlewares(grpc.chain(http).map(|middleware| &middleware.id))
+}
+
+/// The Collector resolves these among its extensions.
+fn no_middlewares<'a>(mut ids: impl Iterator<Item = &'a String>) -> Result<(), String> {
+    match ids.next() {
+        None => Ok(()),
+        Some(id) => Err(format!(
+            "middlewares: Tapio has no extension that can be one, so not \"{id}\": leave it out here, or keep the Collector in front for it"
+        )),
     }
 }
 
@@ -74,25 +85,30 @@ pub(super) async fn start_receiver(
 }
 
 pub(super) fn check_grpc(config: &OtlpGrpcConfig) -> Result<(), String> {
+    no_middlewares(config.middlewares.iter().map(|middleware| &middleware.id))?;
     let mut idle = config.clone();
     idle.sending_queue.enabled = false;
     idle.auth = None;
+    idle.tls = idle.tls.without_files();
     check_exporter(&config.sending_queue, &config.retry_on_failure, |unseen| {
         otlp_grpc("", &idle, unseen)
     })
 }
 
 pub(super) fn check_http(config: &OtlpHttpConfig) -> Result<(), String> {
+    no_middlewares(config.middlewares.iter().map(|middleware| &middleware.id))?;
     let mut idle = config.clone();
     idle.sending_queue.enabled = false;
     idle.auth = None;
+    idle.tls = idle.tls.without_files();
     check_exporter(&config.sending_queue, &config.retry_on_failure, |unseen| {
         otlp_http("", &idle, unseen)
     })
 }
 
-/// Builds the exporter without its queue, which has nothing to run then: endpoint, headers and
-/// certificates are looked at, and nothing is sent.
+/// Builds the exporter without its queue, which has nothing to run then: endpoint and headers are
+/// looked at, and nothing is sent. Certificates are for the start: `validate` may run where they are
+/// not, and an exporter that no pipeline uses needs none.
 fn check_exporter(
     queue: &QueueConfig,
     retry: &RetryConfig,

@@ -185,6 +185,10 @@ impl Reader<'_> {
                         );
                     }
                 }
+                // A text that begins with `::` goes on with the path.
+                Err(Fault::Invalid(text)) if text.starts_with("::") => {
+                    self.problems.add(&key.place, format!("{name}::{id}{text}"))
+                }
                 Err(Fault::Invalid(text)) => {
                     self.problems.add(&key.place, format!("{name}::{id}: {text}"))
                 }

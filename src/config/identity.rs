@@ -8,6 +8,10 @@ use super::{
 /// A text that two configurations share when the component would be the same in both. `None` when it
 /// depends on what its body does not show - files, other components - and so is always made anew.
 pub(crate) fn identity(id: &ComponentId, body: &Node) -> Option<String> {
+    if id.kind() == "file" {
+        // What it writes to may have been moved away: a reload is how log rotation asks for a new one.
+        return None;
+    }
     let mut text = id.to_string();
     write(body, &mut text).then_some(text)
 }
@@ -73,10 +77,19 @@ mod tests {
 
     #[test]
     fn what_reads_files_or_leans_on_others_is_made_anew() {
-        for body in
-            ["tls: {cert_file: x}", "auth: {authenticator: y}", "sending_queue: {storage: z}"]
-        {
+        let files = ["ca", "cert", "key", "client_ca", "value", "username", "password"];
+        let files = files.map(|file| format!("deep: [{{tls: {{{file}_file: x}}}}]"));
+        let others = [
+            "auth: {authenticator: y}",
+            "sending_queue: {storage: z}",
+            "htpasswd: {file: x}",
+            "filename: x",
+            "patterns: [x]",
+        ];
+        for body in files.iter().map(String::as_str).chain(others) {
             assert!(!same(body, body), "{body}");
         }
+        let file = ComponentId::parse("file/spans").unwrap();
+        assert_eq!(identity(&file, &yaml::parse("t", "path: x").unwrap()), None);
     }
 }

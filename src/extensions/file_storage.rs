@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tapio_exporter::{FileStorageConfig, Storage};
+use tapio_exporter::{FileStorageConfig, Storage, unclaimed};
 use tokio::task::spawn_blocking;
 
 use crate::components::{Context, Stop};
@@ -36,6 +36,36 @@ impl Storages {
             Some(id) => storages.get(id).cloned(),
             None => storages.values().next().cloned(),
         }
+    }
+
+    /// Says what is on disk of exporters that no pipeline names any more: nobody sends it.
+    pub(crate) fn tell_unclaimed(&self, in_use: impl Fn(&str) -> bool + Send + Sync + 'static) {
+        let storages: Vec<_> = self.lock().values().cloned().collect();
+        if storages.is_empty() {
+            return;
+        }
+        // Counting reads what is there, which may be much.
+        drop(spawn_blocking(move || {
+            for storage in storages {
+                let directory = storage.directory();
+                let left = unclaimed(directory, &in_use).unwrap_or_else(|error| {
+                    tracing::warn!(directory = %directory.display(), %error, "Could not look for what exporters of before have left");
+                    Vec::new()
+                });
+                for (folder, held) in left {
+                    tracing::warn!(
+                        exporter = held.exporter,
+                        kind = held.signal.map_or("dead letters", |signal| signal.name()),
+                        requests = held.requests,
+                        items = held.items,
+                        "On disk there is undelivered data of an exporter that no pipeline names any more. To send it, name \
+                         the exporter in a pipeline again (dead letters: and `tapio queue replay {}`); to drop it: rm -r '{}'",
+                        held.exporter,
+                        folder.display()
+                    );
+                }
+            }
+        }));
     }
 
     fn add(&self, id: &str, storage: Arc<Storage>) {

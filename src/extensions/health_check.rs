@@ -20,6 +20,20 @@ pub(crate) struct HealthCheck {
     /// The page answers to this path, and to everything below it if it ends with a slash.
     path: String,
     response_body: Option<ResponseBody>,
+    #[serde(rename = "check_collector_pipeline")]
+    _check_collector_pipeline: CheckPipeline,
+}
+
+/// Accepted for the Collector's sake, which has it switched off and advises against it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct CheckPipeline {
+    #[serde(rename = "enabled")]
+    _enabled: bool,
+    #[serde(rename = "interval")]
+    _interval: GoDuration,
+    #[serde(rename = "exporter_failure_threshold")]
+    _exporter_failure_threshold: u32,
 }
 
 /// Bodies in place of the standard ones.
@@ -32,7 +46,12 @@ struct ResponseBody {
 
 impl Default for HealthCheck {
     fn default() -> Self {
-        HealthCheck { endpoint: "127.0.0.1:13133".into(), path: "/".into(), response_body: None }
+        HealthCheck {
+            endpoint: "127.0.0.1:13133".into(),
+            path: "/".into(),
+            response_body: None,
+            _check_collector_pipeline: CheckPipeline::default(),
+        }
     }
 }
 
@@ -43,7 +62,7 @@ impl HealthCheck {
         HealthCheck {
             endpoint: endpoint.unwrap_or(usual.endpoint),
             path: path.unwrap_or(usual.path),
-            response_body: None,
+            ..usual
         }
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Received {
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
     pub(crate) message: Bytes,
+    /// Whether the answer was a success.
+    pub(crate) taken: bool,
 }
 
 /// What outlives the backend: a new one on the same port adds to the same list.
@@ -96,10 +98,14 @@ impl Inbox {
         self.lock().answer = answer;
     }
 
-    fn add(&self, received: Received) -> Answer {
+    fn add(&self, path: String, headers: HeaderMap, message: Bytes) -> Answer {
         let mut state = self.lock();
-        state.received.push(received);
-        state.answer.clone()
+        let answer = state.answer.clone();
+        let code = answer.trailers.iter().find(|(name, _)| *name == "grpc-status");
+        let taken =
+            matches!(answer.status, 0 | 200..=299) && code.is_none_or(|(_, code)| code == "0");
+        state.received.push(Received { path, headers, message, taken });
+        answer
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -162,7 +168,7 @@ async fn answer(
     };
     tokio::time::sleep(delay).await;
     let path = head.uri.path().to_owned();
-    let answer = inbox.add(Received { path, headers: head.headers, message });
+    let answer = inbox.add(path, head.headers, message);
 
     let mut response = Response::builder();
     if answer.status > 0 {

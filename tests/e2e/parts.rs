@@ -1,7 +1,7 @@
-//! Real parts that are built, not imitated: the Collector and telemetrygen (Go), the load generator.
+//! Real parts that are built, not imitated: the Collector and telemetrygen (Go), the SDKs, the load generator.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -9,15 +9,14 @@ use std::{
 
 use super::runner::Skipped;
 
-/// Where `otelcol` and `telemetrygen` are.
+/// Where `otelcol`, `telemetrygen` and the sender with the SDK are.
 pub(crate) fn collector() -> Result<&'static Path, Skipped> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         let folder = cache().join("collector");
-        for (output, package) in [(folder.join("otelcol"), "."), (folder.clone(), "tool")] {
-            // The trailing slash makes `go build` write into the folder.
-            let output =
-                format!("{}{}", output.display(), if package == "tool" { "/" } else { "" });
+        // The trailing slash makes `go build` write into the folder.
+        for (name, package) in [("otelcol", "."), ("sdk", "./sdk"), ("", "tool")] {
+            let output = format!("{}/{name}", folder.display());
             build(
                 Command::new("go")
                     .args(["build", "-p=2", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o"])
@@ -35,6 +34,67 @@ pub(crate) fn collector() -> Result<&'static Path, Skipped> {
         }
         Err(why) => Err(Skipped(format!("no real Collector: {why}; install Go 1.25 or newer"))),
     }
+}
+
+/// The OpenTelemetry SDKs: what runs the sender of each language, its arguments still to come.
+pub(crate) fn sdk(language: &str) -> Result<Command, Skipped> {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sdk");
+    match language {
+        "go" => Ok(Command::new(collector()?.join("sdk"))),
+        "python" => {
+            let folder = cache().join("python");
+            let python = folder.join("bin/python3");
+            let wanted = sources.join("requirements.txt");
+            install("python", &folder, &wanted, || {
+                build(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+                let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"];
+                build(Command::new(&python).args(pip).arg(&wanted))
+            })?;
+            let mut command = Command::new(&python);
+            command.arg(sources.join("send.py"));
+            Ok(command)
+        }
+        "js" => {
+            let folder = cache().join("node");
+            let wanted = sources.join("package.json");
+            install("js", &folder, &wanted, || {
+                let io = |error: std::io::Error| error.to_string();
+                fs::create_dir_all(&folder).map_err(io)?;
+                fs::copy(&wanted, folder.join("package.json")).map_err(io)?;
+                let npm = ["install", "--no-audit", "--no-fund", "--silent"];
+                build(Command::new("npm").args(npm).current_dir(&folder))
+            })?;
+            // Modules are looked for where the program lies.
+            let program = folder.join("send.mjs");
+            fs::copy(sources.join("send.mjs"), &program).expect("the cache is writable");
+            let mut command = Command::new("node");
+            command.arg(program);
+            Ok(command)
+        }
+        other => panic!("no SDK for {other}"),
+    }
+}
+
+/// Installs once for each content of `wanted`.
+fn install(
+    name: &str,
+    folder: &Path,
+    wanted: &Path,
+    install: impl FnOnce() -> Result<(), String>,
+) -> Result<(), Skipped> {
+    let text = fs::read_to_string(wanted).expect("it is in the tree");
+    let done = folder.join("installed");
+    if fs::read_to_string(&done).is_ok_and(|installed| installed == text) {
+        return Ok(());
+    }
+    match install() {
+        Ok(()) => fs::write(done, text).expect("the cache is writable"),
+        Err(why) if env::var_os("TAPIO_REQUIRE_REAL_PARTS").is_some_and(|v| v == "1") => {
+            panic!("TAPIO_REQUIRE_REAL_PARTS=1, but the SDK for {name} cannot be installed: {why}")
+        }
+        Err(why) => return Err(Skipped(format!("no OpenTelemetry SDK for {name}: {why}"))),
+    }
+    Ok(())
 }
 
 /// The load generator of the shared tools, where they lie beside the repository.

@@ -1,6 +1,7 @@
 //! Programs under test: started with files of their own, watched, stopped, never left behind.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     net::TcpListener,
     path::{Path, PathBuf},
@@ -180,6 +181,8 @@ pub(crate) struct Tapio {
 
 /// A configuration of Tapio on ports of its own, to be started more than once.
 pub(crate) struct Setup {
+    /// What is run; Tapio, unless it is compared with something.
+    pub(crate) program: PathBuf,
     folder: PathBuf,
     file: PathBuf,
     ports: [u16; 3],
@@ -230,18 +233,18 @@ extensions:
         );
         let file = folder.join("tapio.yaml");
         fs::write(&file, config).expect("the case's folder is writable");
-        Self { folder: folder.to_owned(), file, ports }
+        let program = env!("CARGO_BIN_EXE_tapio").into();
+        Self { program, folder: folder.to_owned(), file, ports }
     }
 
     /// Starts and waits until it takes requests; `name` is the log's. `before` is a command line that
     /// ends by running what follows it.
     pub(crate) async fn run(&self, name: &str, before: &[&str]) -> Tapio {
-        let tapio = env!("CARGO_BIN_EXE_tapio");
         let mut command = match before {
-            [] => Command::new(tapio),
+            [] => Command::new(&self.program),
             [first, rest @ ..] => {
                 let mut command = Command::new(first);
-                command.args(rest).arg(tapio);
+                command.args(rest).arg(&self.program);
                 command
             }
         };
@@ -277,11 +280,29 @@ impl Tapio {
         Setup::new(folder, processors, exporter, &[]).run("tapio", &[]).await
     }
 
+    /// A counter's sum for each value of a label, without zeros.
+    pub(crate) async fn counts_by(&self, name: &str, label: &str) -> BTreeMap<String, u64> {
+        let mut sums = BTreeMap::new();
+        for line in self.page().await.lines().filter(|line| line.starts_with(name)) {
+            let value = line.split(&format!("{label}=\"")).nth(1).and_then(|v| v.split('"').next());
+            let count = line.rsplit(' ').next().and_then(|count| count.parse::<f64>().ok());
+            if let (Some(value), Some(count)) = (value, count)
+                && count > 0.0
+            {
+                *sums.entry(value.to_owned()).or_default() += count as u64;
+            }
+        }
+        sums
+    }
+
+    async fn page(&self) -> String {
+        let page = client::http("GET", self.metrics, "/metrics", &[], Bytes::new()).await;
+        String::from_utf8_lossy(&page.expect("the metrics page answers").body).into_owned()
+    }
+
     /// The sum of a counter over its labels; 0 when it is not there.
     pub(crate) async fn counter(&self, name: &str) -> u64 {
-        let page = client::http("GET", self.metrics, "/metrics", &[], Bytes::new()).await;
-        let page = page.expect("the metrics page answers");
-        let text = String::from_utf8_lossy(&page.body).into_owned();
+        let text = self.page().await;
         let lines = text.lines().filter_map(|line| line.strip_prefix(name));
         let values = lines
             .filter(|rest| rest.starts_with(['{', ' ']))

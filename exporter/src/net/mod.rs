@@ -25,12 +25,14 @@ pub struct ConfigError {
     pub why: String,
 }
 
-/// The Collector names the place of some troubles and not of others.
+/// The Collector names the place of some troubles and not of others, and some as a part of the
+/// component's own: `exporters::otlp_grpc::retry_on_failure: ..`.
 fn at(key: &str, why: &str) -> String {
-    match why {
-        "requires a non-empty \"endpoint\"" | "at least one endpoint must be specified" => {
+    match (key, why) {
+        (_, "requires a non-empty \"endpoint\"" | "at least one endpoint must be specified") => {
             String::new()
         }
+        ("retry_on_failure" | "sending_queue", _) => format!("::{key}: "),
         _ => format!("{key}: "),
     }
 }

@@ -54,6 +54,20 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
+    /// The same with nothing to read: what can be checked where the files need not be.
+    pub fn without_files(&self) -> Self {
+        ClientTls {
+            insecure_skip_verify: true,
+            ca_file: None,
+            ca_pem: None,
+            cert_file: None,
+            cert_pem: None,
+            key_file: None,
+            key_pem: None,
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn config(&self, alpn: &[u8]) -> Result<Arc<ClientConfig>, ConfigError> {
         let (provider, versions) = tls_parameters(
             &self.min_version,

@@ -44,6 +44,24 @@ pub struct OtlpGrpcConfig {
     pub keepalive: Option<Keepalive>,
     /// Who we say we are.
     pub auth: Option<ClientAuthConfig>,
+    /// Extensions that look at requests; there are none that could be named.
+    pub middlewares: Vec<Middleware>,
+}
+
+/// `middlewares:`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Middleware {
+    /// The extension.
+    pub id: String,
+}
+
+/// `cookies:`
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cookies {
+    /// Backends of OTLP set none that would matter.
+    pub enabled: bool,
 }
 
 /// `exporters: otlp_http:`
@@ -92,6 +110,10 @@ pub struct OtlpHttpConfig {
     pub proxy_url: String,
     /// Who we say we are.
     pub auth: Option<ClientAuthConfig>,
+    /// Extensions that look at requests; there are none that could be named.
+    pub middlewares: Vec<Middleware>,
+    /// Accepted for the Collector's sake: cookies are not kept.
+    pub cookies: Cookies,
     /// Keeping requests until they are delivered.
     pub sending_queue: QueueConfig,
     /// Trying again.
@@ -161,6 +183,7 @@ impl Default for OtlpGrpcConfig {
             wait_for_ready: false,
             keepalive: None,
             auth: None,
+            middlewares: Vec::new(),
         }
     }
 }
@@ -189,6 +212,8 @@ impl Default for OtlpHttpConfig {
             http2_ping_timeout: GoDuration::default(),
             proxy_url: String::new(),
             auth: None,
+            middlewares: Vec::new(),
+            cookies: Cookies::default(),
             sending_queue: QueueConfig::default(),
             retry_on_failure: RetryConfig::default(),
             read_buffer_size: 0,

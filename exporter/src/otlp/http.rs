@@ -100,6 +100,9 @@ impl HttpClient {
             let name = HeaderValue::from_static(config.compression.name());
             headers.insert(header::CONTENT_ENCODING, name);
         }
+        if config.disable_keep_alives {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         Ok(HttpClient {
             targets,
             encoding: config.encoding,

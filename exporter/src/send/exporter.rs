@@ -11,6 +11,7 @@ use tokio::{
 
 use super::{
     SendConfig,
+    batch::{self, Gatherer},
     queue::{Entry, Load, Overflow, Queue, QueueConfig},
     retry::{self, Duty, RetryConfig},
     sample::Sample,
@@ -112,9 +113,12 @@ impl Exporter {
         });
         let (closing, closed) = watch::channel(false);
         let mut workers = JoinSet::new();
-        for lane in shared.lanes.iter().flatten() {
+        for (signal, lane) in Signal::ALL.into_iter().zip(shared.lanes.iter().flatten()) {
+            let QueueConfig { batch, sizer, .. } = &shared.queue;
+            let gatherer = Gatherer::new(batch.as_ref(), *sizer, signal).map(Arc::new);
             for _ in 0..shared.queue.num_consumers {
-                workers.spawn(work(Arc::clone(&shared), Arc::clone(lane), closed.clone()));
+                let (shared, lane) = (Arc::clone(&shared), Arc::clone(lane));
+                workers.spawn(work(shared, lane, gatherer.clone(), closed.clone()));
             }
         }
         if let Some(dead) = &shared.dead {
@@ -431,54 +435,111 @@ async fn park(dead: &Arc<DeadLetters>, requests: Vec<Request>, reason: &str) -> 
     }
 }
 
-async fn work(shared: Arc<Shared>, lane: Arc<Queue>, mut closing: watch::Receiver<bool>) {
-    'next: while let Some(mut entry) = lane.pop().await {
-        // With `wait_for_result` the sender still has the request.
-        let duty = if entry.done.is_some() { Duty::Senders } else { Duty::Ours };
-        let mut attempts = entry.attempts.unwrap_or_else(|| shared.retry.attempts());
-        let load = Load::of(&entry.request);
-        let (signal, items) = (entry.request.signal, entry.request.items);
-        let outcome = loop {
-            let status = match shared.next.consume(entry.request.clone()).await {
-                Ok(accepted) => break Ok(accepted),
-                Err(status) => status,
-            };
-            if entry.at.is_some() && *closing.borrow() {
-                // It is on disk, and the backend does not take it: the next start goes on.
-                lane.abandon();
-                return;
-            }
-            let Some(wait) = shared.retry.next(&mut attempts, &status, duty) else {
-                break Err(status);
-            };
-            retry::told(&shared.name, &status, wait);
-            if attempts.failed >= ATTEMPTS_IN_A_ROW {
-                entry.attempts = Some(attempts);
-                lane.delay(entry, wait);
-                continue 'next;
-            }
-            retry::pause(wait, &mut closing).await;
+async fn work(
+    shared: Arc<Shared>,
+    lane: Arc<Queue>,
+    gatherer: Option<Arc<Gatherer>>,
+    mut closing: watch::Receiver<bool>,
+) {
+    loop {
+        let entries = match &gatherer {
+            None => lane.pop().await.map(|entry| vec![entry]),
+            Some(gatherer) => gatherer.next(&lane).await,
         };
-        match (&outcome, duty) {
-            (Ok(accepted), _) => shared.taken(signal, items, accepted),
-            (Err(status), Duty::Senders) => shared.rejected(signal, items, status),
-            (Err(status), Duty::Ours) => {
-                if !shared.give_up(entry.request.clone(), status).await {
-                    entry.attempts = Some(attempts);
-                    lane.delay(entry, UNPARKED_WAIT);
-                    continue 'next;
-                }
+        let Some(entries) = entries else { return };
+        let keys = gatherer.as_ref().map_or(&[][..], |gatherer| &gatherer.keys);
+        // One request that the backend never takes must not condemn its neighbours.
+        for refused in deliver(&shared, &lane, entries, keys, &mut closing).await {
+            deliver(&shared, &lane, vec![refused], keys, &mut closing).await;
+        }
+    }
+}
+
+/// Sends requests as one, until they are settled or wait for their next turn. Those of several that
+/// were refused for good come back, to be tried one by one.
+async fn deliver(
+    shared: &Shared,
+    lane: &Queue,
+    mut entries: Vec<Entry>,
+    keys: &[String],
+    closing: &mut watch::Receiver<bool>,
+) -> Vec<Entry> {
+    let Some(request) = batch::merged(&entries, keys) else { return entries };
+    // With `wait_for_result` the senders still have the requests.
+    let duty = match entries.iter().all(|entry| entry.done.is_some()) {
+        true => Duty::Senders,
+        false => Duty::Ours,
+    };
+    // Of those that were tried before, the one that was tried most often.
+    let before = entries.iter().filter_map(|entry| entry.attempts);
+    let before = before.max_by_key(|attempts| attempts.failed);
+    let mut attempts = before.unwrap_or_else(|| shared.retry.attempts());
+    let (signal, items) = (request.signal, request.items);
+    let later = |entries: Vec<Entry>, attempts, wait| {
+        for mut entry in entries {
+            entry.attempts = Some(attempts);
+            lane.delay(entry, wait);
+        }
+        Vec::new()
+    };
+    let outcome = loop {
+        let status = match shared.next.consume(request.clone()).await {
+            Ok(accepted) => break Ok(accepted),
+            Err(status) => status,
+        };
+        if entries.iter().any(|entry| entry.at.is_some()) && *closing.borrow() {
+            // It is on disk, and the backend does not take it: the next start goes on.
+            lane.abandon();
+            return Vec::new();
+        }
+        let Some(wait) = shared.retry.next(&mut attempts, &status, duty) else {
+            break Err(status);
+        };
+        retry::told(&shared.name, &status, wait);
+        if attempts.failed >= ATTEMPTS_IN_A_ROW {
+            return later(entries, attempts, wait);
+        }
+        retry::pause(wait, closing).await;
+    };
+    match (&outcome, duty) {
+        (Ok(accepted), _) => shared.taken(signal, items, accepted),
+        (Err(_), _) if entries.len() > 1 => {
+            entries.iter_mut().for_each(|entry| entry.attempts = None);
+            return entries;
+        }
+        (Err(status), Duty::Senders) => shared.rejected(signal, items, status),
+        (Err(status), Duty::Ours) => {
+            if !shared.give_up(request, status).await {
+                return later(entries, attempts, UNPARKED_WAIT);
             }
         }
-        lane.done(entry.ticket(), load);
+    }
+    let mut outcome = outcome;
+    for entry in entries {
+        lane.done(entry.ticket(), Load::of(&entry.request));
         if let (Some(log), Some(at)) = (lane.log(), entry.at) {
             log.settle(at);
         }
+        let share = share(&mut outcome, entry.request.items);
         if let Some(done) = entry.done {
             // A sender that has gone away needs no answer.
-            let _ = done.send(outcome);
+            let _ = done.send(share);
         }
     }
+    Vec::new()
+}
+
+/// What one of several requests is told. Which items of a merged one were rejected is not known, only
+/// how many: the count is shared out so that its sum stays true.
+fn share(outcome: &mut Outcome, items: usize) -> Outcome {
+    let mut mine = outcome.clone();
+    if let (Ok(Accepted { partial: Some(left) }), Ok(Accepted { partial: Some(mine) })) =
+        (outcome, &mut mine)
+    {
+        mine.rejected = left.rejected.min(i64::try_from(items).unwrap_or(i64::MAX));
+        left.rejected -= mine.rejected;
+    }
+    mine
 }
 
 /// Puts dead letters back into the queue when `tapio queue replay` asks for it.

@@ -1,5 +1,6 @@
 //! Keeping a request until it is delivered: the queue, the retries, and the workers between them.
 
+mod batch;
 mod exporter;
 mod queue;
 mod retry;

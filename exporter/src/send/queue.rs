@@ -16,6 +16,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use super::batch::BatchConfig;
 use super::retry::{Attempts, LAST_INTERVAL};
 use crate::{
     net::ConfigError,
@@ -32,8 +33,8 @@ pub struct QueueConfig {
     pub num_consumers: usize,
     /// Capacity, counted by `sizer`; what is under way counts too.
     pub queue_size: usize,
-    /// What `queue_size` counts.
-    pub sizer: Sizer,
+    /// What `queue_size` counts; requests when absent.
+    pub sizer: Option<Sizer>,
     /// Let senders wait for room rather than refuse them.
     pub block_on_overflow: bool,
     /// Acknowledge only when the backend has.
@@ -42,6 +43,8 @@ pub struct QueueConfig {
     pub max_mib: usize,
     /// The extension that keeps the queue on disk: acknowledged then means that the disk has it.
     pub storage: Option<String>,
+    /// Merge requests as they leave.
+    pub batch: Option<BatchConfig>,
     /// The storage that `storage` names, opened; without that name it keeps dead letters only.
     #[serde(skip)]
     pub opened: Option<Arc<Storage>>,
@@ -133,11 +136,12 @@ impl Default for QueueConfig {
             enabled: true,
             num_consumers: 10,
             queue_size: 1000,
-            sizer: Sizer::Requests,
+            sizer: None,
             block_on_overflow: false,
             wait_for_result: false,
             max_mib: 256,
             storage: None,
+            batch: None,
             opened: None,
         }
     }
@@ -155,6 +159,10 @@ impl QueueConfig {
         positive(self.num_consumers, "`num_consumers` must be positive")?;
         positive(self.queue_size, "`queue_size` must be positive")?;
         positive(self.max_mib, "`max_mib` must be positive")?;
+        if let Some(batch) = &self.batch {
+            let checked = batch.check(self.sizer, self.queue_size);
+            checked.map_err(|why| ConfigError::new("sending_queue", why))?;
+        }
         match self.wait_for_result && self.storage.is_some() {
             true => Err(ConfigError::new(
                 "sending_queue",
@@ -183,7 +191,7 @@ impl Queue {
         let state = State { load: backlog, ..State::default() };
         Queue {
             capacity: config.queue_size,
-            sizer: config.sizer,
+            sizer: config.sizer.unwrap_or_default(),
             max_memory,
             window: WINDOW.min(max_memory / 2),
             max_disk: config.disk().map(|storage| storage.max_bytes()),
@@ -460,7 +468,7 @@ impl Load {
         Load { requests: 1, items: request.items, bytes: request.bytes.len() }
     }
 
-    fn plus(self, other: Load) -> Load {
+    pub(super) fn plus(self, other: Load) -> Load {
         Load {
             requests: self.requests + other.requests,
             items: self.items + other.items,
@@ -478,7 +486,7 @@ impl Load {
 }
 
 impl Sizer {
-    fn of(self, load: &Load) -> usize {
+    pub(super) fn of(self, load: &Load) -> usize {
         match self {
             Sizer::Requests => load.requests,
             Sizer::Items => load.items,
@@ -501,7 +509,8 @@ mod tests {
     }
 
     fn queue(sizer: Sizer, queue_size: usize) -> Queue {
-        let config = QueueConfig { sizer, queue_size, max_mib: 1, ..QueueConfig::default() };
+        let config =
+            QueueConfig { sizer: Some(sizer), queue_size, max_mib: 1, ..QueueConfig::default() };
         Queue::new(&config, Load::default())
     }
 

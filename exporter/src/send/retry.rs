@@ -331,7 +331,7 @@ mod tests {
         let error = config.check().unwrap_err().to_string();
         assert_eq!(
             error,
-            "retry_on_failure: 'max_elapsed_time' must not be less than 'initial_interval'"
+            "::retry_on_failure: 'max_elapsed_time' must not be less than 'initial_interval'"
         );
     }
 }

@@ -158,8 +158,23 @@ impl Storage {
 
 /// What is below a storage directory, whether a process uses it or not.
 pub fn holdings(directory: &Path) -> io::Result<Vec<Holding>> {
+    holdings_of(exporters(directory)?)
+}
+
+/// What exporters have left below a directory that are not among those in use, with their folders.
+pub fn unclaimed(
+    directory: &Path,
+    in_use: impl Fn(&str) -> bool,
+) -> io::Result<Vec<(PathBuf, Holding)>> {
+    let mut left = exporters(directory)?;
+    left.retain(|exporter, _| !in_use(exporter));
+    let held = holdings_of(left.clone())?.into_iter().filter(|held| held.requests > 0);
+    Ok(held.map(|held| (left.get(&held.exporter).cloned().unwrap_or_default(), held)).collect())
+}
+
+fn holdings_of(exporters: BTreeMap<String, PathBuf>) -> io::Result<Vec<Holding>> {
     let mut found = Vec::new();
-    for (exporter, folder) in exporters(directory)? {
+    for (exporter, folder) in exporters {
         let parts = Signal::ALL.map(|signal| (Some(signal), signal.name()));
         for (signal, name) in parts.into_iter().chain([(None, DEAD)]) {
             let folder = folder.join(name);

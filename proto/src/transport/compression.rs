@@ -181,19 +181,28 @@ impl Compression {
 
     fn read(
         self,
-        reader: impl Read,
+        mut reader: impl Read,
         compressed: usize,
         limit: usize,
     ) -> Result<Bytes, DecompressError> {
-        let mut out = Vec::with_capacity(compressed.saturating_mul(4).min(limit));
-        reader
-            .take((limit as u64).saturating_add(1))
-            .read_to_end(&mut out)
-            .map_err(|source| DecompressError::Corrupt { name: self.name(), source })?;
-        if out.len() > limit {
-            return Err(DecompressError::TooLarge { limit });
+        // Grown here and not by `read_to_end`, which would double it past the cap.
+        let most = limit.saturating_add(1);
+        let mut out = Vec::with_capacity(compressed.saturating_mul(4).clamp(64, most.max(64)));
+        loop {
+            let room = out.capacity() - out.len();
+            let read = reader
+                .by_ref()
+                .take(room as u64)
+                .read_to_end(&mut out)
+                .map_err(|source| DecompressError::Corrupt { name: self.name(), source })?;
+            if out.len() > limit {
+                return Err(DecompressError::TooLarge { limit });
+            }
+            if read < room {
+                return Ok(out.into());
+            }
+            out.reserve_exact(out.len().min(most - out.len()));
         }
-        Ok(out.into())
     }
 }
 

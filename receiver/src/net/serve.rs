@@ -22,6 +22,7 @@ use hyper_util::{
     server::conn::auto::Builder,
 };
 use tokio::{
+    net::TcpStream,
     sync::{Semaphore, watch},
     task::{JoinHandle, JoinSet},
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
@@ -169,9 +170,14 @@ async fn accept<H: Handler>(
         };
         let (port, stopped) = (Arc::clone(&port), stopped.clone());
         connections.spawn(async move {
+            // Boxed, or each task would have room for the largest kind of connection.
             match stream {
-                Stream::Tcp(stream) => port.connection(stream, peer, stopped).await,
-                Stream::Unix(stream) => port.connection(stream, peer, stopped).await,
+                Stream::Tcp(stream) => {
+                    if port.first_byte(&stream, stopped.clone()).await {
+                        Box::pin(port.connection(stream, peer, stopped)).await;
+                    }
+                }
+                Stream::Unix(stream) => Box::pin(port.connection(stream, peer, stopped)).await,
             }
             drop(permit);
         });
@@ -201,6 +207,28 @@ fn max_connections() -> usize {
 // === impl Port ===
 
 impl<H: Handler> Port<H> {
+    /// Waits for a peer to say something, for at most the limit of a first request. HTTP/2 costs 30 KiB
+    /// from its first moment; a connection that is only held open shall cost nothing.
+    async fn first_byte(
+        &self,
+        stream: &TcpStream,
+        mut stopped: watch::Receiver<Option<Instant>>,
+    ) -> bool {
+        let Limits { max_idle, max_age, .. } = self.limits;
+        let shorter = max_idle.into_iter().chain(max_age).min();
+        let patience = shorter.map_or(FIRST_REQUEST_LIMIT, |limit| limit.min(FIRST_REQUEST_LIMIT));
+        let mut byte = [0];
+        tokio::select! {
+            spoken = stream.peek(&mut byte) => spoken.is_ok(),
+            _ = stopped.changed() => false,
+            () = sleep(patience) => {
+                tracing::debug!("closed a connection that sent nothing");
+                self.handler.limited(Limit::Silence);
+                false
+            }
+        }
+    }
+
     async fn connection<S: Io>(
         &self,
         stream: S,
@@ -208,10 +236,10 @@ impl<H: Handler> Port<H> {
         stopped: watch::Receiver<Option<Instant>>,
     ) {
         let Some(tls) = &self.tls else {
-            return self.requests(stream, peer, stopped).await;
+            return Box::pin(self.requests(stream, peer, stopped)).await;
         };
         match timeout(FIRST_REQUEST_LIMIT, tls.acceptor().accept(stream)).await {
-            Ok(Ok(stream)) => self.requests(stream, peer, stopped).await,
+            Ok(Ok(stream)) => Box::pin(self.requests(stream, peer, stopped)).await,
             Ok(Err(error)) => {
                 tracing::debug!(%error, "TLS handshake failed");
                 self.handler.limited(Limit::Handshake);

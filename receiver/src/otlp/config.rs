@@ -51,6 +51,8 @@ pub struct GrpcConfig {
     pub auth: Option<AuthConfig>,
     /// Requests carry their headers through the pipeline, for `headers_setter` and the like.
     pub include_metadata: bool,
+    /// Extensions that look at requests; there are none that could be named.
+    pub middlewares: Vec<Middleware>,
 }
 
 /// `protocols: http:`
@@ -95,6 +97,16 @@ pub struct HttpConfig {
     pub response_headers: BTreeMap<String, String>,
     /// Values of `content-encoding` that are taken; all that are known when absent.
     pub compression_algorithms: Option<Vec<String>>,
+    /// Extensions that look at requests; there are none that could be named.
+    pub middlewares: Vec<Middleware>,
+}
+
+/// `middlewares:`
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Middleware {
+    /// The extension.
+    pub id: String,
 }
 
 /// `transport:`
@@ -201,6 +213,7 @@ impl Default for GrpcConfig {
             keepalive: Keepalive::default(),
             auth: None,
             include_metadata: false,
+            middlewares: Vec::new(),
         }
     }
 }
@@ -226,6 +239,7 @@ impl Default for HttpConfig {
             include_metadata: false,
             response_headers: BTreeMap::new(),
             compression_algorithms: None,
+            middlewares: Vec::new(),
         }
     }
 }

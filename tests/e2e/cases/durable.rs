@@ -25,9 +25,7 @@ use crate::e2e::{
 const STORAGE: (&str, &str) = ("file_storage", "{directory: storage, create_directory: true}");
 const RETRY: &str = "retry_on_failure: {initial_interval: 50ms, max_interval: 200ms}";
 /// Spans in a request.
-const SPANS: u64 = 50;
-/// How often it is killed.
-const KILLS: usize = 20;
+pub(super) const SPANS: u64 = 50;
 
 fn exporter(port: u16, queue: &str) -> String {
     format!(
@@ -36,21 +34,24 @@ fn exporter(port: u16, queue: &str) -> String {
 }
 
 /// Senders that connect again when the hop is gone, and never send a request twice.
-struct Load {
+pub(super) struct Load {
     stop: Arc<AtomicBool>,
     acked: Arc<Mutex<Vec<u64>>>,
-    refused: Arc<AtomicU64>,
+    pub(super) refused: Arc<AtomicU64>,
+    /// Requests without an answer, of which nothing was promised.
+    pub(super) unknown: Arc<AtomicU64>,
     tasks: JoinSet<()>,
 }
 
 impl Load {
-    fn start(port: u16) -> Self {
-        let (stop, acked, refused, next) =
-            <(Arc<AtomicBool>, Arc<Mutex<Vec<u64>>>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
+    pub(super) fn start(port: u16) -> Self {
+        let (stop, acked) = <(Arc<AtomicBool>, Arc<Mutex<Vec<u64>>>)>::default();
+        let (refused, unknown, next) =
+            <(Arc<AtomicU64>, Arc<AtomicU64>, Arc<AtomicU64>)>::default();
         let mut tasks = JoinSet::new();
         for _ in 0..4 {
-            let (stop, acked, refused, next) =
-                (stop.clone(), acked.clone(), refused.clone(), next.clone());
+            let (stop, acked) = (stop.clone(), acked.clone());
+            let (refused, unknown, next) = (refused.clone(), unknown.clone(), next.clone());
             tasks.spawn(async move {
                 let mut connection = None;
                 while !stop.load(Ordering::Relaxed) {
@@ -65,14 +66,14 @@ impl Load {
                         },
                     };
                     let first = next.fetch_add(SPANS, Ordering::Relaxed);
-                    // Without an answer nothing was promised.
                     let Ok(reply) = grpc.export(Signal::Traces, batch(first)).await else {
+                        unknown.fetch_add(1, Ordering::Relaxed);
                         continue;
                     };
                     if reply.code == 0 {
                         acked.lock().unwrap().push(first);
                     } else {
-                        assert_eq!(reply.code, 14, "{}", reply.message);
+                        assert!(matches!(reply.code, 8 | 14), "{}: {}", reply.code, reply.message);
                         refused.fetch_add(1, Ordering::Relaxed);
                         sleep(Duration::from_millis(5)).await;
                     }
@@ -80,19 +81,19 @@ impl Load {
                 }
             });
         }
-        Self { stop, acked, refused, tasks }
+        Self { stop, acked, refused, unknown, tasks }
     }
 
     fn acked(&self) -> usize {
         self.acked.lock().unwrap().len()
     }
 
-    async fn more(&self, count: usize) {
+    pub(super) async fn more(&self, count: usize) {
         let wanted = self.acked() + count;
         until("more is acknowledged", || self.acked() >= wanted).await;
     }
 
-    async fn stop(mut self) -> Vec<u64> {
+    pub(super) async fn stop(mut self) -> Vec<u64> {
         self.stop.store(true, Ordering::Relaxed);
         while let Some(ended) = self.tasks.join_next().await {
             ended.expect("a sender failed");
@@ -153,41 +154,6 @@ async fn send(tapio: &Tapio, count: u64) -> Vec<u64> {
     firsts
 }
 
-pub(crate) fn killed() -> Result<(), Skipped> {
-    block_on(async {
-        let inbox = Inbox::default();
-        let port = free_port();
-        let delay = Duration::from_millis(3);
-        let mut backend = Some(Backend::start(port, inbox.clone(), delay).await);
-        let exporter =
-            exporter(port, "{storage: file_storage, num_consumers: 4, queue_size: 2000}");
-        let setup = Setup::new(&folder("killed"), "tapio", ("otlp_grpc", &exporter), &[STORAGE]);
-        let mut tapio = setup.run("tapio", &[]).await;
-        let load = Load::start(setup.grpc());
-        for round in 0..KILLS {
-            load.more(60).await;
-            if round % 3 == 2 {
-                backend.take().expect("it runs").kill().await;
-                load.more(60).await;
-            }
-            tapio.program.assert_peak_rss_below(256);
-            tapio.program.kill();
-            tapio = setup.run(&format!("tapio{round}"), &[]).await;
-            if backend.is_none() {
-                backend = Some(Backend::start(port, inbox.clone(), delay).await);
-            }
-        }
-        load.more(60).await;
-        let refused = load.refused.load(Ordering::Relaxed);
-        let acked = load.stop().await;
-        println!("    killed {KILLS} times, {refused} requests refused");
-        arrive(&acked, &inbox).await;
-        tapio.program.stop_well().await;
-        assert_eq!(setup.queue(&["list"]), "Nothing is on disk.\n");
-    });
-    Ok(())
-}
-
 pub(crate) fn stopped_on_disk() -> Result<(), Skipped> {
     block_on(async {
         let port = free_port();
@@ -212,6 +178,35 @@ pub(crate) fn stopped_on_disk() -> Result<(), Skipped> {
         let second = tapio.program.peak_rss_mib();
         println!("    peak RSS {first} MiB with the backend away, {second} MiB after the start");
         assert_eq!(tapio.counter("tapio_queue_replayed_requests").await, 4000);
+        tapio.program.stop_well().await;
+    });
+    Ok(())
+}
+
+/// An exporter that has left the configuration sends no more what it has on disk.
+pub(crate) fn left_behind() -> Result<(), Skipped> {
+    block_on(async {
+        let exporter = exporter(free_port(), "{storage: file_storage}");
+        let folder = folder("left_behind");
+        let setup = Setup::new(&folder, "", ("otlp_grpc/old", &exporter), &[STORAGE]);
+        let mut tapio = setup.run("first", &[]).await;
+        send(&tapio, 7).await;
+        tapio.program.stop_well().await;
+        let setup = Setup::new(&folder, "", ("otlp_grpc/new", &exporter), &[STORAGE]);
+        let mut tapio = setup.run("second", &[]).await;
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let told = loop {
+            let log = tapio.program.output();
+            let told = log.lines().find(|line| line.contains("that no pipeline names any more"));
+            if let Some(told) = told {
+                break told.to_owned();
+            }
+            assert!(Instant::now() < deadline, "{log}");
+            sleep(Duration::from_millis(20)).await;
+        };
+        for words in ["otlp_grpc/old", "7", "350", "rm -r '", "storage/otlp_grpc%2Fold'"] {
+            assert!(told.contains(words), "{words} is not in {told}");
+        }
         tapio.program.stop_well().await;
     });
     Ok(())

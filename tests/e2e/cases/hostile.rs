@@ -1,8 +1,12 @@
 //! Whatever comes in gets an answer; the program stays up, in bounds, and passes what is sound.
 
-use std::{io::Write, time::Duration};
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
+use tokio::{io::AsyncWriteExt, net::TcpStream, time::sleep};
 
 use crate::e2e::{
     backend::{Backend, Inbox},
@@ -274,4 +278,203 @@ pub(crate) fn strange() -> Result<(), Skipped> {
         rig.assert_well().await;
     });
     Ok(())
+}
+
+/// MiB that may be resident whatever peers do, dev profile, analysis on.
+const ATTACKED_RSS_BOUND: u64 = 256;
+
+/// Guarantees: under each attack a good sender is answered by both doors, and memory stays in bounds; the
+/// figures are printed as a table.
+pub(crate) fn table() -> Result<(), Skipped> {
+    // Best effort: the rows say how many there were.
+    let _ = rlimit::increase_nofile_limit(1 << 16);
+    let files = rlimit::Resource::NOFILE.get_soft().unwrap_or(1024);
+    let many = usize::try_from(files).unwrap_or(1024).saturating_sub(200).min(10_000);
+    println!(
+        "| attack | peers | good sender, gRPC/HTTP ms | refused or cut, by limit | peak RSS MiB |"
+    );
+    println!("|---|---|---|---|---|");
+    let mut wrong = vec![];
+    for (name, peers, attack) in [
+        ("idle connections", many, idle as Attack),
+        ("idle connections with HTTP/2 begun", many.min(4_000), idle_http2),
+        ("streams that announce 4 MiB and send nothing", 1_000, stalled_streams),
+        ("slow loris, heads", many.min(4_000), slow_heads),
+        ("slow loris, bodies", 2_000, slow_bodies),
+        ("gzip bombs of 1 GiB", 32, gzip_bombs),
+        ("zstd bombs of 1 GiB", 32, zstd_bombs),
+        ("clients that never read", 200, mute),
+    ] {
+        let (line, well) = block_on(attacked(name, peers, attack));
+        println!("{line}");
+        if !well {
+            wrong.push(line);
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    Ok(())
+}
+
+/// What holds an attack up; it ends when this is dropped.
+type Held = Box<dyn std::any::Any>;
+type Attack = fn(u16, u16, usize) -> std::pin::Pin<Box<dyn Future<Output = Held>>>;
+
+async fn attacked(name: &str, peers: usize, attack: Attack) -> (String, bool) {
+    let folder = name.replace([' ', ','], "_");
+    let mut rig = Rig::start(&format!("attacked_{folder}")).await;
+    let held = attack(rig.tapio.grpc, rig.tapio.http, peers).await;
+    let sound = request((0..100).map(|n| record(Signal::Traces, n)));
+    let started = Instant::now();
+    // A connection of its own, made while the attack lasts.
+    let mut grpc = Grpc::connect(rig.tapio.grpc).await.expect("it takes connections");
+    let reply = grpc.export(Signal::Traces, sound.clone()).await.expect("an answer");
+    let by_grpc = started.elapsed();
+    assert_eq!(reply.code, 0, "{name}: {}", reply.message);
+    let started = Instant::now();
+    assert_eq!(rig.post(Signal::Traces, sound).await.status, 200, "{name}");
+    let by_http = started.elapsed();
+    rig.tapio.program.assert_alive();
+    let peak = rig.tapio.program.peak_rss_mib();
+    let limits = rig.tapio.counts_by("", "reason").await;
+    drop(held);
+    rig.tapio.program.stop_well().await;
+    let limits: Vec<_> =
+        limits.into_iter().map(|(name, count)| format!("{name} {count}")).collect();
+    let line = format!(
+        "| {name} | {peers} | {}/{} | {} | {peak} |",
+        by_grpc.as_millis(),
+        by_http.as_millis(),
+        limits.join(", ")
+    );
+    let patience = Duration::from_secs(8);
+    (line, peak < ATTACKED_RSS_BOUND && by_grpc < patience && by_http < patience)
+}
+
+fn idle(grpc: u16, http: u16, peers: usize) -> std::pin::Pin<Box<dyn Future<Output = Held>>> {
+    Box::pin(async move {
+        let held = (begun(grpc, peers / 2, b"").await, begun(http, peers / 2, b"").await);
+        Box::new(held) as Held
+    })
+}
+
+fn idle_http2(grpc: u16, _: u16, peers: usize) -> std::pin::Pin<Box<dyn Future<Output = Held>>> {
+    Box::pin(begun(
+        grpc,
+        peers,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+    ))
+}
+
+fn stalled_streams(
+    grpc: u16,
+    _: u16,
+    peers: usize,
+) -> std::pin::Pin<Box<dyn Future<Output = Held>>> {
+    Box::pin(async move {
+        let mut held = tokio::task::JoinSet::new();
+        for _ in 0..peers / 100 {
+            let stream = TcpStream::connect(("127.0.0.1", grpc)).await.expect("it listens");
+            let (sender, connection) = hyper::client::conn::http2::handshake(
+                hyper_util::rt::TokioExecutor::new(),
+                hyper_util::rt::TokioIo::new(stream),
+            )
+            .await
+            .expect("it speaks HTTP/2");
+            held.spawn(async move { drop(connection.await) });
+            for _ in 0..100 {
+                let first = hyper::body::Frame::data(Bytes::from_static(&[1, 0, 0x40, 0, 0]));
+                let first = futures_util::stream::iter([Ok::<_, std::io::Error>(first)]);
+                let never = futures_util::stream::pending();
+                let body = futures_util::StreamExt::chain(first, never);
+                let call =
+                    http::Request::post(format!("http://127.0.0.1{}", Signal::Traces.grpc_path()))
+                        .header("content-type", "application/grpc")
+                        .header("grpc-encoding", "gzip")
+                        .body(http_body_util::StreamBody::new(body))
+                        .expect("a request");
+                let mut sender = sender.clone();
+                held.spawn(async move { drop(sender.send_request(call).await) });
+            }
+        }
+        sleep(Duration::from_millis(500)).await;
+        Box::new(held) as Held
+    })
+}
+
+/// Connections that have sent these bytes and send no more.
+async fn begun(port: u16, peers: usize, bytes: &[u8]) -> Held {
+    let mut held = vec![];
+    for _ in 0..peers {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await.expect("it listens");
+        stream.write_all(bytes).await.expect("it reads");
+        held.push(stream);
+    }
+    Box::new(held)
+}
+
+fn slow_heads(_: u16, http: u16, peers: usize) -> std::pin::Pin<Box<dyn Future<Output = Held>>> {
+    Box::pin(begun(http, peers, b"POST /v1/traces HTTP/1.1\r\nhost: x\r\nx-slow: "))
+}
+
+fn slow_bodies(_: u16, http: u16, peers: usize) -> std::pin::Pin<Box<dyn Future<Output = Held>>> {
+    Box::pin(begun(
+        http,
+        peers,
+        b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: 20000000\r\n\r\n\n\x7f",
+    ))
+}
+
+fn gzip_bombs(grpc: u16, http: u16, n: usize) -> std::pin::Pin<Box<dyn Future<Output = Held>>> {
+    let mut bomb = flate2::write::GzEncoder::new(vec![], flate2::Compression::fast());
+    let zeros = vec![0; 1 << 20];
+    (0..1024).for_each(|_| bomb.write_all(&zeros).expect("writing to memory"));
+    Box::pin(thrown(grpc, http, n, "gzip", bomb.finish().expect("writing to memory").into()))
+}
+
+fn zstd_bombs(grpc: u16, http: u16, n: usize) -> std::pin::Pin<Box<dyn Future<Output = Held>>> {
+    let mut bomb = zstd::Encoder::new(vec![], 1).expect("level 1 exists");
+    let zeros = vec![0; 1 << 20];
+    (0..1024).for_each(|_| bomb.write_all(&zeros).expect("writing to memory"));
+    Box::pin(thrown(grpc, http, n, "zstd", bomb.finish().expect("writing to memory").into()))
+}
+
+/// All at once, by both doors; none of them may be taken.
+async fn thrown(grpc: u16, http: u16, n: usize, encoding: &'static str, bomb: Bytes) -> Held {
+    let mut held = tokio::task::JoinSet::new();
+    for i in 0..n {
+        let bomb = bomb.clone();
+        held.spawn(async move {
+            if i % 2 == 0 {
+                let headers =
+                    [("content-type", "application/x-protobuf"), ("content-encoding", encoding)];
+                let reply = client::http("POST", http, "/v1/traces", &headers, bomb).await;
+                assert!(reply.is_ok_and(|reply| matches!(reply.status, 413 | 503)));
+            } else {
+                let mut grpc = Grpc::connect(grpc).await.expect("it listens");
+                let bomb = client::frame(1, &bomb);
+                let reply = grpc.call(Signal::Traces, bomb, Some(encoding)).await;
+                assert!(reply.is_ok_and(|reply| matches!(reply.code, 8 | 14)));
+            }
+        });
+    }
+    Box::new(held)
+}
+
+fn mute(_: u16, http: u16, peers: usize) -> std::pin::Pin<Box<dyn Future<Output = Held>>> {
+    Box::pin(async move {
+        let one = b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1\r\n\r\n{";
+        let many = one.repeat(5000);
+        let mut held = vec![];
+        for _ in 0..peers {
+            held.push(TcpStream::connect(("127.0.0.1", http)).await.expect("it listens"));
+        }
+        for _ in 0..20 {
+            for stream in &mut held {
+                // As much as the kernel takes; what comes back is left where it is.
+                let _ = stream.try_write(&many);
+            }
+            sleep(Duration::from_millis(25)).await;
+        }
+        Box::new(held) as Held
+    })
 }

@@ -236,3 +236,94 @@ async fn wait_for(what: &str, done: impl Fn() -> bool) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
+
+/// Scenario: senders of two tenants, and `batch` before a queue that batches on disk.
+/// Guarantees: `headers_setter` gives each request to the backend the header of its own sender, through
+/// merging as without it, and by both protocols.
+pub(crate) fn headers_setter() -> Result<(), Skipped> {
+    block_on(async {
+        let (inbox, folder) = (Inbox::default(), folder("headers_setter"));
+        let backend = Backend::start(free_port(), inbox.clone(), Duration::ZERO).await;
+        let (grpc, http) = (free_port(), free_port());
+        let tenant = json!(["x-tenant"]);
+        let exporter = |queue: Value| {
+            json!({
+                "endpoint": format!("http://127.0.0.1:{}", backend.port), "tls": {"insecure": true}, "compression": "none",
+                "auth": {"authenticator": "headers_setter"}, "sending_queue": queue,
+                "headers": {"x-replaced": "before", "x-kept": "before"},
+            })
+        };
+        let mut tapio = start(
+            &folder,
+            &json!({
+                "receivers": {"otlp": {"protocols": {
+                    "grpc": {"endpoint": format!("127.0.0.1:{grpc}"), "include_metadata": true},
+                    "http": {"endpoint": format!("127.0.0.1:{http}"), "include_metadata": true},
+                }}},
+                "processors": {"batch": {"timeout": "100ms", "metadata_keys": tenant}},
+                "exporters": {
+                    "otlp_grpc": exporter(json!({"enabled": false})),
+                    "otlp_http": exporter(json!({"batch": {"flush_timeout": "100ms", "partition": {"metadata_keys": tenant}}})),
+                },
+                "extensions": {"headers_setter": {"headers": [
+                    {"action": "upsert", "key": "X-Scope-OrgID", "from_context": "X-Tenant", "default_value": "nobody"},
+                    {"action": "insert", "key": "x-kept", "value": "after"},
+                    {"action": "update", "key": "x-replaced", "value": "after"},
+                    {"action": "update", "key": "x-absent", "value": "after"},
+                ]}},
+                "service": {
+                    "extensions": ["headers_setter"], "telemetry": {"metrics": {"level": "none"}},
+                    "pipelines": {
+                        "traces": {"receivers": ["otlp"], "processors": ["batch"], "exporters": ["otlp_grpc"]},
+                        "logs": {"receivers": ["otlp"], "exporters": ["otlp_http"]},
+                    },
+                },
+            }),
+        );
+        tapio.listens(grpc).await;
+        tapio.listens(http).await;
+        let mut senders = tokio::task::JoinSet::new();
+        for (number, tenant) in [Some("a"), Some("b"), Some("a"), None].into_iter().enumerate() {
+            for signal in [Signal::Traces, Signal::Logs] {
+                senders.spawn(async move {
+                    let body = request([record(signal, number as u64)]);
+                    let mut headers = vec![("content-type", "application/x-protobuf")];
+                    headers.extend(tenant.map(|tenant| ("X-Tenant", tenant)));
+                    if number % 2 == 0 {
+                        let path = signal.http_path();
+                        let reply = client::http("POST", http, path, &headers, body).await;
+                        assert_eq!(reply.expect("an answer").status, 200);
+                    } else {
+                        let mut headers =
+                            vec![("content-type", "application/grpc"), ("te", "trailers")];
+                        headers.extend(tenant.map(|tenant| ("x-tenant", tenant)));
+                        let mut client = Grpc::connect(grpc).await.expect("it listens");
+                        let body = client::frame(0, &body);
+                        let reply = client.send("POST", signal.grpc_path(), &headers, body).await;
+                        assert_eq!(reply.expect("an answer").code, 0);
+                    }
+                });
+            }
+        }
+        while let Some(sent) = senders.join_next().await {
+            sent.expect("a sender failed");
+        }
+        wait_for("a batch for each tenant and signal", || inbox.len() == 6).await;
+        tapio.stop_well().await;
+        for path in [Signal::Traces.grpc_path(), Signal::Logs.http_path()] {
+            let here: Vec<_> = inbox.all().into_iter().filter(|one| one.path == path).collect();
+            let mut tenants: Vec<_> = here
+                .iter()
+                .map(|one| one.headers["x-scope-orgid"].to_str().expect("a text").to_owned())
+                .collect();
+            tenants.sort();
+            assert_eq!(tenants, ["a", "b", "nobody"], "{path}");
+            for one in here {
+                assert_eq!(one.headers["x-kept"], "before", "{path}");
+                assert_eq!(one.headers["x-replaced"], "after", "{path}");
+                assert!(!one.headers.contains_key("x-absent"), "{path}");
+            }
+        }
+    });
+    Ok(())
+}
