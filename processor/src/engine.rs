@@ -112,6 +112,12 @@ fn specs() -> Vec<TableSpec> {
     specs
 }
 
+/// A store of the same tables, each replaced whole: for a judgement over rows that are made up.
+pub(crate) fn scratch(limit: usize) -> Result<Store, StoreError> {
+    let whole = |spec: TableSpec| TableSpec { keep: Keep::Replace, ..spec };
+    Store::new(limit, specs().into_iter().map(whole).collect::<Vec<_>>())
+}
+
 impl Engine {
     /// A store as the engine fills it: ring tables hold at most `limit` bytes together.
     pub fn store(limit: usize) -> Result<Arc<Store>, StoreError> {
