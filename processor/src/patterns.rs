@@ -192,6 +192,7 @@ impl Patterns {
         let pattern: Pattern = serde_saphyr::from_str(text).map_err(|error| {
             let place = error.location().map_or((1, 1), |at| (at.line(), at.column()));
             let told = error.without_snippet().to_string();
+            let told = told.split(" at line ").next().unwrap_or_default();
             fail(place, format!("{told}; processor/patterns/README.md lists the keys"))
         })?;
         pattern.check().map_err(|flaw| fail(place(text, &flaw), flaw.what))?;

@@ -58,7 +58,7 @@ pub struct Step {
     pub at: String,
     /// The object that it happens to: `Kind namespace/name`, `Node name`.
     pub on: String,
-    /// Somebody writes this into it, as `kubectl patch --type merge` would.
+    /// Somebody writes this into it, as `kubectl patch` would.
     pub set: Option<Value>,
     /// Somebody deletes it.
     pub delete: bool,
@@ -269,11 +269,19 @@ impl Scene {
             self.observe(Verb::Deleted, object, at);
         } else if let Some(reason) = &step.waits {
             let waiting = json!({"reason": reason, "message": step.text});
-            self.patch(&on, &patch(json!({"name": "main", "state": {"waiting": waiting}})), at);
+            self.patch(
+                &on,
+                &patch(json!({"name": "main", "state": {"waiting": waiting, "terminated": null}})),
+                at,
+            );
         } else if let Some(reason) = &step.dies {
             let code = if reason == "OOMKilled" { 137 } else { 1 };
             let end = json!({"reason": reason, "message": step.text, "exitCode": code, "finishedAt": at.to_string()});
-            self.patch(&on, &patch(json!({"name": "main", "state": {"terminated": end}})), at);
+            self.patch(
+                &on,
+                &patch(json!({"name": "main", "state": {"terminated": end, "waiting": null}})),
+                at,
+            );
         } else if let Some((kind, status)) = step.condition.as_ref().and_then(|c| c.split_once('='))
         {
             let condition = json!({"type": kind, "status": status, "reason": step.reason,
@@ -452,8 +460,22 @@ fn entity(text: &str) -> Result<Entity, TrialError> {
     Ok(Entity::new(kind, namespace, name))
 }
 
-/// JSON merge patch (RFC 7386).
+/// JSON merge patch (RFC 7386), but lists of named things are merged by name, as Kubernetes' own
+/// strategic merge patch does.
 fn merge(into: &mut Value, with: &Value) {
+    let named = |value: &Value| value.get("name").and_then(Value::as_str).map(str::to_owned);
+    if let (Value::Array(known), Value::Array(new)) = (&mut *into, with)
+        && !new.is_empty()
+        && new.iter().all(|value| named(value).is_some())
+    {
+        for value in new {
+            match known.iter_mut().find(|known| named(known) == named(value)) {
+                Some(known) => merge(known, value),
+                None => known.push(value.clone()),
+            }
+        }
+        return;
+    }
     let Value::Object(fields) = with else {
         *into = with.clone();
         return;
