@@ -114,7 +114,7 @@ matched as (
            c.source, c.change, p.pattern, p.prior, p.within_s,
            min(c.time) as cause_time, min(c.acts) as acts
     from causes c
-    join patterns p on p.source = c.source
+    join patterns p on p.source = c.source and p.likely
     where regexp_like(c.verb, p.verb) and regexp_like(c.cause_kind, p.kind)
       and regexp_like(c.path, p.path) and regexp_like(c.relation, p.relation)
     group by c.cause_kind, c.cause_namespace, c.cause_name, c.relation,
@@ -127,7 +127,7 @@ matched as (
            'none' as source, cast(-1 as bigint) as change, p.pattern, p.prior, p.within_s,
            min(l.time) as cause_time, min(l.time) as acts
     from reach r
-    join patterns p on p.source = 'none'
+    join patterns p on p.source = 'none' and p.likely
     join pattern_needs n on n.pattern = p.pattern and not n.forbidden
     join local l on l.workload_kind = r.workload_kind and l.workload_namespace = r.workload_namespace
                 and l.workload_name = r.workload_name

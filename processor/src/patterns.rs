@@ -223,6 +223,7 @@ impl Patterns {
             relation: p.cause.relation.clone(),
             within_s: p.within_seconds().unwrap_or_default(),
             prior: p.prior,
+            likely: false,
         });
         let needs = self.all.iter().flat_map(|p| {
             let wanted = p.see.iter().map(|effect| (effect, false));

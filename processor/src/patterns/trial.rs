@@ -117,7 +117,8 @@ impl Bench {
     /// A bench on which all these patterns compete.
     pub fn new(patterns: Patterns) -> Result<Self, TrialError> {
         let store = std::sync::Arc::new(crate::engine::scratch(STORE)?);
-        let (rows, needs) = patterns.rows();
+        let (mut rows, needs) = patterns.rows();
+        rows.iter_mut().for_each(|row| row.likely = true);
         store.table(PatternRow::TABLE)?.replace(vec![PatternRow::batch(&rows)?])?;
         store.table(NeedRow::TABLE)?.replace(vec![NeedRow::batch(&needs)?])?;
         let plans = Plans::new(&store).map_err(CorrelationError::from)?;
