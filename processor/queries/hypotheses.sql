@@ -114,7 +114,7 @@ matched as (
            c.source, c.change, p.pattern, p.prior, p.within_s,
            min(c.time) as cause_time, min(c.acts) as acts
     from causes c
-    join patterns p on p.source = c.source
+    join patterns p on p.source = c.source and p.likely
     where regexp_like(c.verb, p.verb) and regexp_like(c.cause_kind, p.kind)
       and regexp_like(c.path, p.path) and regexp_like(c.relation, p.relation)
     group by c.cause_kind, c.cause_namespace, c.cause_name, c.relation,
@@ -127,7 +127,7 @@ matched as (
            'none' as source, cast(-1 as bigint) as change, p.pattern, p.prior, p.within_s,
            min(l.time) as cause_time, min(l.time) as acts
     from reach r
-    join patterns p on p.source = 'none'
+    join patterns p on p.source = 'none' and p.likely
     join pattern_needs n on n.pattern = p.pattern and not n.forbidden
     join local l on l.workload_kind = r.workload_kind and l.workload_namespace = r.workload_namespace
                 and l.workload_name = r.workload_name
@@ -221,7 +221,8 @@ lagged as (
            t.workload_kind, t.workload_namespace, t.workload_name, t.service,
            t.source, t.change, t.pattern, t.prior, t.within_s, t.cause_time, t.effect_time, t.evidence,
            (cast(t.effect_time as bigint) - cast(t.acts as bigint)) / 1000000000.0 as lag_s,
-           count(distinct a.change) as rivals
+           count(distinct a.change) as rivals,
+           min((cast(t.effect_time as bigint) - cast(a.acts as bigint)) / 1000000000.0) as nearest_s
     from together t
     left join acting a
       on a.workload_kind = t.workload_kind and a.workload_namespace = t.workload_namespace
@@ -237,9 +238,11 @@ lagged as (
 select l.*,
        case when l.pattern = ''
             then least(0.6, l.prior + 0.2 * exp(-abs(l.lag_s) / 60.0) - 0.05 * least(l.rivals, 3))
-            else least(0.97, l.prior + 0.25 * l.evidence
-                             + 0.10 * exp(-abs(l.lag_s) / (0.5 * l.within_s))
-                             - (case when l.source = 'none' then 0.10 else 0.05 end) * least(l.rivals, 3))
+            -- "nothing was changed" is a guess where something was, just before
+            else least(case when l.source = 'none' and l.nearest_s <= 120.0 then 0.5 else 0.97 end,
+                       l.prior + 0.25 * l.evidence
+                       + 0.10 * exp(-abs(l.lag_s) / (0.5 * l.within_s))
+                       - (case when l.source = 'none' then 0.10 else 0.05 end) * least(l.rivals, 3))
        end as confidence
 from lagged l
 order by confidence desc, l.cause_time desc, l.cause_kind, l.cause_namespace, l.cause_name,

@@ -19,6 +19,7 @@ use crate::{
     correlation::{
         CorrelationError, Plans, hypotheses,
         identity::Identity,
+        likely::Likely,
         rows::{Front, Level, NeedRow, Params, PatternRow, Reach, State, Window},
         states::States,
         suspects::{self, Graph},
@@ -74,6 +75,7 @@ pub struct Engine {
     pub(crate) identity: Identity,
     pub(crate) sighted: BTreeSet<&'static str>,
     states: States,
+    likely: Likely,
     symptoms: Symptoms,
     stories: Stories,
     pub(crate) clock: Clock,
@@ -113,6 +115,12 @@ fn specs() -> Vec<TableSpec> {
     specs
 }
 
+/// A store of the same tables, each replaced whole: for a judgement over rows that are made up.
+pub(crate) fn scratch(limit: usize) -> Result<Store, StoreError> {
+    let whole = |spec: TableSpec| TableSpec { keep: Keep::Replace, ..spec };
+    Store::new(limit, specs().into_iter().map(whole).collect::<Vec<_>>())
+}
+
 impl Engine {
     /// A store as the engine fills it: ring tables hold at most `limit` bytes together.
     pub fn store(limit: usize) -> Result<Arc<Store>, StoreError> {
@@ -141,6 +149,7 @@ impl Engine {
             identity: Identity::default(),
             sighted: BTreeSet::new(),
             states: States::default(),
+            likely: Likely::new(&rows, &needs),
             symptoms: Symptoms::default(),
             stories: Stories::default(),
             clock: Clock::default(),
@@ -248,7 +257,11 @@ impl Engine {
     fn try_pass(&mut self, now: Time) -> Result<Vec<Telling>, CorrelationError> {
         self.publish(now)?;
         self.symptoms.judge(&mut self.plans, &mut self.windows, (now, now - RECENT))?;
-        self.store.table(Symptom::TABLE)?.replace(vec![Symptom::batch(&self.symptoms.rows())?])?;
+        let symptoms = self.symptoms.rows();
+        self.store.table(Symptom::TABLE)?.replace(vec![Symptom::batch(&symptoms)?])?;
+        if let Some(patterns) = self.likely.rows(&symptoms, now, now - LOOKBACK) {
+            self.store.table(PatternRow::TABLE)?.replace(vec![PatternRow::batch(patterns)?])?;
+        }
         if self.symptoms.is_empty() && !self.stories.any_open() {
             return Ok(Vec::new());
         }
@@ -354,6 +367,7 @@ impl Engine {
 
     fn event(&mut self, event: Event) {
         self.states.event(&event);
+        self.likely.event(&event);
         self.columns.event(&event);
         self.facts.event(event);
     }

@@ -7,6 +7,10 @@ use serde::Deserialize;
 
 use crate::correlation::rows::{NeedRow, PatternRow};
 
+mod trial;
+
+pub use trial::{Bench, Step, Trial, TrialError};
+
 /// One failure pattern.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,6 +39,9 @@ pub struct Pattern {
     /// How to keep it from coming back.
     #[serde(default)]
     pub prevent: String,
+    /// Its own tests: what it must blame, and the look-alikes that it must leave alone.
+    #[serde(default)]
+    pub tests: Vec<Trial>,
 }
 
 /// What a pattern asks of its cause; regular expressions, empty matches all.
@@ -115,11 +122,11 @@ pub struct Remedy {
 
 /// A pattern that cannot be used, and where.
 #[derive(Debug, thiserror::Error)]
-#[error("pattern {file}: {what}")]
+#[error("pattern {file}:{what}")]
 pub struct PatternError {
     /// The file.
     pub file: String,
-    /// What is wrong, with line and column where the text is malformed.
+    /// What is wrong, with line and column.
     pub what: String,
 }
 
@@ -143,7 +150,7 @@ impl Patterns {
     pub fn add_folder(&mut self, folder: &Path) -> Result<(), PatternError> {
         let unreadable = |path: &Path, error: std::io::Error| PatternError {
             file: path.display().to_string(),
-            what: error.to_string(),
+            what: format!(" {error}"),
         };
         let entries = fs::read_dir(folder).map_err(|e| unreadable(folder, e))?;
         let mut files: Vec<_> =
@@ -159,11 +166,36 @@ impl Patterns {
         Ok(())
     }
 
+    /// Adds a file, or every `*.yaml` in a folder.
+    pub fn add_path(&mut self, path: &Path) -> Result<(), PatternError> {
+        if path.is_dir() {
+            return self.add_folder(path);
+        }
+        let file = path.display().to_string();
+        let text = fs::read_to_string(path)
+            .map_err(|error| PatternError { file: file.clone(), what: format!(" {error}") })?;
+        self.add(&file, &text)
+    }
+
+    /// All but those of these names.
+    pub fn without(mut self, ids: &[String]) -> Self {
+        self.all.retain(|pattern| !ids.contains(&pattern.id));
+        self
+    }
+
     /// Adds one pattern from its YAML text.
     pub fn add(&mut self, file: &str, text: &str) -> Result<(), PatternError> {
-        let fail = |what: String| PatternError { file: file.to_owned(), what };
-        let pattern: Pattern = serde_saphyr::from_str(text).map_err(|e| fail(e.to_string()))?;
-        pattern.check().map_err(fail)?;
+        let fail = |(line, column): (u64, u64), what: String| PatternError {
+            file: file.to_owned(),
+            what: format!("{line}:{column}: {what}"),
+        };
+        let pattern: Pattern = serde_saphyr::from_str(text).map_err(|error| {
+            let place = error.location().map_or((1, 1), |at| (at.line(), at.column()));
+            let told = error.without_snippet().to_string();
+            let told = told.split(" at line ").next().unwrap_or_default();
+            fail(place, format!("{told}; processor/patterns/README.md lists the keys"))
+        })?;
+        pattern.check().map_err(|flaw| fail(place(text, &flaw), flaw.what))?;
         self.all.retain(|known| known.id != pattern.id);
         self.all.push(Arc::new(pattern));
         self.all.sort_by(|a, b| a.id.cmp(&b.id));
@@ -191,6 +223,7 @@ impl Patterns {
             relation: p.cause.relation.clone(),
             within_s: p.within_seconds().unwrap_or_default(),
             prior: p.prior,
+            likely: false,
         });
         let needs = self.all.iter().flat_map(|p| {
             let wanted = p.see.iter().map(|effect| (effect, false));
@@ -210,31 +243,65 @@ impl Patterns {
     }
 }
 
+/// What is wrong with a pattern that can be read: the key, its value, and the words.
+struct Flaw {
+    key: &'static str,
+    value: String,
+    what: String,
+}
+
+/// Line and column of the value of a key in a YAML text; of the whole where it is not found.
+fn place(text: &str, flaw: &Flaw) -> (u64, u64) {
+    for (number, line) in text.lines().enumerate() {
+        for (at, _) in line.match_indices(flaw.key) {
+            let (before, rest) = (&line[..at], &line[at + flaw.key.len()..]);
+            if !before.ends_with(|c: char| c.is_alphanumeric())
+                && rest.starts_with(':')
+                && rest.contains(&flaw.value)
+            {
+                return (number as u64 + 1, before.chars().count() as u64 + 1);
+            }
+        }
+    }
+    (1, 1)
+}
+
 impl Pattern {
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), Flaw> {
+        let flaw = |key, value: &str, expected: &str| Flaw {
+            key,
+            value: value.to_owned(),
+            what: format!("{key} {value:?}: expected {expected}"),
+        };
         if self.id.is_empty()
             || !self.id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
         {
-            return Err(format!("id {:?}: expected letters, digits, '_' and '-'", self.id));
+            return Err(flaw("id", &self.id, "letters, digits, '_' and '-'"));
         }
         if !(0.0..=1.0).contains(&self.prior) {
-            return Err(format!("prior {}: expected 0 to 1", self.prior));
+            return Err(flaw("prior", &self.prior.to_string(), "0 to 1"));
         }
         if self.within_seconds().is_none() {
-            return Err(format!(
-                "within {:?}: expected a time such as 90s, 10m or 2h",
-                self.within
-            ));
+            return Err(flaw("within", &self.within, "a time such as 90s, 10m or 2h"));
         }
         if !self.see.iter().any(|effect| effect.weight > 0.0) {
-            return Err("see: expected at least one effect with a weight above 0".to_owned());
+            return Err(flaw("see", "", "at least one effect with a weight above 0"));
+        }
+        if !self.see.iter().any(|effect| effect.required) {
+            return Err(flaw("see", "", "at least one effect with 'required: true'"));
+        }
+        for effect in self.see.iter().chain(&self.unless) {
+            if [&effect.r#type, &effect.reason, &effect.text].iter().all(|text| text.is_empty()) {
+                let expected = "a 'type', 'reason' or 'text' beside it, or everything matches";
+                return Err(flaw("what", &effect.what, expected));
+            }
         }
         let cause = &self.cause;
         let mut texts = vec![
-            ("cause.verb", &cause.verb),
-            ("cause.kind", &cause.kind),
-            ("cause.path", &cause.path),
-            ("cause.relation", &cause.relation),
+            ("verb", &cause.verb),
+            ("kind", &cause.kind),
+            ("path", &cause.path),
+            ("relation", &cause.relation),
         ];
         for effect in self.see.iter().chain(&self.unless) {
             texts.extend([
@@ -245,7 +312,9 @@ impl Pattern {
         }
         for (key, text) in texts {
             if let Err(error) = regex::Regex::new(text) {
-                return Err(format!("{key} {text:?} is no regular expression: {error}"));
+                let told = error.to_string();
+                let why = told.lines().last().unwrap_or_default().trim_start_matches("error: ");
+                return Err(flaw(key, text, &format!("a regular expression: {why}")));
             }
         }
         Ok(())
@@ -253,16 +322,21 @@ impl Pattern {
 
     /// `within` in seconds.
     pub fn within_seconds(&self) -> Option<f64> {
-        let unit = self.within.chars().last()?;
-        let number: f64 = self.within.strip_suffix(unit)?.trim().parse().ok()?;
-        let factor = match unit {
-            's' => 1.0,
-            'm' => 60.0,
-            'h' => 3600.0,
-            _ => return None,
-        };
-        (number > 0.0 && number.is_finite()).then_some(number * factor)
+        seconds(&self.within).filter(|seconds| *seconds > 0.0)
     }
+}
+
+/// `90s`, `10m` or `2h` in seconds.
+fn seconds(text: &str) -> Option<f64> {
+    let unit = text.chars().last()?;
+    let number: f64 = text.strip_suffix(unit)?.trim().parse().ok()?;
+    let factor = match unit {
+        's' => 1.0,
+        'm' => 60.0,
+        'h' => 3600.0,
+        _ => return None,
+    };
+    (number >= 0.0 && number.is_finite()).then_some(number * factor)
 }
 
 fn one() -> f64 {
@@ -283,115 +357,38 @@ mod tests {
         assert_eq!(names, files);
     }
 
-    /// Facts as a cluster tells them: type, reason, text, and whether they count as bad.
-    fn facts() -> Vec<(String, String, String, bool)> {
-        use crate::kubernetes::{Cluster, Fact, Verb};
-        use serde_json::json;
-        let object = |kind: &str, n: usize, rest: serde_json::Value| {
-            let mut object = json!({"kind": kind, "metadata": {"name": format!("o{n}"), "namespace": "shop",
-                "uid": format!("u{n}"), "creationTimestamp": "2026-11-01T00:00:00Z"}});
-            for (key, value) in rest.as_object().unwrap() {
-                object[key] = value.clone();
-            }
-            object
-        };
-        let pod = |status: serde_json::Value| json!({"status": {"containerStatuses": [status]}});
-        let waits = |reason: &str, message: &str| {
-            pod(json!({"name": "c", "state": {"waiting": {"reason": reason, "message": message}}}))
-        };
-        let dies = |reason: &str| {
-            pod(
-                json!({"name": "c", "restartCount": 1, "state": {"terminated": {"reason": reason, "exitCode": 137}}}),
-            )
-        };
-        let event = |kind: &str, reason: &str, message: &str| {
-            json!({"type": kind, "reason": reason, "message": message,
-            "involvedObject": {"kind": "Pod", "namespace": "shop", "name": "x"}})
-        };
-        let condition = |kind: &str, status: &str, reason: &str, message: &str| {
-            json!({"status": {"conditions": [
-            {"type": kind, "status": status, "reason": reason, "message": message, "lastTransitionTime": "2026-11-22T01:00:00Z"}]}})
-        };
-        let objects = [
-            ("Pod", dies("OOMKilled")),
-            ("Pod", dies("Error")),
-            ("Pod", waits("CrashLoopBackOff", "back-off 10s restarting failed container")),
-            ("Pod", waits("ImagePullBackOff", "manifest unknown: not found")),
-            ("Pod", waits("ErrImagePull", "pull access denied, unauthorized")),
-            ("Pod", waits("ErrImagePull", "dial tcp: lookup registry: no such host")),
-            ("Pod", waits("CreateContainerConfigError", "secret \"bank\" not found")),
-            (
-                "Pod",
-                condition(
-                    "PodScheduled",
-                    "False",
-                    "Unschedulable",
-                    "0/3 nodes are available: 3 Insufficient cpu.",
-                ),
-            ),
-            ("Pod", condition("Ready", "False", "ContainersNotReady", "")),
-            (
-                "EndpointSlice",
-                json!({"metadata": {"name": "s-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "s"}},
-                "endpoints": [{"conditions": {"ready": true}}]}),
-            ),
-            (
-                "EndpointSlice",
-                json!({"metadata": {"name": "s-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "s"}},
-                "endpoints": [{"conditions": {"ready": false}}]}),
-            ),
-            (
-                "Event",
-                event(
-                    "Warning",
-                    "Unhealthy",
-                    "Readiness probe failed: HTTP probe failed with statuscode: 404",
-                ),
-            ),
-            (
-                "Event",
-                event("Normal", "Killing", "Container c failed liveness probe, will be restarted"),
-            ),
-        ];
-        let mut told = Vec::new();
-        let mut cluster = Cluster::default();
-        let now = tapio_proto::model::Time::parse_rfc3339("2026-11-22T03:00:00Z").unwrap();
-        for (n, (kind, rest)) in objects.into_iter().enumerate() {
-            cluster.observe(Verb::Modified, object(kind, n, rest), now, &mut told);
-        }
-        let events = told.into_iter().filter_map(|fact| match fact {
-            Fact::Event(e) => Some((e.r#type, e.reason, e.message, e.severity != "info")),
-            _ => None,
-        });
-        let other = [
-            ("latency", ""),
-            ("cpu_at_limit", ""),
-            ("memory_growth", ""),
-            ("call_errors", "dial tcp: lookup a.shop.svc on 10.96.0.10:53: no such host"),
-            ("callee.error_ratio", ""),
-            ("callee.latency", ""),
-            ("log.new", "configuration reloaded"),
-            ("log.error", "panic: cannot parse"),
-        ];
-        let other =
-            other.map(|(kind, text)| (kind.to_owned(), String::new(), text.to_owned(), true));
-        events.chain(other).collect()
-    }
-
+    /// Guarantees: each pattern blames what it is meant for, before all others, and leaves its
+    /// look-alikes alone; and each effect that it names is told by the engine's own readers in one of
+    /// these tests.
     #[test]
-    fn what_a_pattern_looks_for_is_something_that_is_told() {
-        let facts = facts();
-        for pattern in Patterns::builtin().unwrap().iter() {
+    fn every_pattern_passes_its_own_tests_among_all_others() {
+        let patterns = Patterns::builtin().unwrap();
+        let mut bench = Bench::new(patterns.clone()).unwrap();
+        let (mut wrong, mut facts) = (Vec::new(), Vec::new());
+        for pattern in patterns.iter() {
+            let blames = |blames: bool| pattern.tests.iter().any(|t| t.blames.is_empty() != blames);
+            assert!(blames(true) && blames(false), "{}: a match and a look-alike", pattern.id);
+            for trial in &pattern.tests {
+                let result = bench.run(pattern, trial);
+                println!("{}: {} ... {result:?}", pattern.id, trial.say);
+                wrong.extend(
+                    result.err().map(|why| format!("{}: {}: {why}", pattern.id, trial.say)),
+                );
+                facts.extend(bench.facts(trial).unwrap());
+            }
+        }
+        for pattern in patterns.iter() {
             for effect in pattern.see.iter().chain(&pattern.unless) {
                 let is = |of: &str, text: &str| regex::Regex::new(of).unwrap().is_match(text);
-                let told = facts.iter().any(|(kind, reason, text, bad)| {
-                    *bad && is(&effect.r#type, kind)
-                        && is(&effect.reason, reason)
-                        && is(&effect.text, text)
+                let told = facts.iter().any(|(kind, reason, text)| {
+                    is(&effect.r#type, kind) && is(&effect.reason, reason) && is(&effect.text, text)
                 });
-                assert!(told, "{}: {} is never seen among {facts:#?}", pattern.id, effect.what);
+                if !told {
+                    wrong.push(format!("{}: {:?} is told in no test", pattern.id, effect.what));
+                }
             }
         }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
     /// Guarantees: where any edit could precede the effect, the edit and the effect alone convict nobody.
@@ -421,13 +418,13 @@ mod tests {
         let good =
             crate::files::PATTERNS.iter().find(|(name, _)| *name == "memory_leak").unwrap().1;
         for (from, to, says) in [
-            ("prior: 0.45", "prior: 4.5", "prior 4.5: expected 0 to 1"),
-            ("within: 2h", "within: soon", "within \"soon\""),
-            ("catalogue: B3", "katalog: B3", "katalog"),
-            ("reason: OOMKilled", "reason: '('", "is no regular expression"),
+            ("prior: 0.45", "prior: 4.5", "5:1: prior \"4.5\": expected 0 to 1"),
+            ("within: 2h", "within: soon", "4:1: within \"soon\": expected a time such as"),
+            ("catalogue: B3", "katalog: B3", "2:1: "),
+            ("reason: OOMKilled", "reason: '('", "7:96: reason \"(\": expected a regular"),
         ] {
             let error = patterns.add("mine.yaml", &good.replace(from, to)).unwrap_err().to_string();
-            assert!(error.starts_with("pattern mine.yaml: ") && error.contains(says), "{error}");
+            assert!(error.starts_with("pattern mine.yaml:") && error.contains(says), "{error}");
         }
     }
 }

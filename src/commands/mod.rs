@@ -50,6 +50,7 @@ commands! {
     Validate => validate,
     Components => components,
     PrintConfig => print_config,
+    Pattern => pattern,
     Queue => queue,
     Replay => replay,
     Sql => sql,

@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Folders with patterns (*.yaml) beside the built-in ones
     #[arg(long, value_name = "FOLDER")]
     patterns: Vec<PathBuf>,
+    /// Patterns (their ids) that are left out: what would be told without them
+    #[arg(long, value_name = "PATTERN")]
+    without: Vec<String>,
     /// Files, or folders that are searched in depth
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
@@ -43,7 +46,7 @@ enum Format {
 
 impl Args {
     pub(crate) fn run(self, _: &Sources) -> Result<ExitCode> {
-        let (engine, _) = play(&self.paths, &self.patterns)?;
+        let (engine, _) = play(&self.paths, &self.patterns, &self.without)?;
         let mut out = String::new();
         let stories = engine.stories().all();
         for (story, evidence) in &stories {
@@ -63,15 +66,25 @@ impl Args {
 
 /// The store as a replay of these recordings leaves it.
 pub(crate) fn load(paths: &[PathBuf], patterns: &[PathBuf]) -> Result<Arc<Store>> {
-    Ok(play(paths, patterns)?.1)
+    Ok(play(paths, patterns, &[])?.1)
 }
 
 /// Plays recordings to their end. What is passed over is told on standard error, a line each.
-fn play(paths: &[PathBuf], folders: &[PathBuf]) -> Result<(Engine, Arc<Store>)> {
+fn play(
+    paths: &[PathBuf],
+    folders: &[PathBuf],
+    without: &[String],
+) -> Result<(Engine, Arc<Store>)> {
     let mut patterns = Patterns::builtin()?;
     for folder in folders {
         patterns.add_folder(folder)?;
     }
+    if let Some(unknown) = without.iter().find(|id| patterns.get(id).is_none()) {
+        return Err(Error::new(format!(
+            "--without {unknown:?}: no such pattern; 'tapio pattern list' names them"
+        )));
+    }
+    let patterns = patterns.without(without);
     let mut recording = Recording::open(paths)?;
     let store = Engine::store(STORE)?;
     let mut engine = Engine::new(Arc::clone(&store), Arc::new(patterns))?;

@@ -5,6 +5,7 @@
 
 pub mod hypotheses;
 pub mod identity;
+pub mod likely;
 pub mod rows;
 pub mod states;
 pub mod suspects;

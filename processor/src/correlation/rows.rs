@@ -154,6 +154,8 @@ table! { "patterns" =>
         pub within_s: f64,
         /// Confidence before evidence, 0 to 1.
         pub prior: f64,
+        /// Was each effect that it requires told lately? Without that it cannot match.
+        pub likely: bool,
     }
 }
 

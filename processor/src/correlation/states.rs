@@ -11,7 +11,7 @@ use super::rows::State;
 const MOST: usize = 20_000;
 
 /// What begins a state, and what ends it. A pod's end ends all of its states.
-const ENDS: [(&str, &str); 8] = [
+const ENDS: [(&str, &str); 9] = [
     ("endpoints.empty", "endpoints.ready"),
     ("pod.not_ready", "pod.ready"),
     ("container.waiting", "pod.ready"),
@@ -20,6 +20,7 @@ const ENDS: [(&str, &str); 8] = [
     ("deployment.unavailable", "deployment.available"),
     ("deployment.replica_failure", "deployment.replicas_created"),
     ("pod.failed", "pod.deleted"),
+    ("pod.evicted", "pod.deleted"),
 ];
 
 /// The states that are open now.

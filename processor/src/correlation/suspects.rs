@@ -19,12 +19,13 @@ use super::{
 use crate::{kubernetes::Cluster, streaming::Windows};
 
 /// States of a workload that make it a suspect by itself, without anybody calling it.
-const SICK_STATES: [&str; 7] = [
+const SICK_STATES: [&str; 8] = [
     "container.waiting",
     "container.terminated",
     "endpoints.empty",
     "pod.unschedulable",
     "pod.failed",
+    "pod.evicted",
     "deployment.replica_failure",
     "pod.not_ready",
 ];

@@ -70,6 +70,24 @@ const NODE: [Rule; 4] = [
     pressure("PIDPressure"),
 ];
 
+const AUTOSCALER: [Rule; 2] = [
+    Rule {
+        condition: "ScalingLimited",
+        bad: |status, reason| status == "True" && reason == "TooManyReplicas",
+        at_once: true,
+        broke: ("autoscaler.at_max", Severity::Warning),
+        recovered: "autoscaler.below_max",
+    },
+    Rule {
+        condition: "ScalingActive",
+        // Scaling that is switched off (zero replicas) is meant.
+        bad: |status, reason| status == "False" && reason != "ScalingDisabled",
+        at_once: true,
+        broke: ("autoscaler.blind", Severity::Warning),
+        recovered: "autoscaler.active",
+    },
+];
+
 /// One observation of an object.
 pub(super) struct State<'a> {
     pub(super) entity: &'a Entity,
@@ -89,6 +107,7 @@ impl State<'_> {
         match &*self.entity.kind {
             "Deployment" => self.rules(&DEPLOYMENT, latches, tell),
             "Node" => self.rules(&NODE, latches, tell),
+            "HorizontalPodAutoscaler" => self.rules(&AUTOSCALER, latches, tell),
             "StatefulSet" | "DaemonSet" => self.replicas(latches, tell),
             _ => {}
         }

@@ -106,7 +106,10 @@ impl Report {
         let by_probe = self.reason == "Killing"
             && (self.message.contains("failed liveness probe")
                 || self.message.contains("failed startup probe"));
-        let severity = if self.warning || by_probe { Severity::Warning } else { Severity::Info };
+        // Nor is it well with a pod that has to make room for another.
+        let displaced = matches!(&*self.reason, "Preempted" | "Evicted");
+        let severity =
+            if self.warning || by_probe || displaced { Severity::Warning } else { Severity::Info };
         Some(Happened {
             source: "k8s.events",
             time: self.time,

@@ -93,6 +93,12 @@ pub(super) fn selects(service: &Value, kind: &str, workload: &Value) -> bool {
             .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
 }
 
+/// Do pods of these labels match a selector's `matchLabels`? One without any selects all.
+pub(super) fn matches(wanted: Option<&Value>, labels: Option<&Value>) -> bool {
+    let wanted = wanted.and_then(Value::as_object);
+    wanted.into_iter().flatten().all(|(key, value)| labels.and_then(|l| l.get(key)) == Some(value))
+}
+
 /// ConfigMaps, Secrets and claims that a workload's pods need, and their ServiceAccount, whether
 /// these objects exist or not.
 pub(super) fn references(

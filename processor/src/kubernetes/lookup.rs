@@ -183,13 +183,15 @@ impl Cluster {
     }
 
     /// Everything by which a workload can be broken, with how it bears on it: itself, what it
-    /// refers to (also what does not exist any more), the Services that select it, what scales it and
-    /// limits it, the nodes of its pods and the claims these mount. Sorted, each once.
+    /// refers to (also what does not exist any more), the Services that select it, what scales it,
+    /// limits it, filters its traffic, grants it rights and admits its pods, the nodes of its pods and
+    /// the claims these mount. Sorted, each once.
     pub fn upstream(&self, workload: &Entity) -> Vec<(Relation, Entity)> {
         let mut found = BTreeSet::from([(Relation::Owns, workload.clone())]);
         let namespace = &*workload.namespace;
         if let Some(object) = self.objects.get(workload) {
             found.extend(links::references(&workload.kind, &object.value, namespace));
+            found.extend(self.policies(workload, &object.value));
         }
         found.extend(
             self.services_of(workload).into_iter().map(|service| (Relation::Selects, service)),
@@ -219,6 +221,58 @@ impl Cluster {
             }
         }
         found.into_iter().collect()
+    }
+
+    /// What the cluster's rules say of a workload: policies that filter its traffic, bindings that grant
+    /// its ServiceAccount rights, webhooks that are asked about its pods, its namespace. Also rules that
+    /// were deleted: their going is what may be felt.
+    fn policies(&self, workload: &Entity, value: &Value) -> Vec<(Relation, Entity)> {
+        let namespace = &*workload.namespace;
+        let mut found = vec![(Relation::Limits, Entity::new("Namespace", "", namespace))];
+        let Some((labels, spec)) = pod_template(&workload.kind, value) else { return found };
+        for (policy, object) in self.objects.ever_of("NetworkPolicy") {
+            if &*policy.namespace == namespace
+                && links::matches(
+                    at(&object.value, &["spec", "podSelector", "matchLabels"]),
+                    labels,
+                )
+            {
+                found.push((Relation::Filters, policy.clone()));
+            }
+        }
+        let account = match text(spec, &["serviceAccountName"]) {
+            "" => "default",
+            name => name,
+        };
+        for kind in ["RoleBinding", "ClusterRoleBinding"] {
+            for (binding, object) in self.objects.ever_of(kind) {
+                let here = kind == "ClusterRoleBinding" || &*binding.namespace == namespace;
+                let subject = |subject: &Value| {
+                    text(subject, &["kind"]) == "ServiceAccount"
+                        && text(subject, &["name"]) == account
+                        && text(subject, &["namespace"]) == namespace
+                };
+                if here && list(&object.value, &["subjects"]).iter().any(subject) {
+                    found.push((Relation::Grants, binding.clone()));
+                    let role = |part| text(&object.value, &["roleRef", part]);
+                    let of = if role("kind") == "Role" { &*binding.namespace } else { "" };
+                    found.push((Relation::Grants, Entity::new(role("kind"), of, role("name"))));
+                }
+            }
+        }
+        for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
+            for (webhook, object) in self.objects.ever_of(kind) {
+                found.push((Relation::Admits, webhook.clone()));
+                for hook in list(&object.value, &["webhooks"]) {
+                    let of = |part| text(hook, &["clientConfig", "service", part]);
+                    if !of("name").is_empty() {
+                        let service = Entity::new("Service", of("namespace"), of("name"));
+                        found.push((Relation::Admits, service));
+                    }
+                }
+            }
+        }
+        found
     }
 
     /// The memory limit of a container in bytes, if it has one: as the pod has it, else as its

@@ -63,6 +63,12 @@ pub enum Relation {
     Scales,
     /// ResourceQuota or LimitRange to the workloads of its namespace.
     Limits,
+    /// Webhook configuration, or the Service behind it, to the workloads whose pods it is asked about.
+    Admits,
+    /// RoleBinding or ClusterRoleBinding to the workload that runs as one of its subjects.
+    Grants,
+    /// NetworkPolicy to the workload whose pods it selects.
+    Filters,
     /// Service to Ingress or route.
     Routes,
     /// Callee service to caller service, seen in traces.
@@ -83,6 +89,9 @@ impl Relation {
             Relation::Mounts => "mounts",
             Relation::Scales => "scales",
             Relation::Limits => "limits",
+            Relation::Admits => "admits",
+            Relation::Grants => "grants",
+            Relation::Filters => "filters",
             Relation::Routes => "routes",
             Relation::Calls => "calls",
         }
