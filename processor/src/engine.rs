@@ -17,7 +17,9 @@ use tapio_proto::{
 use crate::{
     clock::Clock,
     correlation::{
-        CorrelationError, Plans, hypotheses,
+        CorrelationError, Plans,
+        arises::{Arising, arises},
+        hypotheses,
         identity::Identity,
         rows::{Front, Level, NeedRow, Params, PatternRow, Reach, State, Window},
         states::States,
@@ -27,6 +29,7 @@ use crate::{
     ingest::Columns,
     kubernetes::{Cluster, Fact},
     patterns::Patterns,
+    requests::Requests,
     store::{Keep, Store, StoreError, TableSpec},
     story::{Facts, Stories, Telling, View, text},
     streaming::{Levels, Resource, Templates, Windows},
@@ -47,12 +50,16 @@ const CALLS: Duration = Duration::from_secs(900);
 const Z: f64 = 4.0;
 /// Requests that a past must hold before it can be a baseline.
 const LEAST: i64 = 30;
+/// Time from one pass to the next while nothing comes.
+const IDLE: Duration = Duration::from_secs(5);
 /// After silence this long passes are not made up for; nothing could have changed in between.
 const HOLE: Duration = Duration::from_secs(120);
 /// Most confidence in a cause without a change where the workload's object has not been seen.
 const UNSEEN: f64 = 0.6;
 /// Bytes of rows that wait for the next pass.
 const MOST_WAITING: usize = 8 << 20;
+/// Below this confidence what arises in requests is the second best.
+const WORTH: f64 = 0.4;
 /// Edges kept in the topology table, those that have ended included.
 const MOST_EDGES: usize = 100_000;
 
@@ -63,6 +70,8 @@ pub struct Engine {
     patterns: Arc<Patterns>,
     pub(crate) cluster: Cluster,
     pub(crate) windows: Windows,
+    pub(crate) requests: Requests,
+    arising: Vec<Arising>,
     pub(crate) levels: Levels,
     pub(crate) templates: Templates,
     pub(crate) columns: Columns,
@@ -77,6 +86,7 @@ pub struct Engine {
     stories: Stories,
     pub(crate) clock: Clock,
     next: Time,
+    passed: Time,
     dirty: bool,
     /// Ids of facts found outside Kubernetes; negative, so that they never meet the cluster's own.
     fact_ids: i64,
@@ -129,6 +139,8 @@ impl Engine {
             patterns,
             cluster: Cluster::default(),
             windows: Windows::default(),
+            requests: Requests::default(),
+            arising: Vec::new(),
             levels: Levels::default(),
             templates: Templates::default(),
             columns: Columns::default(),
@@ -143,6 +155,7 @@ impl Engine {
             stories: Stories::default(),
             clock: Clock::default(),
             next: Time::default(),
+            passed: Time::default(),
             dirty: false,
             fact_ids: 0,
             failures: (0, None),
@@ -224,10 +237,16 @@ impl Engine {
 
     /// One run of the DataFusion gear at event time `now`.
     fn pass(&mut self, now: Time) -> Vec<Telling> {
-        if !std::mem::take(&mut self.dirty) && self.symptoms.is_empty() && !self.stories.any_open()
-        {
+        if self.requests.settle(now) {
+            self.arising = arises(&self.requests, &self.identity);
+            self.dirty |= !self.arising.is_empty();
+        }
+        // While nothing comes only time goes on, and what it ends need not end to the second.
+        let idle = self.symptoms.is_empty() && !self.stories.any_open() || now < self.passed + IDLE;
+        if !std::mem::take(&mut self.dirty) && idle {
             return Vec::new();
         }
+        self.passed = now;
         match self.try_pass(now) {
             Ok(tellings) => tellings,
             Err(error) => {
@@ -240,6 +259,9 @@ impl Engine {
     fn try_pass(&mut self, now: Time) -> Result<Vec<Telling>, CorrelationError> {
         self.publish(now)?;
         self.symptoms.judge(&mut self.plans, &mut self.windows, (now, now - RECENT))?;
+        let roots: Vec<Arising> =
+            self.arising.iter().filter(|a| a.confidence >= WORTH).cloned().collect();
+        self.symptoms.arise(&roots);
         self.store.table(Symptom::TABLE)?.replace(vec![Symptom::batch(&self.symptoms.rows())?])?;
         if self.symptoms.is_empty() && !self.stories.any_open() {
             return Ok(Vec::new());
@@ -256,6 +278,7 @@ impl Engine {
             let judged = hypotheses::judge(&mut self.plans)?;
             self.honest(judged)
         };
+        let judged = self.with_measured(judged, &graph);
         let groups = crate::story::groups(&judged, &self.symptoms, &graph, now);
         let view = View {
             now,
@@ -280,6 +303,31 @@ impl Engine {
         for blind in judged.iter_mut().filter(|h| h.change.is_none() && !seen(&h.workload)) {
             blind.confidence = blind.confidence.min(UNSEEN);
         }
+        judged
+    }
+
+    /// Joins what is measured in requests to what the queries judged. It says in which service, and a
+    /// change of that service says why; so where there is one it speaks.
+    fn with_measured(
+        &self,
+        mut judged: Vec<hypotheses::Hypothesis>,
+        graph: &Graph,
+    ) -> Vec<hypotheses::Hypothesis> {
+        for arising in &self.arising {
+            let workload = graph.workload(&arising.service);
+            let changed = judged
+                .iter()
+                .filter(|h| h.change.is_some() && h.workload == workload)
+                .map(|h| h.confidence)
+                .filter(|confidence| *confidence >= WORTH)
+                .fold(None, |most: Option<f64>, next| Some(most.map_or(next, |m| m.max(next))));
+            let mut new = hypotheses::Hypothesis::measured(arising, workload);
+            if let Some(changed) = changed {
+                new.confidence = new.confidence.min(changed - 0.1);
+            }
+            judged.push(new);
+        }
+        judged.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
         judged
     }
 

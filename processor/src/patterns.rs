@@ -41,7 +41,7 @@ pub struct Pattern {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cause {
-    /// `change`, `state` or `none`.
+    /// `change`, `state`, `none` or `measured`.
     pub source: Source,
     /// Verb of the change, type of the state.
     #[serde(default)]
@@ -67,6 +67,8 @@ pub enum Source {
     State,
     /// Nothing changed: the workload itself.
     None,
+    /// Requests show in which service it arises, whoever changed what.
+    Measured,
 }
 
 impl Source {
@@ -75,6 +77,7 @@ impl Source {
             Source::Change => "change",
             Source::State => "state",
             Source::None => "none",
+            Source::Measured => "measured",
         }
     }
 }
@@ -365,6 +368,9 @@ mod tests {
         });
         let other = [
             ("latency", ""),
+            ("own_time", ""),
+            ("way_time", ""),
+            ("steps", ""),
             ("cpu_at_limit", ""),
             ("memory_growth", ""),
             ("call_errors", "dial tcp: lookup a.shop.svc on 10.96.0.10:53: no such host"),

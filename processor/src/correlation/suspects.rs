@@ -12,6 +12,7 @@ use std::{
 use tapio_proto::model::{Entity, Time};
 
 use super::{
+    arises,
     identity::{Identity, Meant},
     rows::{Front, Reach},
     symptoms::Symptoms,
@@ -19,7 +20,7 @@ use super::{
 use crate::{kubernetes::Cluster, streaming::Windows};
 
 /// States of a workload that make it a suspect by itself, without anybody calling it.
-const SICK_STATES: [&str; 7] = [
+const SICK_STATES: [&str; 10] = [
     "container.waiting",
     "container.terminated",
     "endpoints.empty",
@@ -27,6 +28,9 @@ const SICK_STATES: [&str; 7] = [
     "pod.failed",
     "deployment.replica_failure",
     "pod.not_ready",
+    arises::OWN_TIME,
+    arises::WAY_TIME,
+    arises::STEPS,
 ];
 
 /// Who calls whom now, and which workload stands behind which service.

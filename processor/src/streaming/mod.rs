@@ -8,7 +8,8 @@ mod texts;
 mod windows;
 
 pub use levels::{Levels, Resource};
-pub use logs::{Templates, template};
+pub use logs::{Templates, signature, template};
+pub(crate) use names::Names;
 pub use windows::{CallEdge, Sample, ServiceId, SpanFact, SpanKind, Windows};
 
 /// Width of a window, ns. Half the ten seconds that an operator's eye resolves: onset is told to
@@ -16,6 +17,6 @@ pub use windows::{CallEdge, Sample, ServiceId, SpanFact, SpanKind, Windows};
 pub const WINDOW: i64 = 5_000_000_000;
 
 /// At most so many bytes of a text, whole characters.
-fn cut(text: &str, most: usize) -> &str {
+pub(crate) fn cut(text: &str, most: usize) -> &str {
     text.get(..most).unwrap_or_else(|| &text[..text.floor_char_boundary(most)])
 }

@@ -185,8 +185,9 @@ pub struct Windows {
     texts: HashMap<(ServiceId, u32), Texts>,
     samples: HashMap<ServiceId, Sample>,
     sick: Sick,
-    /// When the newest failure came in.
+    /// When the newest failure came in, and the newest span.
     failed: Time,
+    heard: Time,
     /// Windows that went because the limit on cells was reached.
     pub evicted: u64,
     /// Spans left out because they end in the future.
@@ -212,6 +213,7 @@ impl Default for Windows {
             samples: HashMap::new(),
             sick: Sick::new(),
             failed: Time::default(),
+            heard: Time::default(),
             evicted: 0,
             ahead: 0,
             crowded: 0,
@@ -347,6 +349,7 @@ impl Windows {
 
     /// Adds one span.
     pub fn add(&mut self, span: &SpanFact<'_>) {
+        self.heard = self.heard.max(span.arrived);
         let key = Key {
             service: span.service,
             kind: span.kind,
@@ -447,6 +450,11 @@ impl Windows {
                 !bouts.is_empty()
             });
         }
+    }
+
+    /// When the newest span came in.
+    pub fn heard(&self) -> Time {
+        self.heard
     }
 
     /// Did any failure come in since then?
