@@ -58,6 +58,8 @@ const HOLE: Duration = Duration::from_secs(120);
 const UNSEEN: f64 = 0.6;
 /// Bytes of rows that wait for the next pass.
 const MOST_WAITING: usize = 8 << 20;
+/// An effect may seem to begin so long before its cause.
+const EFFECT: Duration = Duration::from_secs(30);
 /// Below this confidence what arises in requests is the second best.
 const WORTH: f64 = 0.4;
 /// Edges kept in the topology table, those that have ended included.
@@ -259,14 +261,15 @@ impl Engine {
     fn try_pass(&mut self, now: Time) -> Result<Vec<Telling>, CorrelationError> {
         self.publish(now)?;
         self.symptoms.judge(&mut self.plans, &mut self.windows, (now, now - RECENT))?;
+        let graph = Graph::new(&self.windows, &self.identity, now - CALLS);
+        let arising = self.unexplained(&graph);
         let roots: Vec<Arising> =
-            self.arising.iter().filter(|a| a.confidence >= WORTH).cloned().collect();
+            arising.iter().filter(|a| a.confidence >= WORTH).cloned().collect();
         self.symptoms.arise(&roots);
         self.store.table(Symptom::TABLE)?.replace(vec![Symptom::batch(&self.symptoms.rows())?])?;
         if self.symptoms.is_empty() && !self.stories.any_open() {
             return Ok(Vec::new());
         }
-        let graph = Graph::new(&self.windows, &self.identity, now - CALLS);
         let failing = suspects::failing(&self.symptoms);
         let sick = suspects::sick(&self.symptoms, &graph);
         let (reach, fronts) = suspects::reach(&failing, &sick, &graph, &self.cluster);
@@ -278,7 +281,7 @@ impl Engine {
             let judged = hypotheses::judge(&mut self.plans)?;
             self.honest(judged)
         };
-        let judged = self.with_measured(judged, &graph);
+        let judged = with_measured(judged, &arising, &graph);
         let groups = crate::story::groups(&judged, &self.symptoms, &graph, now);
         let view = View {
             now,
@@ -306,29 +309,19 @@ impl Engine {
         judged
     }
 
-    /// Joins what is measured in requests to what the queries judged. It says in which service, and a
-    /// change of that service says why; so where there is one it speaks.
-    fn with_measured(
-        &self,
-        mut judged: Vec<hypotheses::Hypothesis>,
-        graph: &Graph,
-    ) -> Vec<hypotheses::Hypothesis> {
-        for arising in &self.arising {
-            let workload = graph.workload(&arising.service);
-            let changed = judged
-                .iter()
-                .filter(|h| h.change.is_some() && h.workload == workload)
-                .map(|h| h.confidence)
-                .filter(|confidence| *confidence >= WORTH)
-                .fold(None, |most: Option<f64>, next| Some(most.map_or(next, |m| m.max(next))));
-            let mut new = hypotheses::Hypothesis::measured(arising, workload);
-            if let Some(changed) = changed {
-                new.confidence = new.confidence.min(changed - 0.1);
-            }
-            judged.push(new);
-        }
-        judged.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
-        judged
+    /// What arises in requests and no failure explains: requests that lose steps because what they ask
+    /// fails, or is not there, are an effect of that.
+    fn unexplained(&self, graph: &Graph) -> Vec<Arising> {
+        let fails = suspects::fails(&self.symptoms, graph);
+        let since = |service: &Entity| fails.get(&graph.workload(service));
+        let explained = |arising: &Arising| {
+            graph.downstream(&arising.service).iter().any(|service| {
+                since(service).is_some_and(|(onset, sick)| {
+                    (*sick || *service != arising.service) && *onset <= arising.onset + EFFECT
+                })
+            })
+        };
+        self.arising.iter().filter(|arising| !explained(arising)).cloned().collect()
     }
 
     fn publish(&mut self, now: Time) -> Result<(), CorrelationError> {
@@ -439,4 +432,29 @@ impl Engine {
             self.edge_ends(relation, from, to, time);
         }
     }
+}
+
+/// Joins what is measured in requests to what the queries judged. It says in which service, and a
+/// change of that service says why; so where there is one it speaks.
+fn with_measured(
+    mut judged: Vec<hypotheses::Hypothesis>,
+    arising: &[Arising],
+    graph: &Graph,
+) -> Vec<hypotheses::Hypothesis> {
+    for arising in arising {
+        let workload = graph.workload(&arising.service);
+        let changed = judged
+            .iter()
+            .filter(|h| h.change.is_some() && h.workload == workload)
+            .map(|h| h.confidence)
+            .filter(|confidence| *confidence >= WORTH)
+            .fold(None, |most: Option<f64>, next| Some(most.map_or(next, |m| m.max(next))));
+        let mut new = hypotheses::Hypothesis::measured(arising, workload);
+        if let Some(changed) = changed {
+            new.confidence = new.confidence.min(changed - 0.1);
+        }
+        judged.push(new);
+    }
+    judged.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
+    judged
 }

@@ -184,6 +184,24 @@ pub fn sick(symptoms: &Symptoms, graph: &Graph) -> BTreeMap<Entity, Time> {
     sick
 }
 
+/// Workloads that fail those who ask them with errors, or are in a bad state (true), and since when.
+pub fn fails(symptoms: &Symptoms, graph: &Graph) -> BTreeMap<Entity, (Time, bool)> {
+    let mut fails: BTreeMap<Entity, (Time, bool)> = BTreeMap::new();
+    for active in symptoms.iter() {
+        let kind = active.symptom.kind.as_str();
+        let measured = [arises::OWN_TIME, arises::WAY_TIME, arises::STEPS].contains(&kind);
+        let sick = SICK_STATES.contains(&kind) && !measured;
+        if !sick && !matches!(kind, "error_ratio" | "call_errors") {
+            continue;
+        }
+        let entity = active.entity();
+        let workload = active.workload.clone().unwrap_or_else(|| graph.workload(&entity));
+        let known = fails.entry(workload).or_insert((active.symptom.onset, sick));
+        *known = (known.0.min(active.symptom.onset), known.1 || sick);
+    }
+    fails
+}
+
 /// The `reach` and `fronts` tables: for each suspect, everything that can break it, and the services
 /// that it runs as.
 pub fn reach(

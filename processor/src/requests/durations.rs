@@ -46,6 +46,7 @@ const BUCKETS: usize = 112;
 
 /// What takes time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "numbers of what they are called")]
 pub enum What {
     /// A span of a service less what it waits for.
     Own { service: u32, operation: u32 },

@@ -269,17 +269,6 @@ impl Shape {
                 .iter()
                 .flat_map(|now| &now.steps)
                 .for_each(|s| *before.entry(*s).or_default() += 1);
-            // Log lines that begin or end all at once are a signal that begins or ends.
-            let silent = young || !run.iter().flat_map(|now| &now.steps).any(logs);
-            let heard = |step: &&Step| !(silent && logs(step));
-            let counted = |of: &[&Now]| {
-                let mut counts: BTreeMap<Step, u32> = BTreeMap::new();
-                of.iter()
-                    .flat_map(|now| &now.steps)
-                    .filter(heard)
-                    .for_each(|step| *counts.entry(*step).or_default() += 1);
-                counts
-            };
             let known: HashSet<u64> = older.iter().map(|now| kind(&now.steps)).collect();
             let fresh: Vec<&Now> = run
                 .iter()
@@ -289,6 +278,18 @@ impl Shape {
                     !self.kinds.contains(&kind) && !known.contains(&kind)
                 })
                 .collect();
+            // Log lines that begin or end all at once are a signal that begins or ends.
+            let mute = |of: &[&Now]| !of.iter().flat_map(|now| &now.steps).any(logs);
+            let silent = young || mute(&run) || (!fresh.is_empty() && mute(&fresh));
+            let heard = |step: &&Step| !(silent && logs(step));
+            let counted = |of: &[&Now]| {
+                let mut counts: BTreeMap<Step, u32> = BTreeMap::new();
+                of.iter()
+                    .flat_map(|now| &now.steps)
+                    .filter(heard)
+                    .for_each(|step| *counts.entry(*step).or_default() += 1);
+                counts
+            };
             let x = fresh.len() as f64;
             let q = (self.novel + 0.5) / (self.learnt + older.len() as f64 + 1.0);
             let wide = n * q * (1.0 - q) * (1.0 + n / (self.learnt + older.len() as f64 + 1.0));
