@@ -51,7 +51,7 @@ const Z: f64 = 4.0;
 /// Requests that a past must hold before it can be a baseline.
 const LEAST: i64 = 30;
 /// Time from one pass to the next while nothing comes.
-const IDLE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(15);
 /// After silence this long passes are not made up for; nothing could have changed in between.
 const HOLE: Duration = Duration::from_secs(120);
 /// Most confidence in a cause without a change where the workload's object has not been seen.
