@@ -31,6 +31,8 @@ const SURE: f64 = 6.0;
 const CLEAR: f64 = 10.0;
 /// ... what is not must last, ns in sight.
 const LASTS: i64 = 12_000_000_000;
+/// A service that is slow itself must be so for longer, ns in sight.
+const BUSY: i64 = 25_000_000_000;
 /// Services named on the way up to the users.
 const LONGEST: usize = 8;
 /// Characters of a log line that are shown.
@@ -329,7 +331,9 @@ impl<'a> Scene<'a> {
             && ((gravity >= 0.5 && lost >= FELT) || score >= CLEAR);
         let many = shift(2).any(|ms| ms >= VISIBLE) && score >= CLEAR;
         let sure = score >= SURE || lost >= 2.0 * self.users(service);
-        let confidence = if (!seen && !many) || (!sure && told < LASTS) {
+        // A machine that is busy for some seconds lets all on it wait; that is every day.
+        let brief = kind == OWN_TIME && told < BUSY;
+        let confidence = if (!seen && !many) || (!sure && told < LASTS) || brief {
             SECOND
         } else if !seen {
             0.5

@@ -305,9 +305,10 @@ impl Shape {
                     let moved = Moved { step: *step, before: was, now, score };
                     if was >= ALWAYS && now <= 0.3 {
                         missing.push(moved);
-                    } else if was <= NEVER && now >= 0.5 && !matches!(step, Step::Last(_)) {
-                        more.push(moved);
-                    } else if matches!(step, Step::Last(_)) && now >= 0.5 && now - was >= MOVED {
+                        continue;
+                    }
+                    let last = matches!(step, Step::Last(_));
+                    if now >= 0.5 && ((!last && was <= NEVER) || (last && now - was >= MOVED)) {
                         more.push(moved);
                     }
                 }
