@@ -17,7 +17,9 @@ use tapio_proto::{
 use crate::{
     clock::Clock,
     correlation::{
-        CorrelationError, Plans, hypotheses,
+        CorrelationError, Plans,
+        arises::{Arising, arises},
+        hypotheses,
         identity::Identity,
         likely::Likely,
         rows::{Front, Level, NeedRow, Params, PatternRow, Reach, State, Window},
@@ -28,6 +30,7 @@ use crate::{
     ingest::Columns,
     kubernetes::{Cluster, Fact},
     patterns::Patterns,
+    requests::Requests,
     store::{Keep, Store, StoreError, TableSpec},
     story::{Facts, Stories, Telling, View, text},
     streaming::{Levels, Resource, Templates, Traces, Windows},
@@ -48,12 +51,18 @@ const CALLS: Duration = Duration::from_secs(900);
 const Z: f64 = 4.0;
 /// Requests that a past must hold before it can be a baseline.
 const LEAST: i64 = 30;
+/// Time from one pass to the next while nothing comes.
+const IDLE: Duration = Duration::from_secs(15);
 /// After silence this long passes are not made up for; nothing could have changed in between.
 const HOLE: Duration = Duration::from_secs(120);
 /// Most confidence in a cause without a change where the workload's object has not been seen.
 const UNSEEN: f64 = 0.6;
 /// Bytes of rows that wait for the next pass.
 const MOST_WAITING: usize = 8 << 20;
+/// An effect may seem to begin so long before its cause.
+const EFFECT: Duration = Duration::from_secs(30);
+/// Below this confidence what arises in requests is the second best.
+const WORTH: f64 = 0.4;
 /// Edges kept in the topology table, those that have ended included.
 const MOST_EDGES: usize = 100_000;
 
@@ -65,6 +74,8 @@ pub struct Engine {
     pub(crate) cluster: Cluster,
     pub(crate) windows: Windows,
     pub(crate) traces: Traces,
+    pub(crate) requests: Requests,
+    arising: Vec<Arising>,
     pub(crate) levels: Levels,
     pub(crate) templates: Templates,
     pub(crate) columns: Columns,
@@ -80,6 +91,7 @@ pub struct Engine {
     stories: Stories,
     pub(crate) clock: Clock,
     next: Time,
+    passed: Time,
     dirty: bool,
     /// Ids of facts found outside Kubernetes; negative, so that they never meet the cluster's own.
     fact_ids: i64,
@@ -139,6 +151,8 @@ impl Engine {
             cluster: Cluster::default(),
             windows: Windows::default(),
             traces: Traces::default(),
+            requests: Requests::default(),
+            arising: Vec::new(),
             levels: Levels::default(),
             templates: Templates::default(),
             columns: Columns::default(),
@@ -154,6 +168,7 @@ impl Engine {
             stories: Stories::default(),
             clock: Clock::default(),
             next: Time::default(),
+            passed: Time::default(),
             dirty: false,
             fact_ids: 0,
             failures: (0, None),
@@ -241,10 +256,16 @@ impl Engine {
 
     /// One run of the DataFusion gear at event time `now`.
     fn pass(&mut self, now: Time) -> Vec<Telling> {
-        if !std::mem::take(&mut self.dirty) && self.symptoms.is_empty() && !self.stories.any_open()
-        {
+        if self.requests.settle(now) {
+            self.arising = arises(&self.requests, &self.identity);
+            self.dirty |= !self.arising.is_empty();
+        }
+        // While nothing comes only time goes on, and what it ends need not end to the second.
+        let idle = self.symptoms.is_empty() && !self.stories.any_open() || now < self.passed + IDLE;
+        if !std::mem::take(&mut self.dirty) && idle {
             return Vec::new();
         }
+        self.passed = now;
         match self.try_pass(now) {
             Ok(tellings) => tellings,
             Err(error) => {
@@ -257,6 +278,11 @@ impl Engine {
     fn try_pass(&mut self, now: Time) -> Result<Vec<Telling>, CorrelationError> {
         self.publish(now)?;
         self.symptoms.judge(&mut self.plans, &mut self.windows, (now, now - RECENT))?;
+        let graph = Graph::new(&self.windows, &self.identity, now - CALLS);
+        let arising = self.unexplained(&graph);
+        let roots: Vec<Arising> =
+            arising.iter().filter(|a| a.confidence >= WORTH).cloned().collect();
+        self.symptoms.arise(&roots);
         let symptoms = self.symptoms.rows();
         self.store.table(Symptom::TABLE)?.replace(vec![Symptom::batch(&symptoms)?])?;
         if let Some(patterns) = self.likely.rows(&symptoms, now, now - LOOKBACK) {
@@ -265,7 +291,6 @@ impl Engine {
         if self.symptoms.is_empty() && !self.stories.any_open() {
             return Ok(Vec::new());
         }
-        let graph = Graph::new(&self.windows, &self.identity, now - CALLS);
         let failing = suspects::failing(&self.symptoms);
         let sick = suspects::sick(&self.symptoms, &graph);
         let (reach, fronts) = suspects::reach(&failing, &sick, &graph, &self.cluster);
@@ -277,6 +302,7 @@ impl Engine {
             let judged = hypotheses::judge(&mut self.plans)?;
             self.honest(judged)
         };
+        let judged = with_measured(judged, &arising, &graph);
         let groups = crate::story::groups(&judged, &self.symptoms, &graph, now);
         let view = View {
             now,
@@ -302,6 +328,21 @@ impl Engine {
             blind.confidence = blind.confidence.min(UNSEEN);
         }
         judged
+    }
+
+    /// What arises in requests and no failure explains: requests that lose steps because what they ask
+    /// fails, or is not there, are an effect of that.
+    fn unexplained(&self, graph: &Graph) -> Vec<Arising> {
+        let fails = suspects::fails(&self.symptoms, graph);
+        let since = |service: &Entity| fails.get(&graph.workload(service));
+        let explained = |arising: &Arising| {
+            graph.downstream(&arising.service).iter().any(|service| {
+                since(service).is_some_and(|(onset, sick)| {
+                    (*sick || *service != arising.service) && *onset <= arising.onset + EFFECT
+                })
+            })
+        };
+        self.arising.iter().filter(|arising| !explained(arising)).cloned().collect()
     }
 
     fn publish(&mut self, now: Time) -> Result<(), CorrelationError> {
@@ -413,4 +454,29 @@ impl Engine {
             self.edge_ends(relation, from, to, time);
         }
     }
+}
+
+/// Joins what is measured in requests to what the queries judged. It says in which service, and a
+/// change of that service says why; so where there is one it speaks.
+fn with_measured(
+    mut judged: Vec<hypotheses::Hypothesis>,
+    arising: &[Arising],
+    graph: &Graph,
+) -> Vec<hypotheses::Hypothesis> {
+    for arising in arising {
+        let workload = graph.workload(&arising.service);
+        let changed = judged
+            .iter()
+            .filter(|h| h.change.is_some() && h.workload == workload)
+            .map(|h| h.confidence)
+            .filter(|confidence| *confidence >= WORTH)
+            .fold(None, |most: Option<f64>, next| Some(most.map_or(next, |m| m.max(next))));
+        let mut new = hypotheses::Hypothesis::measured(arising, workload);
+        if let Some(changed) = changed {
+            new.confidence = new.confidence.min(changed - 0.1);
+        }
+        judged.push(new);
+    }
+    judged.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
+    judged
 }

@@ -16,8 +16,9 @@ use tapio_proto::{
 use crate::{
     correlation::{CorrelationError, identity::Claim},
     engine::Engine,
+    requests::{Line, Part},
     store::Store,
-    streaming::{Resource, ServiceId, SpanFact, SpanKind},
+    streaming::{Resource, ServiceId, SpanFact, SpanKind, signature, template},
 };
 
 /// A span that ends later than this from now has a clock that says nothing of when it was.
@@ -148,10 +149,37 @@ impl Engine {
             }
             let now = self.clock();
             let service = self.windows.service(origin.namespace, origin.service, now);
+            let number = self.requests.service(origin.namespace, origin.service, now);
             for span in spans.drain(..) {
-                self.span(service, &span, end(&span), weight);
+                self.span(service, number, &span, end(&span), weight);
             }
         }
+    }
+
+    /// Keeps what its request needs of a span.
+    fn part(&mut self, service: u32, span: &SpanView<'_>, now: Time) {
+        if !self.requests.wants(span.trace_id, now) {
+            return;
+        }
+        let (Ok(id), Some(operation)) =
+            (span.span_id.try_into(), self.requests.number(span.name, now))
+        else {
+            return;
+        };
+        let end = Time::from_unix_nano(span.end_time_unix_nano);
+        if end > now + AHEAD {
+            return;
+        }
+        let part = Part {
+            id,
+            parent: span.parent_span_id.try_into().unwrap_or_default(),
+            service,
+            operation,
+            kind: SpanKind::from_wire(i64::from(span.kind)),
+            start: Time::from_unix_nano(span.start_time_unix_nano),
+            end,
+        };
+        self.requests.span(span.trace_id, part, now);
     }
 
     /// What time the sender says that it is, by the newest of what it sent.
@@ -164,7 +192,14 @@ impl Engine {
         self.clock.heard(sender.finish(), newest);
     }
 
-    fn span(&mut self, service: Option<ServiceId>, span: &SpanView<'_>, end: Time, weight: u32) {
+    fn span(
+        &mut self,
+        service: Option<ServiceId>,
+        number: Option<u32>,
+        span: &SpanView<'_>,
+        end: Time,
+        weight: u32,
+    ) {
         let told = SpanTold::by(span);
         let kind = SpanKind::from_wire(i64::from(span.kind));
         let calls = matches!(kind, SpanKind::Client | SpanKind::Producer);
@@ -180,6 +215,9 @@ impl Engine {
         } else if followed {
             let stands_for = weight.saturating_mul(self.traces.weight());
             self.columns.spans.push(span, &told, stands_for);
+        }
+        if let Some(number) = number.filter(|_| followed) {
+            self.part(number, span, arrived);
         }
         let Some(service) = service else {
             self.windows.crowded += 1;
@@ -268,10 +306,12 @@ impl Engine {
             Some(workload) => workload.to_string(),
             None => service.path(),
         };
-        if !self.templates.is_new(&who, body, time) {
+        let template = template(body);
+        let severity = severity(log, body);
+        self.request_line(origin, log, (&template, body), severity == Severity::Error);
+        if !self.templates.is_new(&who, &template, time) {
             return;
         }
-        let severity = severity(log, body);
         let on = match (&workload, origin.pod) {
             (_, pod) if !pod.is_empty() => Entity::new("Pod", namespace, pod),
             (Some(workload), _) => workload.clone(),
@@ -296,6 +336,29 @@ impl Engine {
             value: None,
             count: 1,
         });
+    }
+
+    /// Keeps what its request needs of a log line.
+    fn request_line(
+        &mut self,
+        origin: &Origin<'_>,
+        log: &LogView<'_>,
+        (template, body): (&str, &str),
+        error: bool,
+    ) {
+        let now = self.clock();
+        let Ok(span) = log.span_id.try_into() else { return };
+        if log.trace_id.len() != 16 || !self.requests.wants(log.trace_id, now) {
+            return;
+        }
+        let kind = if error { signature(body, template) } else { template.to_owned() };
+        let named = error && kind != template;
+        let service = self.requests.service(origin.namespace, origin.service, now);
+        let template = self.requests.template(&kind, body, now);
+        if let (Some(service), Some(template)) = (service, template) {
+            let line = Line { span, service, template, error, named };
+            self.requests.line(log.trace_id, line, now);
+        }
     }
 
     /// Takes data points in.

@@ -17,6 +17,7 @@ pub mod memory_limiter;
 mod patterns;
 mod pressure;
 pub mod replay;
+pub mod requests;
 pub mod store;
 pub mod story;
 pub mod streaming;

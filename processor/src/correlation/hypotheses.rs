@@ -2,7 +2,7 @@
 
 use tapio_proto::model::{Entity, Time};
 
-use super::{CorrelationError, Plans};
+use super::{CorrelationError, Plans, arises::Arising};
 
 /// A cause that could explain a workload's failure, and how sure that is.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +29,28 @@ pub struct Hypothesis {
     pub rivals: i64,
     /// 0 to 1.
     pub confidence: f64,
+    /// What was measured in requests, where that is what the hypothesis stands on.
+    pub measured: Option<Box<Arising>>,
+}
+
+impl Hypothesis {
+    /// What is measured in requests says in which service it arises, whoever changed what.
+    pub fn measured(arising: &Arising, workload: Entity) -> Self {
+        Hypothesis {
+            cause: workload.clone(),
+            relation: "self".to_owned(),
+            workload,
+            service: arising.service.name.to_string(),
+            pattern: arising.pattern.to_owned(),
+            change: None,
+            cause_time: arising.onset,
+            effect_time: arising.onset,
+            evidence: 1.0,
+            rivals: 0,
+            confidence: arising.confidence,
+            measured: Some(Box::new(arising.clone())),
+        }
+    }
 }
 
 /// All hypotheses, best first.
@@ -57,6 +79,7 @@ pub fn judge(plans: &mut Plans) -> Result<Vec<Hypothesis>, CorrelationError> {
             evidence: row.float("evidence")?,
             rivals: row.int("rivals")?,
             confidence: row.float("confidence")?,
+            measured: None,
         });
     }
     Ok(all)

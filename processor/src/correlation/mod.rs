@@ -1,8 +1,9 @@
 //! The DataFusion gear: symptoms and hypotheses, judged in SQL over the reduced tables.
 //!
-//! [`identity`] says who is who, [`symptoms`] keeps what is wrong and since when, [`suspects`] says which objects could bring that
+//! [`arises`] says in which service requests lose time or steps, [`identity`] who is who, [`symptoms`] keeps what is wrong and since when, [`suspects`] says which objects could bring that
 //! about, [`hypotheses`] reads the judgement of `queries/hypotheses.sql`.
 
+pub mod arises;
 pub mod hypotheses;
 pub mod identity;
 pub mod likely;

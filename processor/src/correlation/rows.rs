@@ -140,7 +140,7 @@ table! { "patterns" =>
     pub struct PatternRow {
         /// The pattern's name.
         pub pattern: String,
-        /// `change`, `state` or `none`.
+        /// `change`, `state`, `none` or `measured`.
         pub source: String,
         /// Verb of the change, or type of the state.
         pub verb: String,

@@ -12,6 +12,7 @@ use std::{
 use tapio_proto::model::{Entity, Time};
 
 use super::{
+    arises,
     identity::{Identity, Meant},
     rows::{Front, Reach},
     symptoms::Symptoms,
@@ -19,7 +20,7 @@ use super::{
 use crate::{kubernetes::Cluster, streaming::Windows};
 
 /// States of a workload that make it a suspect by itself, without anybody calling it.
-const SICK_STATES: [&str; 8] = [
+const SICK_STATES: [&str; 11] = [
     "container.waiting",
     "container.terminated",
     "endpoints.empty",
@@ -28,6 +29,9 @@ const SICK_STATES: [&str; 8] = [
     "pod.evicted",
     "deployment.replica_failure",
     "pod.not_ready",
+    arises::OWN_TIME,
+    arises::WAY_TIME,
+    arises::STEPS,
 ];
 
 /// Who calls whom now, and which workload stands behind which service.
@@ -179,6 +183,24 @@ pub fn sick(symptoms: &Symptoms, graph: &Graph) -> BTreeMap<Entity, Time> {
         *onset = (*onset).min(active.symptom.onset);
     }
     sick
+}
+
+/// Workloads that fail those who ask them with errors, or are in a bad state (true), and since when.
+pub fn fails(symptoms: &Symptoms, graph: &Graph) -> BTreeMap<Entity, (Time, bool)> {
+    let mut fails: BTreeMap<Entity, (Time, bool)> = BTreeMap::new();
+    for active in symptoms.iter() {
+        let kind = active.symptom.kind.as_str();
+        let measured = [arises::OWN_TIME, arises::WAY_TIME, arises::STEPS].contains(&kind);
+        let sick = SICK_STATES.contains(&kind) && !measured;
+        if !sick && !matches!(kind, "error_ratio" | "call_errors") {
+            continue;
+        }
+        let entity = active.entity();
+        let workload = active.workload.clone().unwrap_or_else(|| graph.workload(&entity));
+        let known = fails.entry(workload).or_insert((active.symptom.onset, sick));
+        *known = (known.0.min(active.symptom.onset), known.1 || sick);
+    }
+    fails
 }
 
 /// The `reach` and `fronts` tables: for each suspect, everything that can break it, and the services

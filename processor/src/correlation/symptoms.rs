@@ -4,8 +4,14 @@ use std::{collections::BTreeMap, time::Duration};
 
 use tapio_proto::model::{Entity, Symptom, Time};
 
-use super::{CorrelationError, Plans};
-use crate::streaming::{WINDOW, Windows};
+use super::{
+    CorrelationError, Plans,
+    arises::{Arising, OWN_TIME, STEPS, WAY_TIME},
+};
+use crate::{
+    requests::LOST,
+    streaming::{WINDOW, Windows},
+};
 
 /// A ratio or a latency is over when it has not been judged sick for four windows, or for as long as it
 /// takes to be judged.
@@ -17,6 +23,9 @@ const REMEMBERED: Duration = Duration::from_secs(3600);
 const GROWTH: &str = "memory_growth";
 /// It is over when it has not been seen for this long.
 const GROWTH_QUIET: Duration = Duration::from_secs(180);
+
+/// When nobody has sent a span for this long, nothing is seen.
+const BLIND: Duration = Duration::from_secs(10);
 
 /// Kinds that are measured on spans, and so end by falling silent.
 const MEASURED: [&str; 3] = ["error_ratio", "call_errors", "latency"];
@@ -32,8 +41,9 @@ pub struct Active {
     pub workload: Option<Entity>,
     /// Start of the newest window that showed it.
     newest: Time,
-    /// When the newest of what showed it came in.
+    /// When the newest of what showed it came in, and for how long nothing had been seen by then.
     came: Time,
+    unseen: Duration,
     /// The shortest time over which it shows.
     span: Duration,
 }
@@ -42,7 +52,8 @@ impl Active {
     /// One that a query tells anew each time.
     fn told(symptom: Symptom, times: u64, workload: Option<Entity>) -> Self {
         let newest = symptom.last;
-        Active { symptom, times, workload, newest, came: newest, span: Duration::ZERO }
+        let unseen = Duration::ZERO;
+        Active { symptom, times, workload, newest, came: newest, unseen, span: Duration::ZERO }
     }
 
     /// What it is seen on.
@@ -58,6 +69,9 @@ pub struct Symptoms {
     active: BTreeMap<(String, Entity), Active>,
     /// Until when those lasted that are over.
     over: BTreeMap<(String, Entity), Time>,
+    /// For how long nothing was seen, so far, and when something last was.
+    unseen: Duration,
+    heard: Time,
 }
 
 impl Symptoms {
@@ -102,19 +116,23 @@ impl Symptoms {
         if !self.active.contains_key(&key) && self.over.get(&key).is_some_and(|at| m.bucket < *at) {
             return;
         }
+        let unseen = self.unseen;
         let active = self.active.entry(key).or_insert_with(|| Active {
             symptom: symptom(kind, &entity, m.onset, unit),
             times: 0,
             workload: None,
             newest: Time(i64::MIN),
             came: m.came,
+            unseen,
             span: m.span,
         });
         if m.bucket > active.newest {
             active.newest = m.bucket;
             active.times += 1;
         }
-        active.came = active.came.max(m.came);
+        if m.came > active.came {
+            (active.came, active.unseen) = (m.came, unseen);
+        }
         let s = &mut active.symptom;
         // The longer the sum the less exactly it knows where it began.
         if m.span <= active.span {
@@ -154,6 +172,20 @@ impl Symptoms {
         Ok(())
     }
 
+    /// Takes in what arises in requests now; what does not any more is over.
+    pub fn arise(&mut self, all: &[Arising]) {
+        self.active.retain(|(kind, _), _| ![OWN_TIME, WAY_TIME, STEPS].contains(&kind.as_str()));
+        for arising in all {
+            let unit = if arising.kind == STEPS { "1" } else { "ms" };
+            let mut s = symptom(arising.kind, &arising.service, arising.onset, unit);
+            s.last = arising.last;
+            (s.value, s.baseline, s.score) = (arising.value, arising.baseline, arising.score);
+            s.detail = arising.detail.clone();
+            let key = (arising.kind.to_owned(), arising.service.clone());
+            self.active.insert(key, Active::told(s, arising.times, None));
+        }
+    }
+
     fn resources(&mut self, plans: &mut Plans) -> Result<(), CorrelationError> {
         for row in plans.rows("symptoms_resources")?.iter() {
             let kind = row.text("kind")?;
@@ -182,14 +214,28 @@ impl Symptoms {
         Ok(())
     }
 
+    /// Ends what is not seen any more. While nobody sends spans nothing ends by falling silent: that is a
+    /// hole in what is seen, and no health; unless it has lasted so long that nothing is known any more.
     fn end(&mut self, windows: &mut Windows, now: Time) {
+        let hole = |from: Time, to: Time| {
+            let silent = Duration::from_nanos(to.0.saturating_sub(from.0).max(0).unsigned_abs());
+            silent.saturating_sub(BLIND)
+        };
+        let heard = windows.heard();
+        if self.heard != Time::default() {
+            self.unseen += hole(self.heard, heard);
+        }
+        self.heard = heard;
+        let unseen = self.unseen + hole(heard, now);
         let over = &mut self.over;
         over.retain(|_, at| *at + REMEMBERED >= now);
         self.active.retain(|(kind, entity), active| {
             if kind == GROWTH {
                 return active.symptom.last + GROWTH_QUIET >= now;
             }
-            let ends = active.came + active.span.max(QUIET) < now;
+            let blind = unseen.saturating_sub(active.unseen);
+            let known = if blind > LOST { Duration::ZERO } else { blind };
+            let ends = active.came + active.span.max(QUIET) + known < now;
             if !MEASURED.contains(&kind.as_str()) || !ends {
                 return true;
             }

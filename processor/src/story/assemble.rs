@@ -132,7 +132,7 @@ impl Teller<'_> {
                 pattern: self.best.pattern.clone(),
                 time: self.best.cause_time,
                 change: change.clone(),
-                r#where: None,
+                r#where: self.best.measured.as_ref().and_then(|m| m.place.clone()),
             }),
             reason: None,
             hypotheses: self.plot.hypotheses.iter().map(blame).collect(),
@@ -274,6 +274,10 @@ impl Teller<'_> {
         if !order.is_empty() || events.iter().any(|e| e.r#type == "endpoints.empty") {
             services.push(self.best.service.clone());
         }
+        if let Some(measured) = &self.best.measured {
+            services = vec![self.best.service.clone()];
+            services.extend(measured.effects.iter().map(|(on, _, _)| on.name.to_string()));
+        }
         let siblings = self.siblings().into_iter().filter(|s| self.out_of_service(s).is_some());
         services.extend(siblings.map(|s| s.service.clone()));
         for (service, _) in order {
@@ -317,7 +321,7 @@ fn blame(h: &Hypothesis) -> Blame {
         service: h.service.clone(),
         pattern: h.pattern.clone(),
         confidence: round(h.confidence),
-        r#where: None,
+        r#where: h.measured.as_ref().and_then(|m| m.place.clone()),
     }
 }
 

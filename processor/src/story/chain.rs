@@ -38,6 +38,13 @@ impl Teller<'_> {
             let what = format!("{} {}{by}: {}", self.best.cause, first.verb, words::change(rows));
             add(self.best.cause_time, "cause", &self.best.cause, (what, 1), "changes", None);
         }
+        if let Some(measured) = &self.best.measured {
+            let what = measured.detail.clone();
+            add(self.best.cause_time, "cause", &measured.service, (what, 1), "requests", None);
+            for (on, what, since) in &measured.effects {
+                add(*since, "effect", on, (what.clone(), 1), "requests", None);
+            }
+        }
         for line in words::lines(events) {
             let on = line.first.entity();
             add(line.first.time, "effect", &on, (line.words(), line.times), "events", None);
@@ -78,6 +85,13 @@ impl Teller<'_> {
             }
         };
         let mut chain = Vec::new();
+        if let Some(measured) = &best.measured {
+            chain.push(link(&measured.service, &service, measured.detail.clone(), best.cause_time));
+            for (on, what, since) in &measured.effects {
+                chain.push(link(on, &on.name, what.clone(), *since));
+            }
+            return chain;
+        }
         if !(own && rows.is_empty()) {
             chain.push(link(&best.cause, if own { &service } else { "" }, what, best.cause_time));
         }

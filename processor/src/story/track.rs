@@ -22,6 +22,8 @@ const WELL_FOR: Duration = Duration::from_secs(30);
 const SETTLES: Duration = Duration::from_secs(30);
 /// A new root must be this much surer than the old one.
 const SURER: f64 = 0.05;
+/// What is measured in services that call each other within this time is one incident.
+const NEAR: Duration = Duration::from_secs(90);
 /// Resolved stories that are kept.
 const MOST_RESOLVED: usize = 1_000;
 
@@ -78,10 +80,10 @@ impl Stories {
         // Which story each failing service belongs to now.
         let mut theirs: BTreeMap<Entity, String> = BTreeMap::new();
         for group in groups {
-            let find = |is: fn(&Thread, &Group) -> bool| {
-                self.open.iter().position(|thread| is(thread, &group))
-            };
-            let at = match find(Thread::has_root_of).or_else(|| find(Thread::is_of)) {
+            let find = |is: &dyn Fn(&Thread) -> bool| self.open.iter().position(is);
+            let same = find(&|thread| thread.has_root_of(&group));
+            let same = same.or_else(|| find(&|thread| thread.is_of(&group)));
+            let at = match same.or_else(|| find(&|thread| thread.is_near(&group, view))) {
                 Some(at) => at,
                 None => {
                     let thread = Thread::new(&group, view.now, &self.ids());
@@ -168,7 +170,30 @@ impl Thread {
     fn has_root_of(&self, group: &Group) -> bool {
         let roots = self.hypotheses.first().zip(group.hypotheses.first());
         roots.is_some_and(|(mine, new)| {
-            mine.workload == new.workload || (mine.cause == new.cause && mine.change == new.change)
+            (mine.workload == new.workload
+                || (mine.cause == new.cause && mine.change == new.change))
+                && !self.was_over(new)
+        })
+    }
+
+    /// Did what is measured now begin when this was well again? Then it is another incident, on the same
+    /// service though it be.
+    fn was_over(&self, new: &Hypothesis) -> bool {
+        new.measured.is_some() && new.effect_time > self.last_bad
+    }
+
+    /// Is it measured near where this one is, and since about as long? Where time is lost shows first
+    /// where most requests pass.
+    fn is_near(&self, group: &Group, view: &View<'_>) -> bool {
+        let roots = self.hypotheses.first().zip(group.hypotheses.first());
+        roots.is_some_and(|(mine, new)| {
+            let (a, b) = (front(mine), front(new));
+            let apart = (mine.effect_time.0 - new.effect_time.0).unsigned_abs();
+            mine.measured.is_some()
+                && new.measured.is_some()
+                && u128::from(apart) <= NEAR.as_nanos()
+                && (view.graph.downstream(&a).contains(&b)
+                    || view.graph.downstream(&b).contains(&a))
         })
     }
 
@@ -186,7 +211,8 @@ impl Thread {
             }
             _ => false,
         };
-        touches && !two
+        let over = group.hypotheses.first().is_some_and(|new| self.was_over(new));
+        touches && !two && !over
     }
 
     /// Takes the group in; the root changes only for one that is clearly surer.
@@ -197,7 +223,7 @@ impl Thread {
             (Some(mine), Some(new)) => {
                 (mine.cause == new.cause
                     && mine.change == new.change
-                    && new.confidence >= mine.confidence)
+                    && (new.confidence >= mine.confidence || new.measured.is_some()))
                     || new.confidence > mine.confidence + SURER
             }
         };

@@ -37,7 +37,7 @@ struct Habits {
 
 impl Templates {
     /// Counts a line; true when `who` has been heard for a while and never said the like.
-    pub fn is_new(&mut self, who: &str, line: &str, time: Time) -> bool {
+    pub fn is_new(&mut self, who: &str, template: &str, time: Time) -> bool {
         if !self.services.contains_key(who) {
             if self.services.len() >= MOST_SERVICES && self.swept + PAUSE <= time {
                 self.swept = time;
@@ -51,8 +51,7 @@ impl Templates {
         }
         let Some(habits) = self.services.get_mut(who) else { return false };
         habits.last = time.max(habits.last);
-        let template = template(line);
-        if let Some(last) = habits.known.get_mut(template.as_str()) {
+        if let Some(last) = habits.known.get_mut(template) {
             *last = time.max(*last);
             return false;
         }
@@ -69,11 +68,14 @@ impl Templates {
     }
 }
 
-/// A line with what varies taken out: numbers, hexadecimal, quoted text.
+/// A line with what varies taken out: numbers, hexadecimal, quoted text. Of a line in JSON its message.
+/// Where in the code it was said (`Class#123`, `file.go:45`) tells lines apart and stays.
 pub fn template(line: &str) -> String {
+    let line = message(line);
     let mut out = String::with_capacity(LENGTH);
-    let mut rest = line.chars().peekable();
-    while let Some(c) = rest.next() {
+    let mut rest = line.char_indices().peekable();
+    let mut before = ' ';
+    while let Some((at, c)) = rest.next() {
         if out.len() >= LENGTH {
             break;
         }
@@ -81,7 +83,7 @@ pub fn template(line: &str) -> String {
             '"' => {
                 out.push_str("\"*\"");
                 let mut escaped = false;
-                for c in rest.by_ref() {
+                for (_, c) in rest.by_ref() {
                     if c == '"' && !escaped {
                         break;
                     }
@@ -89,20 +91,78 @@ pub fn template(line: &str) -> String {
                 }
             }
             c if c.is_ascii_digit() => {
-                if !out.ends_with('#') {
+                let place = (before == '#' || before == ':')
+                    && !out.ends_with("#:")
+                    && !out.ends_with("##");
+                let digits = line.get(at..).map_or(0, |rest| {
+                    rest.bytes()
+                        .take_while(|b| b.is_ascii_hexdigit() || b".:-_".contains(b))
+                        .count()
+                });
+                let plain = line
+                    .get(at..at + digits)
+                    .is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+                if place && plain && digits <= 5 {
+                    out.push_str(line.get(at..at + digits).unwrap_or_default());
+                } else if !out.ends_with('#') || before == '#' {
                     out.push('#');
                 }
-                while rest
-                    .peek()
-                    .is_some_and(|c| c.is_ascii_hexdigit() || matches!(c, '.' | ':' | '-' | '_'))
-                {
-                    rest.next();
-                }
+                (1..digits).for_each(|_| _ = rest.next());
+            }
+            _ if !before.is_ascii_alphanumeric()
+                && hexadecimal(line.get(at..).unwrap_or_default()) > 0 =>
+            {
+                out.push('#');
+                let length = hexadecimal(line.get(at..).unwrap_or_default());
+                (1..length).for_each(|_| _ = rest.next());
             }
             c => out.push(c),
         }
+        before = c;
     }
     out
+}
+
+/// Length of the hexadecimal id with which the text begins; 0 when it is a word.
+fn hexadecimal(text: &str) -> usize {
+    let length = text.bytes().take_while(|b| b.is_ascii_hexdigit() || *b == b'-').count();
+    let id = &text[..length];
+    let ends = text[length..].bytes().next().is_none_or(|b| !b.is_ascii_alphanumeric());
+    let is = length >= 8 && ends && id.bytes().any(|b| b.is_ascii_digit());
+    if is { length } else { 0 }
+}
+
+/// The message of a line in JSON; another line as it is.
+fn message(line: &str) -> &str {
+    if !line.starts_with('{') {
+        return line;
+    }
+    for key in ["\"message\":", "\"msg\":", "\"log\":", "\"event\":"] {
+        let Some((_, rest)) = line.split_once(key) else { continue };
+        let Some(rest) = rest.trim_start().strip_prefix('"') else { continue };
+        let mut escaped = false;
+        let end = rest.find(|c| {
+            let ends = c == '"' && !escaped;
+            escaped = c == '\\' && !escaped;
+            ends
+        });
+        return end.and_then(|end| rest.get(..end)).unwrap_or(rest);
+    }
+    line
+}
+
+/// What kind of error a line tells of: the exceptions that it names, where it names any; else its
+/// template.
+pub fn signature(line: &str, template: &str) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for word in line.split(|c: char| !(c.is_ascii_alphanumeric() || "._$".contains(c))) {
+        let name = word.rsplit(['.', '$']).next().unwrap_or(word);
+        let named = (name.ends_with("Exception") || name.ends_with("Error")) && name.len() > 9;
+        if named && !names.contains(&name) && names.len() < 4 {
+            names.push(name);
+        }
+    }
+    if names.is_empty() { template.to_owned() } else { names.join(" ") }
 }
 
 #[cfg(test)]
@@ -117,11 +177,33 @@ mod tests {
     }
 
     #[test]
+    fn ids_do_not_tell_lines_apart_and_places_in_the_code_do() {
+        let said = |place: u32, id: &str| {
+            template(&format!(
+                "17:35:21.390 INFO t.s.TravelServiceImpl#{place} TraceID: {id} [getTickets] done"
+            ))
+        };
+        assert_eq!(said(366, "546186691b155f7e"), said(366, "ad2c1917973901ac"));
+        assert_ne!(said(366, "546186691b155f7e"), said(372, "546186691b155f7e"));
+        assert_eq!(template("a dead feedbeef decade"), "a dead feedbeef decade");
+        let json =
+            r#"{"id":"c52c","message":"paid \"12\" for 3f2a8c00-1a8b-4598","severity":"info"}"#;
+        assert_eq!(template(json), template("paid \\\"99\\\" for 4f2a8c00-1a8b-4598"));
+    }
+
+    #[test]
+    fn an_error_is_known_by_the_exceptions_that_it_names() {
+        let line = "Servlet.service() threw exception [nested is java.lang.IllegalStateException: No instances] with root cause";
+        assert_eq!(signature(line, &template(line)), "IllegalStateException");
+        assert_eq!(signature("cannot open 12", "cannot open #"), "cannot open #");
+    }
+
+    #[test]
     fn a_line_is_new_once_and_only_after_the_service_has_been_heard() {
         let mut templates = Templates::default();
         let second = |s: i64| Time(s * 1_000_000_000);
-        assert!(!templates.is_new("a", "listening on 80", second(0)));
-        assert!(!templates.is_new("a", "listening on 81", second(30)));
+        assert!(!templates.is_new("a", &template("listening on 80"), second(0)));
+        assert!(!templates.is_new("a", &template("listening on 81"), second(30)));
         assert!(templates.is_new("a", "configuration reloaded", second(31)));
         assert!(!templates.is_new("a", "configuration reloaded", second(32)));
     }

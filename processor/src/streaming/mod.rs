@@ -10,7 +10,8 @@ mod traces;
 mod windows;
 
 pub use levels::{Levels, Resource};
-pub use logs::{Templates, template};
+pub use logs::{Templates, signature, template};
+pub(crate) use names::Names;
 pub use traces::Traces;
 pub use windows::{CallEdge, Sample, ServiceId, SpanFact, SpanKind, Windows};
 
@@ -22,6 +23,6 @@ type Map<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
 pub const WINDOW: i64 = 5_000_000_000;
 
 /// At most so many bytes of a text, whole characters.
-fn cut(text: &str, most: usize) -> &str {
+pub(crate) fn cut(text: &str, most: usize) -> &str {
     text.get(..most).unwrap_or_else(|| &text[..text.floor_char_boundary(most)])
 }

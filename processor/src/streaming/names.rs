@@ -12,7 +12,7 @@ const MARGIN: Duration = Duration::from_secs(600);
 const PAUSE: Duration = Duration::from_secs(60);
 
 /// Names and their numbers.
-pub(super) struct Names<K> {
+pub(crate) struct Names<K> {
     ids: Map<K, u32>,
     names: Vec<(K, Time)>,
     free: Vec<u32>,
@@ -22,7 +22,7 @@ pub(super) struct Names<K> {
 
 impl<K: Clone + Eq + Hash> Names<K> {
     /// None, and never more than `most`.
-    pub(super) fn new(most: usize) -> Self {
+    pub(crate) fn new(most: usize) -> Self {
         Names {
             ids: Map::default(),
             names: Vec::new(),
@@ -33,7 +33,7 @@ impl<K: Clone + Eq + Hash> Names<K> {
     }
 
     /// The number of a name that is known and used at `now`.
-    pub(super) fn used<Q: Eq + Hash + ?Sized>(&mut self, name: &Q, now: Time) -> Option<u32>
+    pub(crate) fn used<Q: Eq + Hash + ?Sized>(&mut self, name: &Q, now: Time) -> Option<u32>
     where
         K: Borrow<Q>,
     {
@@ -44,7 +44,7 @@ impl<K: Clone + Eq + Hash> Names<K> {
     }
 
     /// The number of a name that is used at `now`; none when there is no room for it.
-    pub(super) fn id(&mut self, name: &K, now: Time) -> Option<u32> {
+    pub(crate) fn id(&mut self, name: &K, now: Time) -> Option<u32> {
         if let Some(id) = self.used(name, now) {
             return Some(id);
         }
@@ -63,12 +63,12 @@ impl<K: Clone + Eq + Hash> Names<K> {
     }
 
     /// Is it time to look for numbers that can be given again?
-    pub(super) fn is_full(&self, now: Time) -> bool {
+    pub(crate) fn is_full(&self, now: Time) -> bool {
         self.free.is_empty() && self.names.len() >= self.most && self.swept + PAUSE <= now
     }
 
     /// Frees the numbers of names that were last used before `oldest`; says which.
-    pub(super) fn sweep(&mut self, oldest: Time, now: Time) -> &[u32] {
+    pub(crate) fn sweep(&mut self, oldest: Time, now: Time) -> &[u32] {
         self.swept = now;
         let names = &self.names;
         let free = &mut self.free;
@@ -85,12 +85,12 @@ impl<K: Clone + Eq + Hash> Names<K> {
     }
 
     /// The number of a name, if it has one.
-    pub(super) fn find(&self, name: &K) -> Option<u32> {
+    pub(crate) fn find(&self, name: &K) -> Option<u32> {
         self.ids.get(name).copied()
     }
 
     /// The name of a number.
-    pub(super) fn name(&self, id: u32) -> Option<&K> {
+    pub(crate) fn name(&self, id: u32) -> Option<&K> {
         self.names.get(id as usize).map(|(name, _)| name)
     }
 }

@@ -196,8 +196,9 @@ pub struct Windows {
     texts: Map<(ServiceId, u32), Texts>,
     samples: Map<ServiceId, Sample>,
     sick: Sick,
-    /// When the newest failure came in.
+    /// When the newest failure came in, and the newest span.
     failed: Time,
+    heard: Time,
     /// Windows that went because the limit on cells was reached.
     pub evicted: u64,
     /// Spans left out because they end in the future.
@@ -224,6 +225,7 @@ impl Default for Windows {
             samples: Map::default(),
             sick: Sick::new(),
             failed: Time::default(),
+            heard: Time::default(),
             evicted: 0,
             ahead: 0,
             crowded: 0,
@@ -362,6 +364,7 @@ impl Windows {
 
     /// Adds one span.
     pub fn add(&mut self, span: &SpanFact<'_>) {
+        self.heard = self.heard.max(span.arrived);
         let key = Key {
             service: span.service,
             kind: span.kind,
@@ -478,6 +481,11 @@ impl Windows {
                 !bouts.is_empty()
             });
         }
+    }
+
+    /// When the newest span came in.
+    pub fn heard(&self) -> Time {
+        self.heard
     }
 
     /// Did any failure come in since then?

@@ -7,6 +7,7 @@ mod blamed;
 mod hostile;
 mod identity;
 mod live;
+mod measured;
 mod played;
 mod sent;
 mod times;
