@@ -10,6 +10,8 @@
 --   + nearness   how soon after the cause the first effect came, on the pattern's own scale
 --   - rivals     other changes upstream of the same workload in the half hour before the effect; they
 --                weigh double against "nothing was changed"
+-- A pattern that says that nothing was changed is below its prior where something acted in the two
+-- minutes before the effect.
 -- Without a pattern (mechanism) never more than 0.6, and below 0.4 while the failure is young: every
 -- rollout has its seconds of refused connections.
 with facts as (
@@ -238,8 +240,8 @@ lagged as (
 select l.*,
        case when l.pattern = ''
             then least(0.6, l.prior + 0.2 * exp(-abs(l.lag_s) / 60.0) - 0.05 * least(l.rivals, 3))
-            -- "nothing was changed" is a guess where something was, just before
-            else least(case when l.source = 'none' and l.nearest_s <= 120.0 then 0.5 else 0.97 end,
+            -- "nothing was changed" is a guess where something was, just before: less than its prior
+            else least(case when l.source = 'none' and l.nearest_s <= 120.0 then l.prior - 0.1 else 0.97 end,
                        l.prior + 0.25 * l.evidence
                        + 0.10 * exp(-abs(l.lag_s) / (0.5 * l.within_s))
                        - (case when l.source = 'none' then 0.10 else 0.05 end) * least(l.rivals, 3))
