@@ -369,8 +369,8 @@ mod tests {
         let mut bench = Bench::new(patterns.clone()).unwrap();
         let (mut wrong, mut facts) = (Vec::new(), Vec::new());
         // What is measured on requests is tried over whole stories, in tests/story/measured.rs.
-        let told = |pattern: &&Pattern| pattern.cause.source != Source::Measured;
-        for pattern in patterns.iter().filter(told) {
+        let told = || patterns.iter().filter(|p| p.cause.source != Source::Measured);
+        for pattern in told() {
             let blames = |blames: bool| pattern.tests.iter().any(|t| t.blames.is_empty() != blames);
             assert!(blames(true) && blames(false), "{}: a match and a look-alike", pattern.id);
             for trial in &pattern.tests {
@@ -382,7 +382,7 @@ mod tests {
                 facts.extend(bench.facts(trial).unwrap());
             }
         }
-        for pattern in patterns.iter().filter(told) {
+        for pattern in told() {
             for effect in pattern.see.iter().chain(&pattern.unless) {
                 let is = |of: &str, text: &str| regex::Regex::new(of).unwrap().is_match(text);
                 let told = facts.iter().any(|(kind, reason, text)| {
