@@ -246,6 +246,23 @@ impl Patterns {
     }
 }
 
+/// What the texts of a pattern may hold in braces: what `story/assemble.rs` fills in.
+const BLANKS: [&str; 13] = [
+    "object",
+    "kind",
+    "namespace",
+    "name",
+    "workload",
+    "workload_name",
+    "workload_kind",
+    "service",
+    "change",
+    "path",
+    "old",
+    "new",
+    "undo",
+];
+
 /// What is wrong with a pattern that can be read: the key, its value, and the words.
 struct Flaw {
     key: &'static str,
@@ -299,6 +316,20 @@ impl Pattern {
                 return Err(flaw("what", &effect.what, expected));
             }
         }
+        for effect in self.see.iter().chain(&self.unless) {
+            if !(effect.weight.is_finite() && effect.weight >= 0.0) {
+                let weight = effect.weight.to_string().to_lowercase();
+                return Err(flaw("weight", &weight, "a number from 0 on"));
+            }
+        }
+        let said = self.r#do.iter().flat_map(|r| [("say", &r.say), ("run", &r.run)]);
+        let said = said.chain([("title", &self.title), ("mechanism", &self.mechanism)]);
+        for (key, text) in said {
+            if let Some(unknown) = unknown_blank(text) {
+                let expected = format!("one of {{{}}}", BLANKS.join("}, {"));
+                return Err(flaw(key, unknown, &expected));
+            }
+        }
         let cause = &self.cause;
         let mut texts = vec![
             ("verb", &cause.verb),
@@ -327,6 +358,16 @@ impl Pattern {
     pub fn within_seconds(&self) -> Option<f64> {
         seconds(&self.within).filter(|seconds| *seconds > 0.0)
     }
+}
+
+/// The first `{word}` of a text that nothing is filled into; `${word}` and `{.path}` are of commands.
+fn unknown_blank(text: &str) -> Option<&str> {
+    text.match_indices('{').find_map(|(at, _)| {
+        let end = at + text[at..].find('}')?;
+        let name = &text[at + 1..end];
+        let word = !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+        (word && !text[..at].ends_with('$') && !BLANKS.contains(&name)).then(|| &text[at..=end])
+    })
 }
 
 /// `90s`, `10m` or `2h` in seconds.
@@ -431,5 +472,32 @@ mod tests {
             let error = patterns.add("mine.yaml", &good.replace(from, to)).unwrap_err().to_string();
             assert!(error.starts_with("pattern mine.yaml:") && error.contains(says), "{error}");
         }
+    }
+
+    /// Guarantees: a weight that is no share of the evidence is refused, since one of them would make
+    /// the confidence no number; so is a misspelt blank, which would be told as it stands. What braces
+    /// mean in commands is left alone.
+    #[test]
+    fn a_weight_that_is_none_and_a_blank_that_nothing_fills_are_refused() {
+        let mut patterns = Patterns::default();
+        let good = crate::files::PATTERNS.iter().find(|(name, _)| *name == "oom_killed").unwrap().1;
+        for (from, to, says) in [
+            ("weight: 2", "weight: -2", "8:70: weight \"-2\": expected a number from 0 on"),
+            ("weight: 2", "weight: .nan", "8:70: weight \"nan\": expected a number from 0 on"),
+            ("weight: 2", "weight: .inf", "8:70: weight \"inf\": expected a number from 0 on"),
+            (
+                "{workload} is",
+                "{workloadd} is",
+                "9:1: title \"{workloadd}\": expected one of {object}",
+            ),
+            ("{undo}", "{undone}", "12:25: run \"{undone}\": expected one of {object}"),
+        ] {
+            let bad = good.replace(from, to);
+            assert_ne!(bad, good, "{from}");
+            let error = patterns.add("mine.yaml", &bad).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("pattern mine.yaml:{says}")), "{error}");
+        }
+        let command = good.replace("{undo}", "kubectl get pod -o jsonpath={.status} ${pod}");
+        patterns.add("mine.yaml", &command).unwrap();
     }
 }
