@@ -51,7 +51,7 @@ fn stories(intervals: u64, tells: impl Fn(u64, &str) -> (f64, f64)) -> Vec<Story
         seen.push(Request::new(Signal::Metrics, bytes, items));
     }
     let mut seen = seen.into_iter();
-    play(|| seen.next())
+    play(|| seen.next()).stories.into_iter().map(|(story, _)| story).collect()
 }
 
 /// Guarantees: of services that fail together the deepest is blamed, below the confidence of what is seen
