@@ -33,7 +33,7 @@ use crate::{
     requests::Requests,
     store::{Keep, Store, StoreError, TableSpec},
     story::{Facts, Stories, Telling, View, text},
-    streaming::{Levels, Resource, Templates, Traces, Windows},
+    streaming::{Blame, Levels, Resource, Series, Templates, Traces, Windows},
     tables::StoryRow,
 };
 
@@ -77,6 +77,7 @@ pub struct Engine {
     pub(crate) requests: Requests,
     arising: Vec<Arising>,
     pub(crate) levels: Levels,
+    pub(crate) series: Series,
     pub(crate) templates: Templates,
     pub(crate) columns: Columns,
     facts: Facts,
@@ -133,6 +134,26 @@ pub(crate) fn scratch(limit: usize) -> Result<Store, StoreError> {
     Store::new(limit, specs().into_iter().map(whole).collect::<Vec<_>>())
 }
 
+/// A service that does worse while all that it calls does well: what is wrong is in it.
+fn by_metrics(blame: &Blame) -> hypotheses::Hypothesis {
+    let worse = &blame.worse;
+    let pattern = if worse.kind == "latency" { "service_slow" } else { "service_errors" };
+    hypotheses::Hypothesis {
+        cause: worse.service.clone(),
+        relation: "self".to_owned(),
+        workload: worse.service.clone(),
+        service: worse.service.name.to_string(),
+        pattern: pattern.to_owned(),
+        change: None,
+        cause_time: worse.during.0,
+        effect_time: worse.during.0,
+        evidence: blame.share,
+        rivals: 0,
+        confidence: if blame.borne_out { 0.55 + 0.25 * blame.share } else { 0.5 * blame.share },
+        measured: None,
+    }
+}
+
 impl Engine {
     /// A store as the engine fills it: ring tables hold at most `limit` bytes together.
     pub fn store(limit: usize) -> Result<Arc<Store>, StoreError> {
@@ -154,6 +175,7 @@ impl Engine {
             requests: Requests::default(),
             arising: Vec::new(),
             levels: Levels::default(),
+            series: Series::default(),
             templates: Templates::default(),
             columns: Columns::default(),
             facts: Facts::default(),
@@ -278,7 +300,12 @@ impl Engine {
     fn try_pass(&mut self, now: Time) -> Result<Vec<Telling>, CorrelationError> {
         self.publish(now)?;
         self.symptoms.judge(&mut self.plans, &mut self.windows, (now, now - RECENT))?;
-        let graph = Graph::new(&self.windows, &self.identity, now - CALLS);
+        // Where there are spans they tell more.
+        if !self.sighted.contains("traces") {
+            self.symptoms.worse(&self.series.judge(now + STEP));
+        }
+        let mut graph = Graph::new(&self.windows, &self.identity, now - CALLS);
+        self.series.edges().for_each(|(caller, callee)| graph.calls(caller, callee));
         let arising = self.unexplained(&graph);
         let roots: Vec<Arising> =
             arising.iter().filter(|a| a.confidence >= WORTH).cloned().collect();
@@ -302,7 +329,10 @@ impl Engine {
             let judged = hypotheses::judge(&mut self.plans)?;
             self.honest(judged)
         };
-        let judged = with_measured(judged, &arising, &graph);
+        let mut judged = with_measured(judged, &arising, &graph);
+        if !self.sighted.contains("traces") {
+            judged.extend(self.series.blamed().iter().map(by_metrics));
+        }
         let groups = crate::story::groups(&judged, &self.symptoms, &graph, now);
         let view = View {
             now,

@@ -10,7 +10,7 @@ use tapio_proto::{
     Request, Signal, attr,
     columns::{LogColumns, MetricColumns, SpanColumns, SpanTold},
     model::{Change, Entity, Event, Row as _, Severity, Time},
-    view::{AnyValue, LogView, Record, RequestView, ResourceView, SpanView},
+    view::{AnyValue, LogView, PointView, Record, RequestView, ResourceView, SpanView},
 };
 
 use crate::{
@@ -18,13 +18,16 @@ use crate::{
     engine::Engine,
     requests::{Line, Part},
     store::Store,
-    streaming::{Resource, ServiceId, SpanFact, SpanKind, signature, template},
+    streaming::{Meaning, Resource, ServiceId, SpanFact, SpanKind, signature, template},
 };
 
 /// A span that ends later than this from now has a clock that says nothing of when it was.
 const AHEAD: Duration = Duration::from_secs(300);
 /// Characters of a log line that are kept as a fact.
 const LINE: usize = 300;
+
+/// Calls between services, as the Collector's servicegraph connector and others count them.
+const SERVICE_GRAPH: &str = "traces_service_graph_request_total";
 
 /// Of a container, its pod's name.
 const HOST_NAME: &str = "host.name";
@@ -374,7 +377,19 @@ impl Engine {
                     let Record::Metric(metric) = record else { continue };
                     self.cluster.metric(&view, &metric, &mut facts);
                     let resource_kind = Resource::of_metric(metric.name);
+                    let gain = metric.temporality == 1;
+                    let meaning = Meaning::of(metric.name, metric.unit, gain)
+                        .filter(|_| !origin.service.is_empty() && origin.pod.is_empty());
                     for point in metric.points().flatten() {
+                        if let (Some(meaning), Some(value)) = (meaning, point.value.as_f64()) {
+                            let service = Entity::new("Service", origin.namespace, origin.service);
+                            let time = Time::from_unix_nano(point.time_unix_nano);
+                            if is_mean(&point) {
+                                self.series.add(&service, meaning, time, value);
+                            }
+                        } else if metric.name.starts_with(SERVICE_GRAPH) {
+                            self.call(&origin, &point);
+                        }
                         self.columns.metrics.push(&metric, &point);
                         let time = Time::from_unix_nano(point.time_unix_nano);
                         newest = newest.max(Some(time));
@@ -398,6 +413,36 @@ impl Engine {
         }
         self.take(facts);
     }
+}
+
+impl Engine {
+    /// Learns a call from a point of a service graph.
+    fn call(&mut self, origin: &Origin<'_>, point: &PointView<'_>) {
+        let (mut caller, mut callee) = (None, None);
+        for attribute in point.attributes().flatten() {
+            let name = attribute.value.as_str().filter(|name| !name.is_empty());
+            match attribute.key {
+                "client" => caller = name,
+                "server" => callee = name,
+                _ => {}
+            }
+        }
+        if let (Some(caller), Some(callee)) = (caller, callee) {
+            let service = |name: &str| Entity::new("Service", origin.namespace, name);
+            self.series.calls(service(caller), service(callee));
+        }
+    }
+}
+
+/// Is this the mean or the sum, where a metric comes as several statistics?
+fn is_mean(point: &PointView<'_>) -> bool {
+    point.attributes().flatten().all(|attribute| match attribute.key {
+        "statistic" | "stat" => attribute.value.as_str().is_some_and(|name| {
+            ["average", "avg", "mean", "sum"].iter().any(|mean| name.eq_ignore_ascii_case(mean))
+        }),
+        "quantile" | "percentile" => false,
+        _ => true,
+    })
 }
 
 /// The newest time in a request: end of a span, observation of a log record, time of a data point.

@@ -69,6 +69,12 @@ impl Graph {
         graph
     }
 
+    /// Adds a call that metrics tell of.
+    pub fn calls(&mut self, caller: &Entity, callee: &Entity) {
+        self.callees.entry(caller.clone()).or_default().insert(callee.clone());
+        self.callers.entry(callee.clone()).or_default().insert(caller.clone());
+    }
+
     /// The service and everything it calls, near before far.
     pub fn downstream(&self, service: &Entity) -> Vec<Entity> {
         walk(service, &self.callees)

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     requests::LOST,
-    streaming::{WINDOW, Windows},
+    streaming::{WINDOW, Windows, Worse},
 };
 
 /// A ratio or a latency is over when it has not been judged sick for four windows, or for as long as it
@@ -141,6 +141,31 @@ impl Symptoms {
         s.last = s.last.max(m.bucket + Duration::from_nanos(WINDOW as u64));
         (s.value, s.baseline, s.score) =
             (m.value, if active.times <= 1 { m.baseline } else { s.baseline }, m.score);
+    }
+
+    /// Takes in what services tell of themselves by metrics: one interval is already a sum over many
+    /// requests, and it lasts until the next two have come or are missing.
+    pub fn worse(&mut self, all: &[Worse]) {
+        for worse in all {
+            let (from, to) = worse.during;
+            let length = Duration::from_secs_f64(to.seconds_since(from).max(1.0));
+            let measure = Measure {
+                bucket: from,
+                onset: from,
+                came: to,
+                span: length * 2 + QUIET,
+                value: worse.value,
+                baseline: worse.baseline,
+                score: worse.score,
+            };
+            self.measured(worse.kind, worse.service.clone(), measure);
+            if let Some(active) =
+                self.active.get_mut(&(worse.kind.to_owned(), worse.service.clone()))
+            {
+                active.times = active.times.max(2);
+                active.symptom.last = active.symptom.last.max(to);
+            }
+        }
     }
 
     /// States are told anew by each run; what is not told any more is over.

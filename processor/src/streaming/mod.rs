@@ -5,6 +5,7 @@ mod levels;
 mod logs;
 mod names;
 mod parents;
+mod series;
 mod texts;
 mod traces;
 mod windows;
@@ -12,6 +13,7 @@ mod windows;
 pub use levels::{Levels, Resource};
 pub use logs::{Templates, signature, template};
 pub(crate) use names::Names;
+pub use series::{Blame, Meaning, Series, Worse};
 pub use traces::Traces;
 pub use windows::{CallEdge, Sample, ServiceId, SpanFact, SpanKind, Windows};
 

@@ -8,6 +8,7 @@ mod hostile;
 mod identity;
 mod live;
 mod measured;
+mod metrics;
 mod played;
 mod sent;
 mod times;
