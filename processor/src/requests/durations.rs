@@ -22,6 +22,8 @@ const MOST_SERIES: usize = 20_000;
 /// Fewer than these say nothing, of now and of the past.
 const LEAST: usize = 4;
 const LEAST_PAST: u32 = 3;
+/// Sight must have begun so long before, ns: what a program does first is slow.
+const LEAST_SPAN: i64 = 30_000_000_000;
 /// A past of fewer is helped out by that of its like.
 const THIN: u32 = 20;
 /// A slow one by itself is no news; they must come in so many pieces of time of this length, ns in sight.
@@ -290,7 +292,7 @@ impl Series {
                 .iter()
                 .filter(|now| !new(now) && well(now))
                 .for_each(|now| past.add(now.ms));
-            if past.total < LEAST_PAST {
+            if past.total < LEAST_PAST || seen < span + LEAST_SPAN {
                 continue;
             }
             let (bound, p, of) = self.bound(&past, of_like);
