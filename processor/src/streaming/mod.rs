@@ -28,3 +28,11 @@ pub const WINDOW: i64 = 5_000_000_000;
 pub(crate) fn cut(text: &str, most: usize) -> &str {
     text.get(..most).unwrap_or_else(|| &text[..text.floor_char_boundary(most)])
 }
+
+/// An id with its bits mixed, so that any of them may choose a place: most ids are random, but some
+/// generators count, and some begin or end with a time. The last steps of murmur3, by Austin Appleby.
+fn scatter(id: u64) -> u64 {
+    let id = (id ^ id >> 33).wrapping_mul(0xff51_afd7_ed55_8ccd);
+    let id = (id ^ id >> 33).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    id ^ id >> 33
+}

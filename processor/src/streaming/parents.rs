@@ -1,6 +1,9 @@
 //! Finds the service of a span's parent, whichever of the two comes first.
 
-use super::windows::{ServiceId, SpanFact, SpanKind};
+use super::{
+    scatter,
+    windows::{ServiceId, SpanFact, SpanKind},
+};
 
 /// Pairs of places for span ids, each way; what came first gives way. 4 MiB, when all are in use.
 const PAIRS: usize = 1 << 17;
@@ -81,9 +84,8 @@ impl Recent {
     }
 }
 
-/// Ids are random, but some generators count: the high bits of a product depend on all of theirs.
 fn place(id: u64) -> usize {
-    (id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - PAIRS.trailing_zeros())) as usize
+    (scatter(id) >> (64 - PAIRS.trailing_zeros())) as usize
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use tapio_proto::model::Time;
 
-use super::WINDOW;
+use super::{WINDOW, scatter};
 
 /// Spans a window that are looked at: 20,000 a second.
 const MOST: u64 = 100_000;
@@ -33,8 +33,7 @@ impl Traces {
         }
         // The low bits are random even where the high ones are a time.
         let random = trace_id.last_chunk().map_or(0, |id| u64::from_le_bytes(*id));
-        let picks = random.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        let takes = picks & ((1 << self.shift) - 1) == 0;
+        let takes = scatter(random) & ((1 << self.shift) - 1) == 0;
         self.taken += u64::from(takes);
         takes
     }

@@ -33,6 +33,10 @@ fn text(batch: &RecordBatch, column: &str) -> Option<String> {
 fn walk(signal: Signal, text: &str, columns: &mut (SpanColumns, LogColumns, MetricColumns)) {
     let bytes = json::to_proto(signal, text.as_bytes()).unwrap();
     for resource in RequestView::new(signal, &bytes).resources().map(Result::unwrap) {
+        let of = resource.resource();
+        columns.0.resource(&of);
+        columns.1.resource(&of);
+        columns.2.resource(&of);
         for scope in resource.scopes().map(Result::unwrap) {
             for record in scope.records().map(Result::unwrap) {
                 match record {
