@@ -124,6 +124,10 @@ fn read_all(signal: Signal, bytes: &[u8]) {
             let spliced = splice(signal, &whole, |_| Decision::All(&extra)).unwrap();
             assert_eq!(check(signal, &spliced), Ok(items));
         }
+        // Of a profile only the top level has been checked.
+        if signal == Signal::Profiles && text.is_err() {
+            return;
+        }
         let text = text.expect("what passes the check has a JSON form");
         let back = json::to_proto(signal, text.as_bytes()).unwrap();
         check(signal, &back).unwrap();

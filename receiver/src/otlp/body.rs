@@ -6,9 +6,13 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::intake::{NoRoom, Room};
+
+/// Of a body that is too large, so much is still taken, and for so long.
+const SWALLOWED: usize = 32 << 20;
+const SWALLOWING: Duration = Duration::from_secs(1);
 
 /// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +74,7 @@ impl Reader {
         capacity: usize,
     ) -> Result<(Bytes, Room), BodyError> {
         if first.len() > self.limit {
+            swallow(self.body).await;
             return Err(BodyError::TooLarge { limit: self.limit });
         }
         let Some(second) = self.next().await? else {
@@ -81,6 +86,8 @@ impl Reader {
         let mut piece = Some(second);
         while let Some(data) = piece {
             if whole.len() + data.len() > self.limit {
+                drop((whole, self.room));
+                swallow(self.body).await;
                 return Err(BodyError::TooLarge { limit: self.limit });
             }
             whole.extend_from_slice(&data);
@@ -88,4 +95,20 @@ impl Reader {
         }
         Ok((whole.freeze(), self.room))
     }
+}
+
+/// Lets a sender finish, within bounds. Most senders write all of a request before they read the
+/// answer, and lose it when the connection is closed upon them.
+pub(super) async fn swallow(mut body: Incoming) {
+    let all = async {
+        let mut left = SWALLOWED;
+        while let Some(Ok(frame)) = body.frame().await {
+            let Some(less) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) else {
+                return;
+            };
+            left = less;
+        }
+    };
+    // Whoever is still at it then has to do without the answer.
+    let _ = timeout(SWALLOWING, all).await;
 }

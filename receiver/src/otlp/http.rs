@@ -18,7 +18,7 @@ use tapio_proto::{
 
 use super::{
     Cors, HttpConfig, Limit, Transport,
-    body::{BodyError, Reader},
+    body::{BodyError, Reader, swallow},
     config::unless_zero,
     intake::{Intake, NoRoom, Room},
     metadata,
@@ -239,6 +239,10 @@ impl Http {
         let announced =
             body.size_hint().exact().map(|len| usize::try_from(len).unwrap_or(usize::MAX));
         if announced.is_some_and(|len| len > self.max_body) {
+            // Who expects to be asked for the body first has sent none of it yet.
+            if !parts.headers.contains_key(header::EXPECT) {
+                swallow(body).await;
+            }
             return Err(too_large(self.max_body));
         }
         let mut reader = Reader::new(body, self.max_body, self.read_timeout, self.intake.room());
