@@ -3,6 +3,7 @@
 mod auth;
 mod connect;
 mod endpoint;
+mod gathered;
 mod headers;
 mod proxy;
 mod tls;
@@ -10,6 +11,7 @@ mod tls;
 pub use auth::{ClientAuth, ClientAuthConfig};
 pub(crate) use connect::Connector;
 pub(crate) use endpoint::Endpoint;
+pub(crate) use gathered::Gathered;
 pub use headers::Opaque;
 pub(crate) use headers::{USER_AGENT, header_map};
 pub(crate) use proxy::Proxy;

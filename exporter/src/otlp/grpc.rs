@@ -27,7 +27,9 @@ use tapio_proto::{
 use tokio::time::{Instant, timeout};
 
 use super::{OtlpGrpcConfig, client_auth, config::Keepalive};
-use crate::net::{ClientAuth, ConfigError, Connector, Endpoint, Proxy, USER_AGENT, header_map};
+use crate::net::{
+    ClientAuth, ConfigError, Connector, Endpoint, Gathered, Proxy, USER_AGENT, header_map,
+};
 
 /// Windows for what the backend sends: answers are small.
 const WINDOW: u32 = 1 << 20;
@@ -207,8 +209,8 @@ impl GrpcClient {
                 builder.keep_alive_timeout(*keepalive.timeout);
             }
         }
-        let (sender, connection) =
-            builder.handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
+        let handshake = builder.handshake(TokioIo::new(Gathered::new(stream)));
+        let (sender, connection) = handshake.await.map_err(std::io::Error::other)?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection to the backend ended");
