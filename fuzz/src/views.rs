@@ -68,7 +68,7 @@ fn walk(signal: Signal, bytes: &[u8]) -> Walked {
                         if let Some(body) = &log.body {
                             body.write_json(&mut text, 1 << 10);
                         }
-                        logs.push(&log);
+                        logs.push(&log, 1);
                     }
                     Record::Metric(metric) => {
                         whole &= attributes(metric.metadata());

@@ -6,7 +6,8 @@
 -- against the ratio of the calm windows before each sum; so a service with a request a second, or a
 -- few more failures than usual, is seen too, only later. The shortest sum that is above the bound
 -- speaks. What fades does not count: each shorter sum must show at least half of the excess. The bound
--- is binomial (normal approximation with a continuity term): never fewer than six failures.
+-- is binomial (normal approximation with a continuity term): never fewer than six failures. It counts
+-- the spans that were looked at; one that stands for others in a flood says no more than one.
 with failing as (
     select distinct 'error_ratio' as kind, w.namespace, w.service
     from windows w cross join params
@@ -17,12 +18,12 @@ with failing as (
     where w.kind in ('client', 'producer') and w.peer <> '' and w.failed >= params.recent
 ),
 cells as (
-    select f.kind, f.namespace, f.service, w.bucket, w.calm, w.count, w.errors, w.first_error, w.failed
+    select f.kind, f.namespace, f.service, w.bucket, w.calm, w.looked as count, w.looked_errors as errors, w.first_error, w.failed
     from windows w
     join failing f on f.kind = 'error_ratio' and f.namespace = w.namespace and f.service = w.service
     where w.kind in ('server', 'consumer')
     union all
-    select f.kind, f.namespace, f.service, w.bucket, w.calm, w.count, w.errors, w.first_error, w.failed
+    select f.kind, f.namespace, f.service, w.bucket, w.calm, w.looked as count, w.looked_errors as errors, w.first_error, w.failed
     from windows w
     join failing f on f.kind = 'call_errors' and f.namespace = w.peer_namespace and f.service = w.peer
     where w.kind in ('client', 'producer')

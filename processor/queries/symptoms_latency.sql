@@ -12,8 +12,8 @@ with touched as (
     where w.kind in ('server', 'consumer') and w.arrived >= params.recent and w.p50_ms > 50.0
 ),
 per as (
-    select w.namespace, w.service, w.operation, w.bucket, bool_and(w.calm) as calm, sum(w.count) as n,
-           sum(w.p50_ms * w.count) / sum(w.count) as p50, max(w.arrived) as arrived
+    select w.namespace, w.service, w.operation, w.bucket, bool_and(w.calm) as calm, sum(w.looked) as n,
+           sum(w.p50_ms * w.looked) / sum(w.looked) as p50, max(w.arrived) as arrived
     from windows w
     join touched t on t.namespace = w.namespace and t.service = w.service and t.operation = w.operation
     where w.kind in ('server', 'consumer')

@@ -55,7 +55,7 @@ pub struct AnalysisStats {
     pub analysed: AtomicU64,
     /// Items of requests that were not analysed because the engine was behind.
     pub dropped_items: AtomicU64,
-    /// Spans that were not looked at because the engine was behind, and that others stand for.
+    /// Spans and log records that were not looked at in a flood, and that others stand for.
     pub sampled_items: AtomicU64,
     /// Bytes that wait for the engine now.
     pub waiting_bytes: AtomicUsize,
@@ -275,6 +275,8 @@ impl Worker {
                 directory.refresh(&self.engine.cluster, self.engine.clock());
             }
             self.give_way();
+            let sampled = std::mem::take(&mut self.engine.sampled);
+            self.stats.sampled_items.fetch_add(sampled, Ordering::Relaxed);
             self.stats.failed_passes.store(self.engine.failures.0, Ordering::Relaxed);
             if let Some(error) = self.engine.failures.1.take() {
                 tracing::warn!(error, "a correlation pass failed; telemetry flows on");

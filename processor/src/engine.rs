@@ -33,7 +33,7 @@ use crate::{
     requests::Requests,
     store::{Keep, Store, StoreError, TableSpec},
     story::{Facts, Stories, Telling, View, text},
-    streaming::{Blame, Levels, Resource, Series, Templates, Traces, Windows},
+    streaming::{Blame, Levels, Resource, Series, Share, Templates, Traces, Windows},
     tables::StoryRow,
 };
 
@@ -63,6 +63,10 @@ const MOST_WAITING: usize = 8 << 20;
 const EFFECT: Duration = Duration::from_secs(30);
 /// Below this confidence what arises in requests is the second best.
 const WORTH: f64 = 0.4;
+/// Spans looked at in a window: 200,000 a second.
+const MOST_LOOKED: u64 = 1_000_000;
+/// Log records looked at in a window: 20,000 a second.
+const MOST_LINES: u64 = 100_000;
 /// Edges kept in the topology table, those that have ended included.
 const MOST_EDGES: usize = 100_000;
 
@@ -73,6 +77,9 @@ pub struct Engine {
     patterns: Arc<Patterns>,
     pub(crate) cluster: Cluster,
     pub(crate) windows: Windows,
+    /// How many spans, and log records, are looked at, and which traces span by span.
+    pub(crate) flood: Share,
+    pub(crate) lines: Share,
     pub(crate) traces: Traces,
     pub(crate) requests: Requests,
     arising: Vec<Arising>,
@@ -96,6 +103,8 @@ pub struct Engine {
     dirty: bool,
     /// Ids of facts found outside Kubernetes; negative, so that they never meet the cluster's own.
     fact_ids: i64,
+    /// Spans and log records that were not looked at, and that others stand for.
+    pub sampled: u64,
     /// Passes that failed or were cut, and why the last one did.
     pub failures: (u64, Option<String>),
 }
@@ -171,6 +180,8 @@ impl Engine {
             patterns,
             cluster: Cluster::default(),
             windows: Windows::default(),
+            flood: Share::new(MOST_LOOKED),
+            lines: Share::new(MOST_LINES),
             traces: Traces::default(),
             requests: Requests::default(),
             arising: Vec::new(),
@@ -193,6 +204,7 @@ impl Engine {
             passed: Time::default(),
             dirty: false,
             fact_ids: 0,
+            sampled: 0,
             failures: (0, None),
         })
     }

@@ -10,7 +10,7 @@ use tapio_proto::{
     Request, Signal, attr,
     columns::{LogColumns, MetricColumns, SpanColumns, SpanTold},
     model::{Change, Entity, Event, Row as _, Severity, Time},
-    view::{AnyValue, LogView, PointView, Record, RequestView, ResourceView, SpanView},
+    view::{AnyValue, LogView, PointView, Record, Records, RequestView, ResourceView, SpanView},
 };
 
 use crate::{
@@ -18,11 +18,15 @@ use crate::{
     engine::Engine,
     requests::{Line, Part},
     store::Store,
-    streaming::{Meaning, Resource, ServiceId, SpanFact, SpanKind, signature, template},
+    streaming::{Meaning, Resource, ServiceId, SpanFact, SpanKind, Traces, signature, template},
 };
 
 /// A span that ends later than this from now has a clock that says nothing of when it was.
 const AHEAD: Duration = Duration::from_secs(300);
+/// Of each scope so many records are looked at, whatever else there is.
+const FEW: usize = 16;
+/// The least severity of a warning.
+const WARNING: i32 = 13;
 /// Characters of a log line that are kept as a fact.
 const LINE: usize = 300;
 
@@ -102,6 +106,23 @@ struct Origin<'a> {
     workload: Option<(&'static str, &'a str)>,
 }
 
+/// A span that is looked at.
+struct Looked<'a> {
+    span: SpanView<'a>,
+    /// How many of its scope it stands for, itself included.
+    stands_for: u32,
+    /// All spans of its trace are looked at.
+    whole: bool,
+}
+
+/// Who says a line, as far as that is known.
+struct Speaker {
+    service: Entity,
+    workload: Option<Entity>,
+    /// Of the workload, or else of the service.
+    name: String,
+}
+
 impl<'a> Origin<'a> {
     fn of(resource: &ResourceView<'a>) -> Self {
         let mut origin = Origin::default();
@@ -133,30 +154,54 @@ impl<'a> Origin<'a> {
 impl Engine {
     /// Takes spans in, each of which stands for `weight` of its kind.
     pub(crate) fn spans(&mut self, bytes: &[u8], weight: u32) {
-        let mut spans = Vec::new();
+        let mut spans = Vec::with_capacity(FEW);
         for resource in RequestView::new(Signal::Traces, bytes).resources().flatten() {
             let view = resource.resource();
             let origin = Origin::of(&view);
             self.columns.spans.resource(&view);
             self.saw(&origin);
             for scope in resource.scopes().flatten() {
-                for record in scope.records().flatten() {
-                    let Record::Span(span) = record else { continue };
-                    spans.push(span);
-                }
+                self.look(scope.records(), &mut spans);
             }
             let end = |span: &SpanView<'_>| Time::from_unix_nano(span.end_time_unix_nano);
-            self.says(&origin, spans.iter().map(end).max());
+            self.says(&origin, spans.iter().map(|looked| end(&looked.span)).max());
             if !spans.is_empty() {
                 self.sighted.insert("traces");
             }
             let now = self.clock();
             let service = self.windows.service(origin.namespace, origin.service, now);
             let number = self.requests.service(origin.namespace, origin.service, now);
-            for span in spans.drain(..) {
-                self.span(service, number, &span, end(&span), weight);
+            for looked in &spans {
+                self.span(service, number, looked, end(&looked.span), weight);
             }
+            spans.clear();
         }
+    }
+
+    /// The spans of a scope that are looked at: in a flood whole traces, one of two, four, eight, and a few
+    /// of each scope besides, so that nobody is drowned by another.
+    fn look<'a>(&mut self, mut records: Records<'a>, spans: &mut Vec<Looked<'a>>) {
+        let before = spans.len();
+        let shift = self.flood.shift(self.clock.now());
+        let (mut few, mut passed) = (FEW, 0);
+        loop {
+            let mut whole = true;
+            let span = records.next_span(|trace_id| {
+                whole = Traces::holds(trace_id, shift);
+                let wanted = whole || few > 0;
+                passed += u32::from(!wanted);
+                wanted
+            });
+            let Some(span) = span else { break };
+            few = few.saturating_sub(1);
+            self.sampled += u64::from(passed);
+            spans.push(Looked { span, stands_for: 1 + std::mem::take(&mut passed), whole });
+        }
+        if let Some(last) = spans.last_mut() {
+            last.stands_for += passed;
+            self.sampled += u64::from(passed);
+        }
+        self.flood.took((spans.len() - before) as u64);
     }
 
     /// Keeps what its request needs of a span.
@@ -199,10 +244,12 @@ impl Engine {
         &mut self,
         service: Option<ServiceId>,
         number: Option<u32>,
-        span: &SpanView<'_>,
+        looked: &Looked<'_>,
         end: Time,
         weight: u32,
     ) {
+        let span = &looked.span;
+        let weight = weight.saturating_mul(looked.stands_for);
         let told = SpanTold::by(span);
         let kind = SpanKind::from_wire(i64::from(span.kind));
         let calls = matches!(kind, SpanKind::Client | SpanKind::Producer);
@@ -212,7 +259,7 @@ impl Engine {
             if span.status_message.is_empty() { told.error_type } else { span.status_message };
         let arrived = self.clock();
         // A row of each span that failed, and of the traces that are followed.
-        let followed = self.traces.takes(span.trace_id, arrived);
+        let followed = looked.whole && self.traces.takes(span.trace_id, arrived);
         if failed {
             self.columns.spans.push(span, &told, weight);
         } else if followed {
@@ -267,8 +314,11 @@ impl Engine {
             let (mut newest, mut lines) = (None, false);
             let view = resource.resource();
             let origin = Origin::of(&view);
+            let mut speaker = None;
             self.columns.logs.resource(&view);
             for scope in resource.scopes().flatten() {
+                let every = 1 << self.lines.shift(self.clock.now());
+                let (mut looked, mut passed) = (0, 0);
                 for record in scope.records().flatten() {
                     let Record::Log(log) = record else { continue };
                     let time = log_time(&log);
@@ -280,10 +330,20 @@ impl Engine {
                         }
                         continue;
                     }
-                    self.columns.logs.push(&log);
-                    self.line(&origin, &log, time);
                     lines = true;
+                    // In a flood a few are looked at for themselves, and whatever is bad.
+                    let bad = log.severity_number >= WARNING;
+                    passed += u32::from(!bad);
+                    if !bad && looked >= FEW && passed < every {
+                        self.sampled += 1;
+                        continue;
+                    }
+                    looked += 1;
+                    self.columns.logs.push(&log, if bad { 1 } else { std::mem::take(&mut passed) });
+                    let speaker = speaker.get_or_insert_with(|| self.speaker(&origin));
+                    self.line(&origin, speaker, &log, time);
                 }
+                self.lines.took(looked as u64);
             }
             if lines {
                 self.sighted.insert("logs");
@@ -293,9 +353,8 @@ impl Engine {
         self.take(facts);
     }
 
-    /// A line that its service has not said before is a fact.
-    fn line(&mut self, origin: &Origin<'_>, log: &LogView<'_>, time: Time) {
-        let Some(AnyValue::String(body)) = log.body else { return };
+    /// Who says what comes from there.
+    fn speaker(&self, origin: &Origin<'_>) -> Speaker {
         let service = self.identity.service(origin.namespace, origin.service);
         let namespace = if origin.placed { origin.namespace } else { &*service.namespace };
         let workload = match origin.workload {
@@ -305,17 +364,25 @@ impl Engine {
                 .workload_of(namespace, origin.pod)
                 .or_else(|| self.identity.workloads(&service).first().cloned()),
         };
-        let who = match &workload {
+        let name = match &workload {
             Some(workload) => workload.to_string(),
             None => service.path(),
         };
+        Speaker { service, workload, name }
+    }
+
+    /// A line that its service has not said before is a fact.
+    fn line(&mut self, origin: &Origin<'_>, speaker: &Speaker, log: &LogView<'_>, time: Time) {
+        let Some(AnyValue::String(body)) = log.body else { return };
         let template = template(body);
         let severity = severity(log, body);
         self.request_line(origin, log, (&template, body), severity == Severity::Error);
-        if !self.templates.is_new(&who, &template, time) {
+        if !self.templates.is_new(&speaker.name, &template, time) {
             return;
         }
-        let on = match (&workload, origin.pod) {
+        let Speaker { service, workload, .. } = speaker;
+        let namespace = if origin.placed { origin.namespace } else { &*service.namespace };
+        let on = match (workload, origin.pod) {
             (_, pod) if !pod.is_empty() => Entity::new("Pod", namespace, pod),
             (Some(workload), _) => workload.clone(),
             (None, _) => service.clone(),
@@ -490,3 +557,6 @@ fn severity(log: &LogView<'_>, body: &str) -> Severity {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

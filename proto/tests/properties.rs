@@ -100,7 +100,7 @@ fn read_all(signal: Signal, bytes: &[u8]) {
                     }
                     Record::Log(log) => {
                         seen += 1;
-                        logs.push(&log);
+                        logs.push(&log, 1);
                     }
                     Record::Metric(metric) => {
                         for point in metric.points().flatten() {

@@ -25,6 +25,10 @@ table! { "windows" =>
         pub count: i64,
         /// Of them, how many failed.
         pub errors: i64,
+        /// How many were looked at to know so: all but in a flood.
+        pub looked: i64,
+        /// Of those, how many failed.
+        pub looked_errors: i64,
         /// Median duration, ms.
         pub p50_ms: f64,
         /// 99th percentile of the duration, ms.

@@ -52,14 +52,14 @@ pub(super) enum Shape {
 /// The shape of a record with this scope and these attribute names; `None` for application logs.
 pub(super) fn shape<'a>(
     scope: &str,
-    mut attributes: impl Iterator<Item = &'a str>,
+    mut attributes: impl Iterator<Item = &'a [u8]>,
 ) -> Option<Shape> {
     if scope == CHANGE_SCOPE {
         return Some(Shape::Change);
     }
     attributes.find_map(|key| match key {
-        "k8s.resource.name" => Some(Shape::Object),
-        "k8s.event.reason" | "k8s.event.uid" => Some(Shape::Event),
+        b"k8s.resource.name" => Some(Shape::Object),
+        b"k8s.event.reason" | b"k8s.event.uid" => Some(Shape::Event),
         _ => None,
     })
 }
@@ -69,7 +69,7 @@ impl Cluster {
     /// application's log; the facts that follow are added to `out`.
     pub fn record(&mut self, record: Record, out: &mut Vec<Fact>) -> bool {
         let seen = record.observed.or(record.time).unwrap_or_default();
-        match shape(&record.scope, record.attributes.keys().map(String::as_str)) {
+        match shape(&record.scope, record.attributes.keys().map(String::as_bytes)) {
             None => return false,
             Some(Shape::Object) => self.watched(record, seen, out),
             Some(Shape::Event) => {

@@ -31,8 +31,7 @@ impl Cluster {
         log: &LogView<'_>,
         out: &mut Vec<Fact>,
     ) -> bool {
-        let keys = log.attributes().map_while(Result::ok).map(|attribute| attribute.key);
-        if record::shape(scope, keys).is_none() {
+        if record::shape(scope, log.attributes().keys()).is_none() {
             return false;
         }
         match read(resource, scope, log) {

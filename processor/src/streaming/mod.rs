@@ -6,6 +6,7 @@ mod logs;
 mod names;
 mod parents;
 mod series;
+mod share;
 mod texts;
 mod traces;
 mod windows;
@@ -14,6 +15,7 @@ pub use levels::{Levels, Resource};
 pub use logs::{Templates, signature, template};
 pub(crate) use names::Names;
 pub use series::{Blame, Meaning, Series, Worse};
+pub use share::Share;
 pub use traces::Traces;
 pub use windows::{CallEdge, Sample, ServiceId, SpanFact, SpanKind, Windows};
 

@@ -3,50 +3,49 @@
 
 use tapio_proto::model::Time;
 
-use super::{WINDOW, scatter};
+use super::{Share, scatter};
 
 /// Spans a window that are looked at: 20,000 a second.
 const MOST: u64 = 100_000;
 
 /// Takes every trace, or one of two, four, eight by its id, so that there are not too many spans.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Traces {
-    /// One of `1 << shift` is taken.
+    share: Share,
     shift: u32,
-    window: Time,
-    taken: u64,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Traces { share: Share::new(MOST), shift: 0 }
+    }
 }
 
 impl Traces {
     /// Is a span of this trace, seen at `now`, looked at? Spans without a trace are.
     pub fn takes(&mut self, trace_id: &[u8], now: Time) -> bool {
-        let window = now.bucket(WINDOW);
-        if self.window != window {
-            self.window = window;
-            if self.taken < MOST / 4 {
-                self.shift = self.shift.saturating_sub(1);
-            }
-            self.taken = 0;
-        } else if self.taken >= MOST {
-            self.shift = (self.shift + 1).min(32);
-            self.taken = MOST / 2;
-        }
+        self.shift = self.share.shift(now);
+        let takes = Traces::holds(trace_id, self.shift);
+        self.share.took(takes.into());
+        takes
+    }
+
+    /// Is this trace among the one of `1 << shift`? Who is among few is among more as well.
+    pub fn holds(trace_id: &[u8], shift: u32) -> bool {
         // The low bits are random even where the high ones are a time.
         let random = trace_id.last_chunk().map_or(0, |id| u64::from_le_bytes(*id));
-        let takes = scatter(random) & ((1 << self.shift) - 1) == 0;
-        self.taken += u64::from(takes);
-        takes
+        scatter(random) & ((1 << shift) - 1) == 0
     }
 
     /// How many spans one that is looked at stands for.
     pub fn weight(&self) -> u32 {
-        1 << self.shift.min(31)
+        1 << self.shift
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::WINDOW, *};
 
     #[test]
     fn a_flood_is_thinned_out_by_whole_traces_and_then_all_are_taken_again() {

@@ -159,6 +159,8 @@ enum Call {
 struct Cell {
     count: u32,
     errors: u32,
+    /// Spans looked at, and of them those that failed.
+    looked: (u32, u32),
     sum_ns: u64,
     first_error: Option<Time>,
     /// When the newest of its spans, and of those that failed, came in.
@@ -383,6 +385,7 @@ impl Windows {
             Cell {
                 count: 0,
                 errors: 0,
+                looked: (0, 0),
                 sum_ns: 0,
                 first_error: None,
                 arrived: span.arrived,
@@ -392,11 +395,13 @@ impl Windows {
         });
         let nanos = u64::try_from(span.end.0.saturating_sub(span.start.0)).unwrap_or(0);
         cell.count = cell.count.saturating_add(span.weight);
+        cell.looked.0 = cell.looked.0.saturating_add(1);
         cell.sum_ns = cell.sum_ns.saturating_add(nanos.saturating_mul(span.weight.into()));
         cell.arrived = cell.arrived.max(span.arrived);
         cell.took(nanos, span.weight);
         if span.failed {
             cell.errors = cell.errors.saturating_add(span.weight);
+            cell.looked.1 = cell.looked.1.saturating_add(1);
             cell.first_error =
                 Some(cell.first_error.map_or(span.start, |first| first.min(span.start)));
             cell.failed = cell.failed.max(Some(span.arrived));
@@ -691,6 +696,8 @@ impl Cell {
             peer: peer.1.to_string(),
             count: i64::from(self.count),
             errors: i64::from(self.errors),
+            looked: i64::from(self.looked.0),
+            looked_errors: i64::from(self.looked.1),
             p50_ms: self.quantile_ms(0.5),
             p99_ms: self.quantile_ms(0.99),
             sum_ms: self.sum_ns as f64 / 1e6,

@@ -3,7 +3,7 @@
 use std::sync::{Arc, LazyLock};
 
 use arrow::{
-    array::{FixedSizeBinaryBuilder, StringBuilder, UInt8Array},
+    array::{FixedSizeBinaryBuilder, StringBuilder, UInt8Array, UInt32Array},
     datatypes::{DataType, SchemaRef},
     record_batch::RecordBatch,
 };
@@ -29,6 +29,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         ("event_name", dictionary()),
         ("trace_id", DataType::FixedSizeBinary(16)),
         ("span_id", DataType::FixedSizeBinary(8)),
+        ("weight", DataType::UInt32),
     ])
 });
 
@@ -43,6 +44,7 @@ pub struct LogColumns {
     event_name: Dictionary,
     trace_id: FixedSizeBinaryBuilder,
     span_id: FixedSizeBinaryBuilder,
+    weight: Vec<u32>,
 }
 
 impl Default for LogColumns {
@@ -57,13 +59,15 @@ impl Default for LogColumns {
             event_name: Dictionary::default(),
             trace_id: FixedSizeBinaryBuilder::new(16),
             span_id: FixedSizeBinaryBuilder::new(8),
+            weight: Vec::new(),
         }
     }
 }
 
 impl LogColumns {
     /// The columns: `time` is the time of the record, or when it was observed if it has none; `body`
-    /// is cut at [`LONGEST_BODY`] bytes, and JSON where it is not a text.
+    /// is cut at [`LONGEST_BODY`] bytes, and JSON where it is not a text; `weight` is how many records the row
+    /// stands for, 1 unless there were more than are kept.
     pub fn schema() -> SchemaRef {
         SCHEMA.clone()
     }
@@ -73,8 +77,8 @@ impl LogColumns {
         self.origin.set(resource);
     }
 
-    /// Adds a log record.
-    pub fn push(&mut self, log: &LogView<'_>) {
+    /// Adds a log record that stands for `weight` records: itself, and others of which no row is kept.
+    pub fn push(&mut self, log: &LogView<'_>, weight: u32) {
         self.origin.push();
         let time =
             if log.time_unix_nano == 0 { log.observed_time_unix_nano } else { log.time_unix_nano };
@@ -94,6 +98,7 @@ impl LogColumns {
         self.event_name.push_text(log.event_name);
         push_id(&mut self.trace_id, log.trace_id);
         push_id(&mut self.span_id, log.span_id);
+        self.weight.push(weight);
     }
 
     /// Records not finished yet.
@@ -110,7 +115,7 @@ impl LogColumns {
     pub fn bytes(&self) -> usize {
         let texts =
             self.severity_text.bytes() + self.event_name.bytes() + self.body.values_slice().len();
-        self.origin.bytes() + texts + self.len() * (16 + 1 + 4 + 24)
+        self.origin.bytes() + texts + self.len() * (16 + 1 + 4 + 24 + 4)
     }
 
     /// The records since the last time, as one batch.
@@ -131,6 +136,7 @@ impl LogColumns {
             self.event_name.finish(),
             Arc::new(self.trace_id.finish()),
             Arc::new(self.span_id.finish()),
+            Arc::new(UInt32Array::from(std::mem::take(&mut self.weight))),
         ];
         batch(Self::schema(), columns, rows)
     }

@@ -41,7 +41,7 @@ fn walk(signal: Signal, text: &str, columns: &mut (SpanColumns, LogColumns, Metr
             for record in scope.records().map(Result::unwrap) {
                 match record {
                     Record::Span(span) => columns.0.push(&span, &SpanTold::by(&span), 1),
-                    Record::Log(log) => columns.1.push(&log),
+                    Record::Log(log) => columns.1.push(&log, 1),
                     Record::Metric(metric) => {
                         for point in metric.points().map(Result::unwrap) {
                             columns.2.push(&metric, &point);

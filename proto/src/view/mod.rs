@@ -227,6 +227,30 @@ impl<'a> Record<'a> {
     }
 }
 
+impl<'a> Records<'a> {
+    /// The next span that can be read, of a trace that is wanted; of the others no more than the trace id is
+    /// looked at. `None` at the end, and where the records are no spans.
+    #[inline]
+    pub fn next_span(&mut self, mut wanted: impl FnMut(&[u8]) -> bool) -> Option<SpanView<'a>> {
+        while self.signal == Signal::Traces {
+            let Ok(fields) = next_nested(&mut self.fields, 2)? else { continue };
+            // As every SDK writes it: the trace id first.
+            let trace_id = match fields.rest() {
+                [0x0a, 16, rest @ ..] => rest.get(..16),
+                _ => None,
+            };
+            if trace_id.is_some_and(|trace_id| !wanted(trace_id)) {
+                continue;
+            }
+            let Ok(span) = SpanView::new(fields) else { continue };
+            if trace_id.is_some() || wanted(span.trace_id) {
+                return Some(span);
+            }
+        }
+        None
+    }
+}
+
 impl<'a> Iterator for Records<'a> {
     type Item = Result<Record<'a>, WireError>;
 

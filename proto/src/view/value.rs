@@ -195,6 +195,11 @@ impl<'a> Attributes<'a> {
         Attributes { fields, number }
     }
 
+    /// The keys as bytes, up to what is malformed; no value is read.
+    pub fn keys(mut self) -> impl Iterator<Item = &'a [u8]> {
+        std::iter::from_fn(move || self.next_raw()?.ok().map(|(key, _)| key))
+    }
+
     /// The next key as bytes, and the message of its value: what columns need, without validating
     /// text that nobody looks at.
     #[inline(always)]
