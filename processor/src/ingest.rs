@@ -26,7 +26,7 @@ const AHEAD: Duration = Duration::from_secs(300);
 /// Of each scope so many records are looked at, whatever else there is.
 const FEW: usize = 16;
 /// The least severity of a warning.
-const WARNING: i32 = 13;
+const WARNING: u8 = 13;
 /// Characters of a log line that are kept as a fact.
 const LINE: usize = 300;
 
@@ -317,10 +317,23 @@ impl Engine {
             let mut speaker = None;
             self.columns.logs.resource(&view);
             for scope in resource.scopes().flatten() {
-                let every = 1 << self.lines.shift(self.clock.now());
+                let every = 1_u32 << self.lines.shift(self.clock.now());
                 let (mut looked, mut passed) = (0, 0);
-                for record in scope.records().flatten() {
-                    let Record::Log(log) = record else { continue };
+                let mut records = scope.records();
+                // Objects and events are news each by itself.
+                let few = if scope.name().contains("k8s") { usize::MAX } else { FEW };
+                loop {
+                    // In a flood a few are looked at for themselves, and whatever is bad.
+                    if looked >= few && passed + 1 < every && records.pass_below(WARNING) {
+                        passed += 1;
+                        self.sampled += 1;
+                        continue;
+                    }
+                    let log = match records.next() {
+                        Some(Ok(Record::Log(log))) => log,
+                        Some(_) => continue,
+                        None => break,
+                    };
                     let time = log_time(&log);
                     newest = newest.max(Some(time));
                     if self.cluster.log_record(&view, scope.name(), &log, &mut facts) {
@@ -331,15 +344,10 @@ impl Engine {
                         continue;
                     }
                     lines = true;
-                    // In a flood a few are looked at for themselves, and whatever is bad.
-                    let bad = log.severity_number >= WARNING;
-                    passed += u32::from(!bad);
-                    if !bad && looked >= FEW && passed < every {
-                        self.sampled += 1;
-                        continue;
-                    }
                     looked += 1;
-                    self.columns.logs.push(&log, if bad { 1 } else { std::mem::take(&mut passed) });
+                    let good = log.severity_number < i32::from(WARNING);
+                    let others = if good { std::mem::take(&mut passed) } else { 0 };
+                    self.columns.logs.push(&log, 1 + others);
                     let speaker = speaker.get_or_insert_with(|| self.speaker(&origin));
                     self.line(&origin, speaker, &log, time);
                 }

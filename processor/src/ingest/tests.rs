@@ -97,7 +97,8 @@ fn of_a_flood_of_lines_all_that_are_bad_are_kept_and_the_others_stood_for() {
         let severities = severities.as_primitive::<arrow::datatypes::UInt8Type>();
         rows += batch.num_rows();
         stood_for += weights.values().iter().sum::<u32>();
-        errors += severities.values().iter().filter(|severity| **severity == 17).count();
+        let bad = severities.values().iter().zip(weights.values()).filter(|(s, _)| **s == 17);
+        errors += bad.map(|(_, weight)| weight).sum::<u32>();
     }
     assert_eq!(errors, 500);
     assert!((1_000..6_000).contains(&rows), "{rows}");

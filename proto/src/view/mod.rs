@@ -251,6 +251,26 @@ impl<'a> Records<'a> {
     }
 }
 
+impl Records<'_> {
+    /// Passes the next log record over if its severity number is told, where every SDK tells it, and is below
+    /// `least`; whether it was. Nothing else of it is looked at.
+    #[inline]
+    pub fn pass_below(&mut self, least: u8) -> bool {
+        let mut fields = self.fields;
+        let Some(Ok(record)) = next_nested(&mut fields, 2) else { return false };
+        let told = match record.rest() {
+            [0x09, rest @ ..] => rest.get(8..10),
+            _ => None,
+        };
+        let passes = self.signal == Signal::Logs
+            && matches!(told, Some([0x10, severity]) if (1..least.min(0x80)).contains(severity));
+        if passes {
+            self.fields = fields;
+        }
+        passes
+    }
+}
+
 impl<'a> Iterator for Records<'a> {
     type Item = Result<Record<'a>, WireError>;
 
