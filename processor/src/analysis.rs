@@ -97,7 +97,7 @@ impl Analysis {
         pressure: Arc<Pressure>,
     ) -> Result<Arc<Self>, CorrelationError> {
         let store = Engine::store(config.store_bytes)?;
-        let engine = Engine::new(store.clone(), patterns)?;
+        patterns.publish(&store)?;
         let (tee, inbox) = mpsc::sync_channel(QUEUE);
         let (out, tellings) = tokio_mpsc::channel(TELLINGS);
         let analysis = Arc::new(Analysis {
@@ -113,7 +113,6 @@ impl Analysis {
             directory: Arc::default(),
         });
         let worker = Worker {
-            engine,
             store: analysis.store.clone(),
             pressure: analysis.pressure.clone(),
             pressed: analysis.pressure.times(),
@@ -126,7 +125,7 @@ impl Analysis {
         };
         thread::Builder::new()
             .name("tapio-engine".to_owned())
-            .spawn(move || worker.run())
+            .spawn(move || worker.start(patterns))
             .map_err(|e| {
                 CorrelationError::Query(crate::store::QueryError {
                     query: "engine".to_owned(),
@@ -237,7 +236,6 @@ impl Sampling {
 }
 
 struct Worker {
-    engine: Engine,
     store: Arc<Store>,
     pressure: Arc<Pressure>,
     /// How often pressure had begun at the last look.
@@ -251,37 +249,48 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(mut self) {
+    /// Makes an engine when there is something to look at, for its plans take 15 MiB, and runs it.
+    fn start(self, patterns: Arc<Patterns>) {
+        let Ok(first) = self.inbox.recv() else { return };
+        match Engine::new(self.store.clone(), patterns) {
+            Ok(engine) => self.run(engine, first),
+            // The queries are the program's own: this is a fault of it, and no reason to lose telemetry.
+            Err(error) => tracing::error!(%error, "no analysis; telemetry flows on"),
+        }
+    }
+
+    fn run(mut self, mut engine: Engine, first: (Request, u32)) {
+        let mut first = Some(first);
         let mut heard = Instant::now();
         let mut clock = Time::default();
         loop {
-            let tellings = match self.inbox.recv_timeout(SILENCE) {
+            let tellings = match first.take().map_or_else(|| self.inbox.recv_timeout(SILENCE), Ok) {
                 Ok((request, weight)) => {
                     self.stats.waiting_bytes.fetch_sub(request.bytes.len(), Ordering::Relaxed);
-                    let tellings = self.engine.ingest_sample(&request, weight);
+                    let tellings = engine.ingest_sample(&request, weight);
                     self.stats.analysed.fetch_add(1, Ordering::Relaxed);
-                    (heard, clock) = (Instant::now(), self.engine.clock());
+                    (heard, clock) = (Instant::now(), engine.clock());
                     tellings
                 }
                 // Nothing comes: event time goes on as fast as the wall's, from where it stood.
                 Err(RecvTimeoutError::Timeout) if clock != Time::default() => {
-                    self.engine.advance(clock + heard.elapsed())
+                    engine.advance(clock + heard.elapsed())
                 }
                 Err(RecvTimeoutError::Timeout) => Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             if let Some(directory) = &*self.directory.lock().unwrap_or_else(PoisonError::into_inner)
             {
-                directory.refresh(&self.engine.cluster, self.engine.clock());
+                directory.refresh(&engine.cluster, engine.clock());
             }
             self.give_way();
-            let sampled = std::mem::take(&mut self.engine.sampled);
+            let sampled = std::mem::take(&mut engine.sampled);
             self.stats.sampled_items.fetch_add(sampled, Ordering::Relaxed);
-            self.stats.failed_passes.store(self.engine.failures.0, Ordering::Relaxed);
-            if let Some(error) = self.engine.failures.1.take() {
+            self.stats.failed_passes.store(engine.failures.0, Ordering::Relaxed);
+            if let Some(error) = engine.failures.1.take() {
                 tracing::warn!(error, "a correlation pass failed; telemetry flows on");
             }
-            self.tell(tellings);
+            self.tell(&engine, tellings);
         }
     }
 
@@ -295,12 +304,12 @@ impl Worker {
         }
     }
 
-    fn tell(&self, tellings: Vec<Telling>) {
+    fn tell(&self, engine: &Engine, tellings: Vec<Telling>) {
         if tellings.is_empty() {
             return;
         }
-        let marks = Arc::new(Marks::of(self.engine.stories().open(), self.engine.identity.told()));
-        self.stats.stories_open.store(self.engine.stories().open().count(), Ordering::Relaxed);
+        let marks = Arc::new(Marks::of(engine.stories().open(), engine.identity.told()));
+        self.stats.stories_open.store(engine.stories().open().count(), Ordering::Relaxed);
         *self.marks.write().unwrap_or_else(PoisonError::into_inner) = marks;
         for telling in tellings {
             if matches!(telling, Telling::Opened(..)) {

@@ -171,9 +171,8 @@ impl Engine {
 
     /// An engine over a store made by [`Engine::store`].
     pub fn new(store: Arc<Store>, patterns: Arc<Patterns>) -> Result<Self, CorrelationError> {
+        patterns.publish(&store)?;
         let (rows, needs) = patterns.rows();
-        store.table(PatternRow::TABLE)?.replace(vec![PatternRow::batch(&rows)?])?;
-        store.table(NeedRow::TABLE)?.replace(vec![NeedRow::batch(&needs)?])?;
         Ok(Engine {
             plans: Plans::new(&store)?,
             store,

@@ -4,8 +4,15 @@
 use std::{fs, path::Path, sync::Arc};
 
 use serde::Deserialize;
+use tapio_proto::model::Row as _;
 
-use crate::correlation::rows::{NeedRow, PatternRow};
+use crate::{
+    correlation::{
+        CorrelationError,
+        rows::{NeedRow, PatternRow},
+    },
+    store::Store,
+};
 
 mod trial;
 
@@ -213,6 +220,14 @@ impl Patterns {
     /// All of them, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Pattern>> {
         self.all.iter()
+    }
+
+    /// Fills the tables that the queries read.
+    pub(crate) fn publish(&self, store: &Store) -> Result<(), CorrelationError> {
+        let (rows, needs) = self.rows();
+        store.table(PatternRow::TABLE)?.replace(vec![PatternRow::batch(&rows)?])?;
+        store.table(NeedRow::TABLE)?.replace(vec![NeedRow::batch(&needs)?])?;
+        Ok(())
     }
 
     /// What the queries read.
