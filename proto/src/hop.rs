@@ -4,7 +4,7 @@ use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
 
-use crate::{signal::Signal, status::Status};
+use crate::{signal::Signal, status::Status, transport::Compression};
 
 /// One `Export<Signal>ServiceRequest`, as the protobuf bytes that came in.
 #[derive(Clone, Debug)]
@@ -17,6 +17,19 @@ pub struct Request {
     pub items: usize,
     /// Who sent it, if the receiver was told to keep that (`include_metadata`, `auth`).
     pub metadata: Option<Arc<Metadata>>,
+    /// The message as it came, if it came compressed; see [`Request::compressed`].
+    pub came: Option<Arc<Compressed>>,
+}
+
+/// A message as it came over the wire.
+#[derive(Clone, Debug)]
+pub struct Compressed {
+    /// How.
+    pub compression: Compression,
+    /// The compressed message.
+    pub body: Bytes,
+    /// What it holds: of a request whose bytes are these very ones.
+    pub message: Bytes,
 }
 
 /// What a receiver knows about the sender of a request. Bounded by what a head may hold.
@@ -49,7 +62,17 @@ pub struct PartialSuccess {
 impl Request {
     /// A request of which only the bytes are known.
     pub fn new(signal: Signal, bytes: Bytes, items: usize) -> Self {
-        Request { signal, bytes, items, metadata: None }
+        Request { signal, bytes, items, metadata: None, came: None }
+    }
+
+    /// The message compressed in this way, if it came so and nobody has changed it since: compressing
+    /// costs more than all else that a hop does.
+    pub fn compressed(&self, compression: Compression) -> Option<&Bytes> {
+        let came = self.came.as_ref().filter(|came| came.compression == compression)?;
+        // The very same bytes in memory: they are held, so no others can have come to lie there.
+        let same =
+            came.message.as_ptr() == self.bytes.as_ptr() && came.message.len() == self.bytes.len();
+        same.then_some(&came.body)
     }
 }
 
@@ -85,3 +108,25 @@ pub trait Consumer: Send + Sync + 'static {
 
 /// A shared consumer; components are wired with these.
 pub type Next = Arc<dyn Consumer>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_nobody_has_changed_is_still_as_it_came() {
+        let message = Bytes::from(vec![1, 2, 3]);
+        let body = Bytes::from_static(b"packed");
+        let came = Compressed { compression: Compression::Gzip, body, message: message.clone() };
+        let request = Request {
+            came: Some(Arc::new(came)),
+            ..Request::new(Signal::Traces, message.clone(), 1)
+        };
+        assert_eq!(request.compressed(Compression::Gzip), Some(&Bytes::from_static(b"packed")));
+        assert_eq!(request.compressed(Compression::Zstd), None);
+        let equal = Request { bytes: Bytes::from(vec![1, 2, 3]), ..request.clone() };
+        assert_eq!(equal.compressed(Compression::Gzip), None);
+        let cut = Request { bytes: message.slice(..2), ..request };
+        assert_eq!(cut.compressed(Compression::Gzip), None);
+    }
+}

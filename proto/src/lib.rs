@@ -21,7 +21,9 @@ pub mod view;
 pub mod wire;
 
 pub use check::check;
-pub use hop::{Accepted, Consumer, Metadata, Next, Outcome, PartialSuccess, Pending, Request};
+pub use hop::{
+    Accepted, Compressed, Consumer, Metadata, Next, Outcome, PartialSuccess, Pending, Request,
+};
 pub use response::{decode_response, encode_response, response_from_json, response_to_json};
 pub use signal::Signal;
 pub use status::{Code, Status};

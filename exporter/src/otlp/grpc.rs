@@ -131,9 +131,7 @@ impl GrpcClient {
 
     async fn export(&self, request: &Request) -> Outcome {
         let compressed = self.compression != Compression::None;
-        let body = self.compression.compress(&request.bytes, None).map_err(|error| {
-            Status::new(Code::Internal, format!("compressing the request failed: {error}"))
-        })?;
+        let body = super::compressed(request, self.compression, None)?;
         let len = u32::try_from(body.len()).map_err(|_| {
             Status::new(Code::InvalidArgument, "the request is larger than gRPC's 4 GiB")
         })?;

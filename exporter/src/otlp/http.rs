@@ -117,14 +117,14 @@ impl HttpClient {
 
     async fn export(&self, target: &Target, request: &Request) -> Outcome {
         let body = match self.encoding {
-            JsonOrProto::Proto => request.bytes.clone(),
-            JsonOrProto::Json => json::from_proto(request.signal, &request.bytes)
-                .map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?
-                .into(),
+            JsonOrProto::Proto => super::compressed(request, self.compression, self.level)?,
+            JsonOrProto::Json => {
+                let json = json::from_proto(request.signal, &request.bytes)
+                    .map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?;
+                let request = Request::new(request.signal, json.into(), request.items);
+                super::compressed(&request, self.compression, self.level)?
+            }
         };
-        let body = self.compression.compress(&body, self.level).map_err(|error| {
-            Status::new(Code::Internal, format!("compressing the request failed: {error}"))
-        })?;
         let mut headers = self.headers.clone();
         headers.entry(header::HOST).or_insert_with(|| target.host.clone());
         if let Some(value) = &target.proxy_authorization {

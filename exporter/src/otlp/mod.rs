@@ -6,7 +6,10 @@ mod http;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 pub use config::{JsonOrProto, OtlpGrpcConfig, OtlpHttpConfig};
+
+use tapio_proto::{Code, Request, Status, transport::Compression};
 
 use crate::{
     net::{ClientAuth, ClientAuthConfig, ConfigError},
@@ -35,6 +38,20 @@ pub fn otlp_http(
     let send = config.send()?;
     let client = Arc::new(http::HttpClient::new(config)?);
     Exporter::start(name, send, client, observer)
+}
+
+/// The body of a request: as it came, where it came compressed in the same way and is unchanged.
+fn compressed(
+    request: &Request,
+    compression: Compression,
+    level: Option<i32>,
+) -> Result<Bytes, Status> {
+    if let Some(body) = request.compressed(compression) {
+        return Ok(body.clone());
+    }
+    compression.compress(&request.bytes, level).map_err(|error| {
+        Status::new(Code::Internal, format!("compressing the request failed: {error}"))
+    })
 }
 
 /// The extension that `auth` names.

@@ -219,10 +219,9 @@ pub(super) fn merged(entries: &[Entry], keys: &[String]) -> Option<Request> {
         let headers = metadata.headers.iter().filter(|(name, _)| common(name)).cloned().collect();
         Arc::new(Metadata { headers, ..Metadata::default() })
     };
+    let items = entries.iter().map(|entry| entry.request.items).sum();
     Some(Request {
-        signal: first.request.signal,
-        bytes: bytes.freeze(),
-        items: entries.iter().map(|entry| entry.request.items).sum(),
         metadata: if same { metadata.clone() } else { metadata.as_ref().map(common) },
+        ..Request::new(first.request.signal, bytes.freeze(), items)
     })
 }

@@ -1,11 +1,15 @@
 //! Reading a body whole, within a size, a time and the room there is, with no copy when it comes in
 //! one piece.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use tapio_proto::{
+    Compressed,
+    transport::{Compression, DecompressError},
+};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::intake::{NoRoom, Room};
@@ -25,6 +29,44 @@ pub(super) enum BodyError {
     Slow(Duration),
     #[error(transparent)]
     NoRoom(#[from] NoRoom),
+}
+
+/// A message that has been read.
+pub(super) struct Message {
+    pub(super) bytes: Bytes,
+    /// As it came, if it came compressed.
+    pub(super) came: Option<Arc<Compressed>>,
+    /// What both take, until the request is answered.
+    pub(super) room: Room,
+}
+
+/// Why a message could not be decompressed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unpacking {
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+    #[error(transparent)]
+    Decompress(#[from] DecompressError),
+}
+
+impl Message {
+    /// Decompresses it within `limit` bytes. What it grows to is only known afterwards: the most that it may
+    /// be is held meanwhile, which is no longer than the decompression runs.
+    pub(super) async fn decompressed(
+        self,
+        compression: Compression,
+        limit: usize,
+    ) -> Result<Self, Unpacking> {
+        let Message { bytes: body, mut room, .. } = self;
+        if compression == Compression::None {
+            return Ok(Message { bytes: body, came: None, room });
+        }
+        room.grow(limit).await?;
+        let bytes = compression.decompress(body.clone(), limit)?;
+        room.shrink(body.len() + bytes.len());
+        let came = Compressed { compression, body, message: bytes.clone() };
+        Ok(Message { bytes, came: Some(Arc::new(came)), room })
+    }
 }
 
 /// A body that is being read.
@@ -72,13 +114,13 @@ impl Reader {
         mut self,
         first: Bytes,
         capacity: usize,
-    ) -> Result<(Bytes, Room), BodyError> {
+    ) -> Result<Message, BodyError> {
         if first.len() > self.limit {
             swallow(self.body).await;
             return Err(BodyError::TooLarge { limit: self.limit });
         }
         let Some(second) = self.next().await? else {
-            return Ok((first, self.room));
+            return Ok(Message { bytes: first, came: None, room: self.room });
         };
         let mut whole =
             BytesMut::with_capacity(capacity.min(self.limit).max(first.len() + second.len()));
@@ -93,7 +135,7 @@ impl Reader {
             whole.extend_from_slice(&data);
             piece = self.next().await?;
         }
-        Ok((whole.freeze(), self.room))
+        Ok(Message { bytes: whole.freeze(), came: None, room: self.room })
     }
 }
 

@@ -15,8 +15,8 @@ use tokio::time::timeout;
 
 use super::{
     Limit, Transport,
-    body::{BodyError, Reader},
-    intake::{Counted, Intake, Room},
+    body::{BodyError, Message, Reader, Unpacking},
+    intake::{Counted, Intake},
     metadata,
 };
 use crate::{
@@ -132,7 +132,7 @@ impl Grpc {
         let (parts, body) = request.into_parts();
         let metadata = metadata(self.include_metadata, &parts.headers, attributes, peer);
         match self.message(body, parts.headers.get("grpc-encoding")).await {
-            Ok((message, _room)) => counted.consume(message, metadata).await,
+            Ok(message) => counted.consume(message, metadata).await,
             Err(status) => {
                 match status.code {
                     Code::Unavailable => {
@@ -153,7 +153,7 @@ impl Grpc {
         &self,
         body: Incoming,
         encoding: Option<&HeaderValue>,
-    ) -> Result<(Bytes, Room), Status> {
+    ) -> Result<Message, Status> {
         let limit = grpc::PREFIX_LEN + self.max_message;
         let mut reader = Reader::new(body, limit, Some(BODY_LIMIT), self.intake.room());
         let first = first_bytes(&mut reader).await?;
@@ -167,34 +167,29 @@ impl Grpc {
             return Err(self.too_large(len));
         }
         let read = reader.rest(first, grpc::PREFIX_LEN + len).await;
-        let (mut whole, mut room) = read.map_err(|error| match error {
+        let mut message = read.map_err(|error| match error {
             // The sender announced less than it sent.
             BodyError::TooLarge { .. } => invalid("more than one message in a unary request"),
             error => broken(error),
         })?;
-        whole.advance(grpc::PREFIX_LEN);
-        if whole.len() < len {
-            return Err(invalid(format!("unexpected EOF: {} of {len} bytes arrived", whole.len())));
+        message.bytes.advance(grpc::PREFIX_LEN);
+        let arrived = message.bytes.len();
+        if arrived < len {
+            return Err(invalid(format!("unexpected EOF: {arrived} of {len} bytes arrived")));
         }
-        if whole.len() > len {
+        if arrived > len {
             return Err(invalid("more than one message in a unary request"));
         }
-        if compression == Compression::None {
-            return Ok((whole, room));
-        }
-        // What it grows to is only known afterwards: the most that it may be is held meanwhile,
-        // which is no longer than the decompression runs.
-        room.grow(self.max_message).await?;
-        let message =
-            compression.decompress(whole, self.max_message).map_err(|error| match error {
-                DecompressError::TooLarge { limit } => Status::new(
-                    Code::ResourceExhausted,
-                    format!("grpc: received message after decompression larger than max {limit}"),
-                ),
-                error => invalid(format!("grpc: failed to decompress the message: {error}")),
-            })?;
-        room.shrink(message.len());
-        Ok((message, room))
+        message.decompressed(compression, self.max_message).await.map_err(|error| match error {
+            Unpacking::NoRoom(error) => error.into(),
+            Unpacking::Decompress(DecompressError::TooLarge { limit }) => Status::new(
+                Code::ResourceExhausted,
+                format!("grpc: received message after decompression larger than max {limit}"),
+            ),
+            Unpacking::Decompress(error) => {
+                invalid(format!("grpc: failed to decompress the message: {error}"))
+            }
+        })
     }
 
     fn too_large(&self, len: usize) -> Status {

@@ -18,9 +18,9 @@ use tapio_proto::{
 
 use super::{
     Cors, HttpConfig, Limit, Transport,
-    body::{BodyError, Reader, swallow},
+    body::{BodyError, Message, Reader, Unpacking, swallow},
     config::unless_zero,
-    intake::{Intake, NoRoom, Room},
+    intake::{Intake, NoRoom},
     metadata,
 };
 use crate::{
@@ -217,9 +217,9 @@ impl Http {
                 }
                 encoding.refuse(&refusal)
             }
-            Ok((bytes, _room)) => {
+            Ok(message) => {
                 let metadata = metadata(self.include_metadata, &parts.headers, attributes, peer);
-                match counted.consume(bytes, metadata).await {
+                match counted.consume(message, metadata).await {
                     Ok(accepted) => encoding.accept(signal, &accepted),
                     Err(status) => encoding.refuse(&status.into()),
                 }
@@ -234,7 +234,7 @@ impl Http {
         encoding: Encoding,
         parts: &Parts,
         body: Incoming,
-    ) -> Result<(Bytes, Room), Refusal> {
+    ) -> Result<Message, Refusal> {
         let compression = self.compression(&parts.headers)?;
         let announced =
             body.size_hint().exact().map(|len| usize::try_from(len).unwrap_or(usize::MAX));
@@ -247,24 +247,19 @@ impl Http {
         }
         let mut reader = Reader::new(body, self.max_body, self.read_timeout, self.intake.room());
         let first = reader.next().await?.unwrap_or_default();
-        let (mut bytes, mut room) = reader.rest(first, announced.unwrap_or(0)).await?;
-        // What a step grows to is only known afterwards: the most that it may be is held
-        // meanwhile, which is no longer than the step runs.
-        if compression != Compression::None {
-            room.grow(self.max_body).await?;
-            bytes = compression.decompress(bytes, self.max_body)?;
-            room.shrink(bytes.len());
-        }
+        let message = reader.rest(first, announced.unwrap_or(0)).await?;
+        let mut message = message.decompressed(compression, self.max_body).await?;
         if encoding == Encoding::Json {
-            room.grow(self.max_body).await?;
-            bytes = json::to_proto(signal, &bytes)
+            message.room.grow(self.max_body).await?;
+            message.bytes = json::to_proto(signal, &message.bytes)
                 .map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?;
-            if bytes.len() > self.max_body {
+            if message.bytes.len() > self.max_body {
                 return Err(too_large(self.max_body));
             }
-            room.shrink(bytes.len());
+            message.came = None;
+            message.room.shrink(message.bytes.len());
         }
-        Ok((bytes, room))
+        Ok(message)
     }
 
     fn compression(&self, headers: &HeaderMap) -> Result<Compression, Status> {
@@ -442,11 +437,14 @@ impl From<BodyError> for Refusal {
     }
 }
 
-impl From<DecompressError> for Refusal {
-    fn from(error: DecompressError) -> Self {
+impl From<Unpacking> for Refusal {
+    fn from(error: Unpacking) -> Self {
         match error {
-            DecompressError::TooLarge { limit } => too_large(limit),
-            error => Status::new(Code::InvalidArgument, error.to_string()).into(),
+            Unpacking::NoRoom(error) => error.into(),
+            Unpacking::Decompress(DecompressError::TooLarge { limit }) => too_large(limit),
+            Unpacking::Decompress(error) => {
+                Status::new(Code::InvalidArgument, error.to_string()).into()
+            }
         }
     }
 }

@@ -2,11 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use tapio_proto::{Accepted, Code, Metadata, Outcome, Request, Signal, Status, check};
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{Consumers, Limit, Observer, Transport, Verdict};
+use super::{Consumers, Limit, Observer, Transport, Verdict, body::Message};
 
 /// Bytes of bodies that may be in memory at a time, over all connections of a receiver: without
 /// it, every stream of every connection could hold a request of the largest size. What HTTP/2 has
@@ -77,10 +76,11 @@ impl Counted<'_> {
     /// Hands the request on.
     pub(super) async fn consume(
         mut self,
-        bytes: Bytes,
+        message: Message,
         metadata: Option<Arc<Metadata>>,
     ) -> Outcome {
         let signal = self.signal;
+        let Message { bytes, came, room: _room } = message;
         if bytes.is_empty() {
             self.verdict = None;
             return Ok(Accepted::default());
@@ -92,7 +92,7 @@ impl Counted<'_> {
         };
         self.items = items;
         self.refused();
-        let outcome = next.consume(Request { signal, bytes, items, metadata }).await;
+        let outcome = next.consume(Request { signal, bytes, items, metadata, came }).await;
         if outcome.is_ok() {
             self.verdict = Some(Verdict::Accepted);
         }
