@@ -4,8 +4,9 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     path::PathBuf,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 /// A pattern that a team writes for its own shop: narrower than the built-in one.
@@ -146,7 +147,7 @@ fn a_folder_that_cannot_be_meant_is_refused() {
     fs::write(twice.join("other.yaml"), OWN).unwrap();
     for (folder, says) in [
         (&empty, vec!["no *.yaml in this folder"]),
-        (&twice, vec!["other.yaml:1:1: id \"shop_pool_too_large\": ", "own.yaml has it too"]),
+        (&twice, vec!["own.yaml:1:1: id \"shop_pool_too_large\": ", "other.yaml has it too"]),
     ] {
         let folder = folder.to_str().unwrap();
         let key = format!("yaml:processors::tapio::patterns: [{folder:?}]");
@@ -184,6 +185,40 @@ fn a_pattern_in_place_of_a_built_in_one_is_told_of() {
     }
     let story = story(&["--patterns", own]);
     assert!(story["title"].as_str().unwrap().contains("more connections than memory"), "{story}");
+}
+
+/// Guarantees: a running hop takes the patterns of its configuration, and its log says which of the
+/// built-in ones they replace.
+#[test]
+fn a_running_hop_says_which_patterns_it_replaced() {
+    let own = folder("hop", &OWN.replace("shop_pool_too_large", "oom_killed"));
+    let config = format!(
+        "receivers: {{otlp: {{protocols: {{http: {{endpoint: '127.0.0.1:0'}}}}}}}}
+processors: {{tapio: {{patterns: [{own:?}]}}}}
+exporters: {{summary: {{interval: 1h}}}}
+service:
+  telemetry: {{metrics: {{level: none}}}}
+  pipelines: {{traces: {{receivers: [otlp], processors: [tapio], exporters: [summary]}}}}
+"
+    );
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tapio"));
+    command.arg("--config").arg(format!("yaml:{config}"));
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut hop = command.spawn().expect("the program starts");
+    let lines = BufReader::new(hop.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut log = Vec::new();
+    for line in lines {
+        let ready = line.contains("Everything is ready");
+        log.push(line);
+        if ready {
+            break;
+        }
+    }
+    hop.kill().unwrap();
+    hop.wait().unwrap();
+    let log = log.join("\n");
+    assert!(log.contains("own.yaml: \"oom_killed\" in place of the built-in one"), "{log}");
+    assert!(log.contains("Everything is ready"), "{log}");
 }
 
 /// Guarantees: the list has a line for every pattern, and no more.
