@@ -79,6 +79,7 @@ fn play(
     for folder in folders {
         patterns.add_folder(folder)?;
     }
+    patterns.replaced().iter().for_each(|line| eprintln!("{line}"));
     if let Some(unknown) = without.iter().find(|id| patterns.get(id).is_none()) {
         return Err(Error::new(format!(
             "--without {unknown:?}: no such pattern; 'tapio pattern list' names them"

@@ -64,6 +64,7 @@ pub(super) async fn start(
     let Context { id, host } = context;
     let analysis = host.analysis_of(&id, format!("{config:?}"), || {
         let patterns = Arc::new(config.load_patterns()?);
+        patterns.replaced().iter().for_each(|line| tracing::info!("{line}"));
         let analysis = Analysis::start(config.analysis(), patterns, Arc::clone(&host.pressure))
             .map_err(|error| error.to_string())?;
         show(&analysis, id.as_str(), &host.metrics);

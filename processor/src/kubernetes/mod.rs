@@ -31,6 +31,7 @@ mod owners;
 mod pod;
 mod record;
 mod redact;
+mod template;
 mod text;
 mod undo;
 pub(crate) mod value;

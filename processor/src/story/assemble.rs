@@ -296,8 +296,9 @@ fn recommendations(
 ) -> Vec<String> {
     let Some(pattern) = pattern else {
         let undo = values.get("undo").map(String::as_str).unwrap_or_default();
+        let object = values.get("object").map(String::as_str).unwrap_or_default();
         return if undo.is_empty() {
-            Vec::new()
+            vec![format!("look at {object}: nothing else that could explain it was seen")]
         } else {
             vec![format!("if nothing else explains it, undo the change: {undo}")]
         };

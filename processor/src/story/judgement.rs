@@ -53,7 +53,8 @@ impl Teller<'_> {
             ));
         }
         if self.best.pattern.is_empty() {
-            doubts.push("no known mechanism leads from this change to this failure; it is only near in time and upstream".to_owned());
+            let this = if self.best.change.is_some() { "this change" } else { "this state" };
+            doubts.push(format!("no known mechanism leads from {this} to this failure; it is only near in time and upstream"));
         }
         doubts
     }
