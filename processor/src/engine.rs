@@ -22,7 +22,9 @@ use crate::{
         hypotheses,
         identity::Identity,
         likely::Likely,
+        releases::{Releases, Scene},
         rows::{Front, Level, NeedRow, Params, PatternRow, Reach, State, Window},
+        standing::Standing,
         states::States,
         suspects::{self, Graph},
         symptoms::Symptoms,
@@ -94,6 +96,12 @@ pub struct Engine {
     pub(crate) identity: Identity,
     pub(crate) sighted: BTreeSet<&'static str>,
     states: States,
+    standing: Standing,
+    /// No more telemetry comes.
+    ending: bool,
+    /// Lines that were kept though they may be nothing new.
+    pub(crate) said: usize,
+    pub(crate) releases: Releases,
     likely: Likely,
     symptoms: Symptoms,
     stories: Stories,
@@ -160,6 +168,7 @@ fn by_metrics(blame: &Blame) -> hypotheses::Hypothesis {
         rivals: 0,
         confidence: if blame.borne_out { 0.6 + 0.3 * blame.share } else { 0.69 * blame.share },
         measured: None,
+        told: None,
     }
 }
 
@@ -195,6 +204,10 @@ impl Engine {
             identity: Identity::default(),
             sighted: BTreeSet::new(),
             states: States::default(),
+            standing: Standing::default(),
+            ending: false,
+            said: 0,
+            releases: Releases::default(),
             likely: Likely::new(&rows, &needs),
             symptoms: Symptoms::default(),
             stories: Stories::default(),
@@ -265,6 +278,7 @@ impl Engine {
     /// The passes that are still due when no more telemetry comes.
     pub fn finish(&mut self) -> Vec<Telling> {
         let end = self.clock.now() + GRACE + STEP;
+        (self.ending, self.dirty) = (true, true);
         let tellings = self.advance(end);
         if let Err(error) = self.publish(end).and_then(|()| self.publish_stories(end)) {
             self.fail(&error);
@@ -320,6 +334,8 @@ impl Engine {
         let roots: Vec<Arising> =
             arising.iter().filter(|a| a.confidence >= WORTH).cloned().collect();
         self.symptoms.arise(&roots);
+        self.alerts(now, &graph);
+        self.stand(now);
         let symptoms = self.symptoms.rows();
         self.store.table(Symptom::TABLE)?.replace(vec![Symptom::batch(&symptoms)?])?;
         if let Some(patterns) = self.likely.rows(&symptoms, now, now - LOOKBACK) {
@@ -339,10 +355,29 @@ impl Engine {
             let judged = hypotheses::judge(&mut self.plans)?;
             self.honest(judged)
         };
-        let mut judged = with_measured(judged, &arising, &graph);
-        if !self.sighted.contains("traces") {
-            judged.extend(self.series.blamed().iter().map(by_metrics));
+        let mut judged = judged;
+        if !self.releases.is_empty() {
+            let scene = Scene {
+                now,
+                failing: &failing,
+                roots: &roots.iter().map(|arising| arising.service.clone()).collect(),
+                symptoms: &self.symptoms,
+                graph: &graph,
+                facts: &self.facts,
+                windows: &self.windows,
+            };
+            judged.extend(self.releases.judge(&scene));
         }
+        self.standing.join(&mut judged);
+        self.deepest(&mut judged, &failing, &graph);
+        let mut all: Vec<_> = arising
+            .iter()
+            .map(|a| hypotheses::Hypothesis::measured(a, graph.workload(&a.service)))
+            .collect();
+        if !self.sighted.contains("traces") {
+            all.extend(self.series.blamed().iter().map(by_metrics));
+        }
+        let judged = with_measured(judged, all);
         let groups = crate::story::groups(&judged, &self.symptoms, &graph, now);
         let view = View {
             now,
@@ -359,6 +394,68 @@ impl Engine {
             self.publish_stories(now)?;
         }
         Ok(tellings)
+    }
+
+    /// What was wrong when the cluster was first seen, as far as it still is.
+    fn stand(&mut self, now: Time) {
+        if let Some(found) = self.standing.look(&self.cluster, &self.facts, now, self.ending) {
+            self.symptoms.stand(found, now);
+        }
+    }
+
+    /// What alerts say is wrong is a symptom of the service that they name.
+    fn alerts(&mut self, now: Time, graph: &Graph) {
+        let identity = &self.identity;
+        let named = self.releases.alerts(now).filter_map(|alert| {
+            let service = match &*alert.service {
+                "" => graph.named(&format!("{} {}", alert.name, alert.text))?,
+                service => {
+                    let told = identity.service(&alert.namespace, service);
+                    // Who sends alerts seldom knows of namespaces.
+                    if graph.knows(&told) { told } else { graph.named(service).unwrap_or(told) }
+                }
+            };
+            Some((service, alert))
+        });
+        self.symptoms.alerted(named, now);
+    }
+
+    /// A service that fails by itself, while nothing that it asks fails as early, is where to look, though
+    /// nothing says why.
+    fn deepest(
+        &self,
+        judged: &mut Vec<hypotheses::Hypothesis>,
+        failing: &BTreeMap<Entity, Time>,
+        graph: &Graph,
+    ) {
+        for (service, onset) in failing {
+            let Some(active) = self.symptoms.get("error_ratio", service) else { continue };
+            let workload = graph.workload(service);
+            let explained = judged.iter().any(|h| h.workload == workload && h.confidence >= WORTH);
+            let below = graph.downstream(service);
+            let fails = |s: &Entity| {
+                s != service && failing.get(s).is_some_and(|at| *at <= *onset + EFFECT)
+            };
+            if explained || below.iter().any(|s| fails(s) || graph.hosts(s).any(fails)) {
+                continue;
+            }
+            let share = (active.symptom.value - active.symptom.baseline).clamp(0.0, 1.0);
+            judged.push(hypotheses::Hypothesis {
+                cause: workload.clone(),
+                relation: "self".to_owned(),
+                workload,
+                service: service.name.to_string(),
+                pattern: "service_errors".to_owned(),
+                change: None,
+                cause_time: *onset,
+                effect_time: *onset,
+                evidence: share,
+                rivals: 0,
+                confidence: 0.42 + 0.1 * share,
+                measured: None,
+                told: None,
+            });
+        }
     }
 
     /// "Nothing was changed" cannot be said of a workload whose objects are not seen.
@@ -435,6 +532,9 @@ impl Engine {
                 }
                 Fact::EdgeEnd(relation, from, to, time) => self.edge_ends(relation, from, to, time),
                 Fact::Gone(entity, time) => self.gone(&entity, time),
+                Fact::Release(release) => self.releases.release(*release),
+                Fact::Alert(alert) => self.releases.alert(alert),
+                Fact::Provider(provider) => self.releases.provider(provider),
             }
         }
     }
@@ -496,22 +596,19 @@ impl Engine {
     }
 }
 
-/// Joins what is measured in requests to what the queries judged. It says in which service, and a
-/// change of that service says why; so where there is one it speaks.
+/// Joins what is measured to what was judged. It says in which service, and a change of that service says
+/// why; so where there is one it speaks.
 fn with_measured(
     mut judged: Vec<hypotheses::Hypothesis>,
-    arising: &[Arising],
-    graph: &Graph,
+    measured: Vec<hypotheses::Hypothesis>,
 ) -> Vec<hypotheses::Hypothesis> {
-    for arising in arising {
-        let workload = graph.workload(&arising.service);
+    for mut new in measured {
         let changed = judged
             .iter()
-            .filter(|h| h.change.is_some() && h.workload == workload)
+            .filter(|h| h.change.is_some() && h.workload == new.workload)
             .map(|h| h.confidence)
             .filter(|confidence| *confidence >= WORTH)
             .fold(None, |most: Option<f64>, next| Some(most.map_or(next, |m| m.max(next))));
-        let mut new = hypotheses::Hypothesis::measured(arising, workload);
         if let Some(changed) = changed {
             new.confidence = new.confidence.min(changed - 0.1);
         }

@@ -14,7 +14,7 @@ use tapio_proto::{
 };
 
 use crate::{
-    correlation::{CorrelationError, identity::Claim},
+    correlation::{CorrelationError, identity::Claim, releases::Minute},
     engine::Engine,
     requests::{Line, Part},
     store::Store,
@@ -27,6 +27,8 @@ const AHEAD: Duration = Duration::from_secs(300);
 const FEW: usize = 16;
 /// The least severity of a warning.
 const WARNING: u8 = 13;
+/// Lines kept as they are of a cluster that is told of once.
+const MOST_SAID: usize = 1_000;
 /// Characters of a log line that are kept as a fact.
 const LINE: usize = 300;
 
@@ -103,6 +105,7 @@ struct Origin<'a> {
     pod: &'a str,
     container: &'a str,
     node: &'a str,
+    version: &'a str,
     workload: Option<(&'static str, &'a str)>,
 }
 
@@ -137,6 +140,7 @@ impl<'a> Origin<'a> {
                 HOST_NAME => origin.host = text,
                 attr::K8S_CONTAINER_NAME => origin.container = text,
                 attr::K8S_NODE_NAME => origin.node = text,
+                "service.version" => origin.version = text,
                 attr::K8S_DEPLOYMENT_NAME => origin.workload = Some(("Deployment", text)),
                 attr::K8S_STATEFULSET_NAME => origin.workload = Some(("StatefulSet", text)),
                 attr::K8S_DAEMONSET_NAME => origin.workload = Some(("DaemonSet", text)),
@@ -171,6 +175,7 @@ impl Engine {
             let now = self.clock();
             let service = self.windows.service(origin.namespace, origin.service, now);
             let number = self.requests.service(origin.namespace, origin.service, now);
+            self.versions(&origin, &spans);
             for looked in &spans {
                 self.span(service, number, looked, end(&looked.span), weight);
             }
@@ -202,6 +207,26 @@ impl Engine {
             self.sampled += u64::from(passed);
         }
         self.flood.took((spans.len() - before) as u64);
+    }
+
+    /// Counts what each version of a service serves.
+    fn versions(&mut self, origin: &Origin<'_>, spans: &[Looked<'_>]) {
+        if origin.version.is_empty() || origin.service.is_empty() {
+            return;
+        }
+        let served = spans.iter().filter(|looked| looked.span.kind == 2);
+        let mut minute: Option<Minute> = None;
+        for span in served.map(|looked| &looked.span) {
+            let end = Time::from_unix_nano(span.end_time_unix_nano);
+            let minute = minute.get_or_insert_with(|| Minute::of(end));
+            minute.count += 1;
+            minute.errors += u64::from(span.status_code == 2);
+            let took = span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano);
+            minute.ms += took as f64 / 1e6;
+        }
+        if let Some(minute) = minute {
+            self.releases.served((origin.namespace, origin.service, origin.version), minute);
+        }
     }
 
     /// Keeps what its request needs of a span.
@@ -321,7 +346,11 @@ impl Engine {
                 let (mut looked, mut passed) = (0, 0);
                 let mut records = scope.records();
                 // Objects and events are news each by itself.
-                let few = if scope.name().contains("k8s") { usize::MAX } else { FEW };
+                let few = if scope.name().contains("k8s") || scope.name() == "tapio.change" {
+                    usize::MAX
+                } else {
+                    FEW
+                };
                 loop {
                     // In a flood a few are looked at for themselves, and whatever is bad.
                     if looked >= few && passed + 1 < every && records.pass_below(WARNING) {
@@ -385,9 +414,16 @@ impl Engine {
         let template = template(body);
         let severity = severity(log, body);
         self.request_line(origin, log, (&template, body), severity == Severity::Error);
-        if !self.templates.is_new(&speaker.name, &template, time) {
+        // Of a cluster of which no more is told than what there is, its errors are told as well.
+        let snapshot = severity == Severity::Error
+            && !self.cluster.is_empty()
+            && self.cluster.is_snapshot()
+            && !self.sighted.contains("traces");
+        let new = self.templates.is_new(&speaker.name, &template, time);
+        if !new && !(snapshot && self.said < MOST_SAID) {
             return;
         }
+        self.said += usize::from(!new);
         let Speaker { service, workload, .. } = speaker;
         let namespace = if origin.placed { origin.namespace } else { &*service.namespace };
         let on = match (workload, origin.pod) {
@@ -399,7 +435,12 @@ impl Engine {
             id: 0,
             time,
             observed: time,
-            r#type: if severity == Severity::Info { "log.new" } else { "log.error" }.to_owned(),
+            r#type: match severity {
+                _ if !new => "log.said",
+                Severity::Info => "log.new",
+                _ => "log.error",
+            }
+            .to_owned(),
             source: "logs".to_owned(),
             severity: severity.name().to_owned(),
             reason: String::new(),

@@ -53,8 +53,11 @@ pub struct Cluster {
     pub(super) objects: Objects,
     pub(super) numbers: Numbers,
     pub(super) metrics: metrics::Memory,
-    /// Deployments of the `tapio.change` scope that were told.
-    pub(super) releases: Bounded<String, bool>,
+    /// Deployments of the `tapio.change` scope that were told, with the number of the change and the
+    /// version before; and by name what runs, with its version.
+    pub(super) releases: Bounded<String, Option<(i64, String)>>,
+    /// Units of systemd by node and name: are they down?
+    pub(super) units: Bounded<String, bool>,
     /// Records that were too large or too deep to be an object.
     pub(super) refused: u64,
     services: Bounded<Entity, Service>,
@@ -63,7 +66,9 @@ pub struct Cluster {
     /// Pods that no scheduler has looked at, and when that is too long.
     unlooked: BTreeSet<(Time, Entity)>,
     /// When the first object was seen.
-    started: Option<Time>,
+    pub(super) started: Option<Time>,
+    /// An object changed or went.
+    pub(super) moved: bool,
 }
 
 impl Default for Cluster {
@@ -80,11 +85,13 @@ impl Cluster {
             numbers: Numbers::default(),
             metrics: metrics::Memory::new(MAX_MEMORIES),
             releases: Bounded::new(MAX_MEMORIES),
+            units: Bounded::new(MAX_MEMORIES),
             refused: 0,
             services: Bounded::new(MAX_MEMORIES),
             events: Bounded::new(MAX_MEMORIES),
             unlooked: BTreeSet::new(),
             started: None,
+            moved: false,
         }
     }
 
@@ -107,6 +114,7 @@ impl Cluster {
             return;
         }
         let started = *self.started.get_or_insert(seen);
+        self.moved |= matches!(verb, Verb::Modified | Verb::Deleted);
         let before = self.objects.take(&entity);
         if before.as_ref().is_some_and(|before| is_stale(before, &value, verb)) {
             if let Some(before) = before {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tapio_proto::model::{Entity, Relation};
+use tapio_proto::model::{Entity, Relation, Time};
 
 use super::{
     cluster::Cluster,
@@ -22,6 +22,16 @@ impl Cluster {
     /// for a while after it was deleted. Values of Secrets are not in it.
     pub fn object(&self, entity: &Entity) -> Option<&Value> {
         self.objects.get(entity).map(|object| &*object.value)
+    }
+
+    /// When the first object was seen.
+    pub fn began(&self) -> Option<Time> {
+        self.started
+    }
+
+    /// Was nothing seen but what there is: no object changed or went?
+    pub fn is_snapshot(&self) -> bool {
+        !self.moved
     }
 
     /// Is the object there, as far as is known?

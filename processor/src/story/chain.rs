@@ -73,6 +73,9 @@ impl Teller<'_> {
         let service = best.service.clone();
         let own = best.cause == best.workload;
         let what = match rows.is_empty() {
+            _ if best.told.is_some() => {
+                best.told.as_ref().map(|told| told.what.clone()).unwrap_or_default()
+            }
             false => words::change(rows),
             true if own => self
                 .view
@@ -92,7 +95,7 @@ impl Teller<'_> {
             }
             return chain;
         }
-        if !(own && rows.is_empty()) {
+        if !(own && rows.is_empty() && best.told.is_none()) {
             chain.push(link(&best.cause, if own { &service } else { "" }, what, best.cause_time));
         }
         let lines = words::lines(events);

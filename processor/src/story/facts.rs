@@ -4,6 +4,10 @@ use std::collections::VecDeque;
 
 use tapio_proto::model::{Change, Entity, Event, Time};
 
+use crate::kubernetes::Said;
+
+/// Different things said of one object.
+const MOST_SAID: usize = 50;
 /// Facts kept of each sort; over it the oldest go.
 const MOST: usize = 50_000;
 
@@ -39,6 +43,35 @@ impl Facts {
     /// Changes made from `from` to `to`.
     pub fn changes_between(&self, from: Time, to: Time) -> impl Iterator<Item = &Change> {
         self.changes.iter().filter(move |row| row.time >= from && row.time <= to)
+    }
+
+    /// What was said since then of each object and of the workload that it belongs to: Kubernetes Events and
+    /// errors of logs.
+    pub fn said(&self, since: Time) -> Said {
+        let mut said = Said::new();
+        let bad = |e: &&Event| {
+            e.time >= since
+                && e.severity != "info"
+                && matches!(
+                    e.r#type.as_str(),
+                    "k8s.event" | "probe.failed" | "log.error" | "log.said" | "unit.failed"
+                )
+        };
+        for event in self.events.iter().filter(bad) {
+            let words = format!("{}: {}", event.reason, event.message).replace("; ", ", ");
+            let on = event.entity();
+            let of =
+                Entity::new(&event.workload_kind, &event.entity_namespace, &event.workload_name);
+            for entity in [Some(on.clone()), Some(of).filter(|of| !of.name.is_empty() && *of != on)]
+            {
+                let Some(entity) = entity else { continue };
+                let all = said.entry(entity).or_default();
+                if all.len() < MOST_SAID && !all.contains(&words) {
+                    all.push(words.clone());
+                }
+            }
+        }
+        said
     }
 
     /// Events on a workload, on what it owns or on the service in front of it, from `from` to `to`,

@@ -10,7 +10,9 @@ mod live;
 mod measured;
 mod metrics;
 mod played;
+mod released;
 mod sent;
+mod standing;
 mod times;
 
 use tapio_processor::{Telling, story::text};

@@ -1,0 +1,113 @@
+//! What was wrong when the cluster was first seen, as hypotheses.
+//!
+//! What broke later has a change or a state to begin with, and is judged by that. Here is what nobody saw
+//! begin: a snapshot of a cluster, or the first look of an engine that was started in the middle of it.
+
+use std::time::Duration;
+
+use tapio_proto::model::Time;
+
+use super::hypotheses::{Hypothesis, Told};
+use crate::{
+    kubernetes::{Cluster, Finding},
+    story::Facts,
+};
+
+/// Kind of the symptom.
+pub const STANDING: &str = "standing";
+/// An object that is no older than this when the cluster is first seen may still be on its way.
+const YOUNG: Duration = Duration::from_secs(60);
+/// What there is has come this long after the first of it, ...
+const LISTED: Duration = Duration::from_secs(20);
+/// ... and what shows only after this was not so from the beginning.
+const FIRST: Duration = Duration::from_secs(60);
+/// What was said before the beginning counts so far back.
+const SAID: Duration = Duration::from_secs(3600);
+/// From this confidence on a finding speaks for its workload.
+const CERTAIN: f64 = 0.7;
+/// Time from one look to the next.
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// What is wrong with the objects now and was so from the beginning.
+#[derive(Debug, Default)]
+pub struct Standing {
+    found: Vec<Finding>,
+    looked: Time,
+}
+
+impl Standing {
+    /// Looks again if it is time to. At the `end` of a recording that shows nothing but what there is, all
+    /// that is wrong counts, whenever it was told.
+    pub fn look(
+        &mut self,
+        cluster: &Cluster,
+        facts: &Facts,
+        now: Time,
+        end: bool,
+    ) -> Option<&[Finding]> {
+        let began = cluster.began()?;
+        let snapshot = end && cluster.is_snapshot();
+        if !snapshot && (now < began + LISTED || now < self.looked + PAUSE) {
+            return None;
+        }
+        self.looked = now;
+        // Who never looked while it began cannot know what was so then.
+        if !snapshot && self.found.is_empty() && now > began + FIRST {
+            return None;
+        }
+        let said = facts.said(if snapshot { Time(i64::MIN) } else { began - SAID });
+        let mut found = cluster.standing(&said, now);
+        if !snapshot {
+            let known = |new: &Finding| {
+                self.found.iter().any(|old| old.object == new.object && old.pattern == new.pattern)
+            };
+            found.retain(|new| new.since + YOUNG <= began && (now <= began + FIRST || known(new)));
+        }
+        for found in &mut found {
+            found.since = found.since.min(now - YOUNG);
+        }
+        self.found = found;
+        Some(&self.found)
+    }
+
+    /// Adds what was found. It read the objects themselves: of the same workload it knows better than who
+    /// only saw that something is wrong and that nothing was changed.
+    pub fn join(&self, judged: &mut Vec<Hypothesis>) {
+        for found in self.found.iter().filter(|found| found.confidence >= CERTAIN) {
+            let same = judged.iter_mut().filter(|h| h.workload == found.workload);
+            for other in same.filter(|h| h.change.is_none() && h.told.is_none()) {
+                other.confidence = other.confidence.min(found.confidence - 0.05);
+            }
+        }
+        judged.extend(self.found.iter().map(hypothesis));
+    }
+}
+
+fn hypothesis(found: &Finding) -> Hypothesis {
+    Hypothesis {
+        cause: found.object.clone(),
+        relation: if found.object == found.workload { "self" } else { "uses" }.to_owned(),
+        workload: found.workload.clone(),
+        service: found.service.clone(),
+        pattern: found.pattern.to_owned(),
+        change: None,
+        cause_time: found.since,
+        effect_time: found.since,
+        evidence: 1.0,
+        rivals: 0,
+        confidence: found.confidence,
+        measured: None,
+        told: Some(Box::new(Told {
+            title: format!("{} does not do what it should: {}", found.service, found.what),
+            mechanism: found.what.clone(),
+            what: found.what.clone(),
+            change: None,
+            reasons: vec![
+                "it was so when the cluster was first seen; who changed what before is not known"
+                    .to_owned(),
+            ],
+            advice: vec![found.advice.clone()],
+            outside: false,
+        })),
+    }
+}
