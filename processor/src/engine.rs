@@ -28,6 +28,7 @@ use crate::{
         states::States,
         suspects::{self, Graph},
         symptoms::Symptoms,
+        units::{self, Homes},
     },
     ingest::Columns,
     kubernetes::{Cluster, Fact},
@@ -97,6 +98,7 @@ pub struct Engine {
     pub(crate) sighted: BTreeSet<&'static str>,
     states: States,
     standing: Standing,
+    pub(crate) homes: Homes,
     /// No more telemetry comes.
     ending: bool,
     /// Lines that were kept though they may be nothing new.
@@ -205,6 +207,7 @@ impl Engine {
             sighted: BTreeSet::new(),
             states: States::default(),
             standing: Standing::default(),
+            homes: Homes::default(),
             ending: false,
             said: 0,
             releases: Releases::default(),
@@ -369,6 +372,14 @@ impl Engine {
             judged.extend(self.releases.judge(&scene));
         }
         self.standing.join(&mut judged);
+        let states = self.states.rows();
+        if states.iter().any(|state| state.kind == "unit.failed") {
+            let mut wrong = sick.clone();
+            for (service, onset) in &failing {
+                wrong.entry(graph.workload(service)).or_insert(*onset);
+            }
+            judged.extend(units::hypotheses(&states, &wrong, &self.homes, &graph, &self.cluster));
+        }
         self.deepest(&mut judged, &failing, &graph);
         let mut all: Vec<_> = arising
             .iter()
@@ -439,6 +450,10 @@ impl Engine {
             if explained || below.iter().any(|s| fails(s) || graph.hosts(s).any(fails)) {
                 continue;
             }
+            if let Some(surge) = self.surge(service, *onset, graph) {
+                judged.push(surge);
+                continue;
+            }
             let share = (active.symptom.value - active.symptom.baseline).clamp(0.0, 1.0);
             judged.push(hypotheses::Hypothesis {
                 cause: workload.clone(),
@@ -456,6 +471,56 @@ impl Engine {
                 told: None,
             });
         }
+    }
+
+    /// Users who ask more than twice as much as in each of the four minutes before are the cause.
+    fn surge(
+        &self,
+        service: &Entity,
+        onset: Time,
+        graph: &Graph,
+    ) -> Option<hypotheses::Hypothesis> {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let entry = graph.upstream(service).into_iter().rfind(|s| !graph.is_called(s))?;
+        let asked = |from: Time| {
+            let served =
+                self.windows.served(&entry.namespace, &entry.name, from, from + (MINUTE - STEP));
+            served.iter().map(|(_, count, _)| *count).sum::<u64>()
+        };
+        let before: Vec<u64> = (2..6).map(|ago| asked(onset - MINUTE * ago)).collect();
+        let most = before.iter().copied().max()?;
+        let now = asked(onset).max(asked(onset - MINUTE));
+        if before.contains(&0) || now < 100 || now <= 2 * most {
+            return None;
+        }
+        let users = &entry.name;
+        let what = format!("users ask {users} {now} times a minute, {most} before");
+        Some(hypotheses::Hypothesis {
+            cause: entry.clone(),
+            relation: "calls".to_owned(),
+            workload: graph.workload(service),
+            service: service.name.to_string(),
+            pattern: "traffic_surge".to_owned(),
+            change: None,
+            cause_time: onset,
+            effect_time: onset,
+            evidence: 1.0,
+            rivals: 0,
+            confidence: 0.65,
+            measured: None,
+            told: Some(Box::new(hypotheses::Told {
+                title: format!("{} fails under more load than it can carry; {what}", service.name),
+                mechanism: what.clone(),
+                what: what.clone(),
+                change: None,
+                reasons: vec![what, "nothing here was changed before it".to_owned()],
+                advice: vec![format!(
+                    "limit what {users} lets in, and add replicas of {}",
+                    service.name
+                )],
+                outside: true,
+            })),
+        })
     }
 
     /// "Nothing was changed" cannot be said of a workload whose objects are not seen.

@@ -322,6 +322,7 @@ impl Engine {
 
     /// Learns where a service runs.
     fn saw(&mut self, origin: &Origin<'_>) {
+        self.homes.saw(origin.namespace, origin.service, origin.node);
         let claim = Claim {
             service: origin.service,
             namespace: origin.namespace,

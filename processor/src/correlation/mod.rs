@@ -13,6 +13,7 @@ pub mod standing;
 pub mod states;
 pub mod suspects;
 pub mod symptoms;
+pub mod units;
 
 use arrow::record_batch::RecordBatch;
 

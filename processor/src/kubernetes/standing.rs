@@ -138,7 +138,7 @@ impl Cluster {
         });
         let restarts = sick.pods.iter().map(|(_, pod)| restarts(pod)).max().unwrap_or(0);
         let over = matches!(&*sick.workload.kind, "Job" | "CronJob");
-        let is_sick = (ready < wanted && !over) || restarts >= 3;
+        let is_sick = (ready < wanted && !over) || (restarts >= 3 && self.is_snapshot());
         if let Some(found) = self.address(sick, is_sick) {
             out.push(found);
         }

@@ -175,21 +175,18 @@ pub(super) fn port(service: &Value, spec: &Value) -> Option<(&'static str, Strin
             text(p, &["name"]) == target
                 || number(p, &["containerPort"]).map(|n| n.to_string()).as_deref() == Some(&target)
         };
-        let Some(behind) = declared.iter().find(same) else {
-            return Some((
-                "service_port_mapping_mismatch",
-                format!("no container has its target port {target}"),
-            ));
-        };
         let protocol = |value: &Value| match text(value, &["protocol"]) {
             "" => "TCP".to_owned(),
             other => other.to_owned(),
         };
-        if protocol(port) != protocol(behind) {
-            return Some((
-                "service_protocol_mismatch",
-                format!("port {target} speaks {}, not {}", protocol(behind), protocol(port)),
-            ));
+        let behind: Vec<&&Value> = declared.iter().filter(same).collect();
+        let Some(first) = behind.first() else {
+            let what = format!("no container has its target port {target}");
+            return Some(("service_port_mapping_mismatch", what));
+        };
+        if behind.iter().all(|p| protocol(p) != protocol(port)) {
+            let what = format!("port {target} speaks {}, not {}", protocol(first), protocol(port));
+            return Some(("service_protocol_mismatch", what));
         }
     }
     None

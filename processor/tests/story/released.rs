@@ -29,6 +29,8 @@ struct Does {
 #[derive(Default)]
 struct Case {
     seen: Vec<(u64, Request)>,
+    /// Which of the users these are.
+    crowd: u64,
 }
 
 fn text(key: &str, value: &str) -> Value {
@@ -121,7 +123,7 @@ impl Case {
             for n in 0..5 {
                 let start = START + second * SECOND + n * SECOND / 5;
                 let mut spans = Vec::new();
-                let trace = format!("{:032x}", second * 10 + n + 1);
+                let trace = format!("{:032x}", (self.crowd * 10_000 + second) * 10 + n + 1);
                 let (mut next, root) = (1, "gate");
                 let place = (second, n);
                 let (_, end) = serve(root, "", place, &does, start, &trace, &mut next, &mut spans);
@@ -165,8 +167,8 @@ fn serve(
     };
     let own = id(next);
     let version = if mine.new { "2.0" } else { "1.0" };
-    let resource =
-        json!({"attributes": [text("service.name", service), text("service.version", version)]});
+    let resource = json!({"attributes": [text("service.name", service), text("service.version", version),
+            text("k8s.node.name", if service == "stock" { "node-7" } else { "node-1" })]});
     let span = |id: &str,
                 parent: &str,
                 kind: u8,
@@ -414,4 +416,56 @@ fn an_alert_out_of_health_is_no_story() {
     for story in case.stories() {
         assert!(story.confidence < 0.4, "{story:#?}");
     }
+}
+
+/// Guarantees: where a unit of systemd fails on a node, and then the services that run there, the node is
+/// blamed; a unit that fails on another node is not.
+#[test]
+fn a_unit_that_fails_takes_its_node_down() {
+    for node in ["node-7", "node-8"] {
+        let mut case = Case::default();
+        let of = [
+            ("systemd.unit", "containerd.service"),
+            ("systemd.unit.active_state", "failed"),
+            ("k8s.node.name", node),
+        ];
+        let record = json!({"attributes": texts(&of),
+            "body": {"stringValue": "containerd.service: Main process exited, status=1/FAILURE"}});
+        case.record(270, "journald", "systemd.unit.status", "", record);
+        case.traffic(0..400, |second, n, service| Does {
+            fails: service == "stock" && second >= 280 && n < 4,
+            ms: 5,
+            ..Does::default()
+        });
+        let stories = case.stories();
+        let best = stories.iter().max_by(|a, b| a.confidence.total_cmp(&b.confidence)).unwrap();
+        let root = best.root_cause.as_ref().map(|r| (&*r.kind, &*r.name, &*r.pattern));
+        if node == "node-7" {
+            assert_eq!(root, Some(("Node", node, "containerd_unavailable")), "{stories:#?}");
+        } else {
+            assert_eq!(root.map(|(_, name, _)| name), Some("stock"), "{stories:#?}");
+            assert!(best.confidence < 0.7, "{stories:#?}");
+        }
+    }
+}
+
+/// Guarantees: users who suddenly ask much more are no internal cause.
+#[test]
+fn a_surge_of_users_is_no_internal_cause() {
+    let mut case = Case::default();
+    let fails = |second: u64, n: u64, service: &str| Does {
+        fails: service == "stock" && second >= 400 && n < 3,
+        ms: 5,
+        ..Does::default()
+    };
+    case.traffic(0..500, fails);
+    for copy in 1..4 {
+        // The same users once more, beside themselves.
+        case.crowd = copy;
+        case.traffic(400..500, fails);
+    }
+    let stories = case.stories();
+    let best = stories.iter().max_by(|a, b| a.confidence.total_cmp(&b.confidence)).unwrap();
+    assert_eq!(best.root_cause, None, "{stories:#?}");
+    assert_eq!(best.reason.as_deref(), Some("no_internal_cause"));
 }
