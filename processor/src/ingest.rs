@@ -421,7 +421,7 @@ impl Engine {
             && self.cluster.is_snapshot()
             && !self.sighted.contains("traces");
         let new = self.templates.is_new(&speaker.name, &template, time);
-        if !new && !(snapshot && self.said < MOST_SAID) {
+        if !(new || snapshot && self.said < MOST_SAID) {
             return;
         }
         self.said += usize::from(!new);

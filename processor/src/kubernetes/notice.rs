@@ -248,7 +248,7 @@ impl Cluster {
                 let entity = Entity::new("Node", "", &node);
                 let good = matches!(&*state, "active" | "reloading" | "activating");
                 let turn = self.units.entry(&format!("{node} {unit}"));
-                if std::mem::replace(turn, !good) == !good {
+                if std::mem::replace(turn, !good) != good {
                     return true;
                 }
                 let (what, severity) = match good {
