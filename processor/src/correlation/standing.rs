@@ -1,7 +1,7 @@
 //! What was wrong when the cluster was first seen, as hypotheses.
 //!
 //! What broke later has a change or a state to begin with, and is judged by that. Here is what nobody saw
-//! begin: a snapshot of a cluster, or the first look of an engine that was started in the middle of it.
+//! begin: a snapshot of a cluster.
 
 use std::time::Duration;
 
@@ -15,29 +15,19 @@ use crate::{
 
 /// Kind of the symptom.
 pub const STANDING: &str = "standing";
-/// An object that is no older than this when the cluster is first seen may still be on its way.
+/// What nobody saw begin began at least so long ago.
 const YOUNG: Duration = Duration::from_secs(60);
-/// What there is has come this long after the first of it, ...
-const LISTED: Duration = Duration::from_secs(20);
-/// ... and what shows only after this was not so from the beginning.
-const FIRST: Duration = Duration::from_secs(60);
-/// What was said before the beginning counts so far back.
-const SAID: Duration = Duration::from_secs(3600);
 /// From this confidence on a finding speaks for its workload.
 const CERTAIN: f64 = 0.7;
-/// Time from one look to the next.
-const PAUSE: Duration = Duration::from_secs(30);
-
 /// What is wrong with the objects now and was so from the beginning.
 #[derive(Debug, Default)]
 pub struct Standing {
     found: Vec<Finding>,
-    looked: Time,
 }
 
 impl Standing {
-    /// Looks again if it is time to. At the `end` of a recording that shows nothing but what there is, all
-    /// that is wrong counts, whenever it was told.
+    /// Looks at the `end` of a recording that shows nothing but what there is: there all that is wrong counts,
+    /// whenever it was told. While a cluster moves its changes and states tell more.
     pub fn look(
         &mut self,
         cluster: &Cluster,
@@ -45,28 +35,13 @@ impl Standing {
         now: Time,
         end: bool,
     ) -> Option<&[Finding]> {
-        let began = cluster.began()?;
-        let snapshot = end && cluster.is_snapshot();
-        if !snapshot && (now < began + LISTED || now < self.looked + PAUSE) {
+        if !end || !cluster.is_snapshot() {
             return None;
         }
-        self.looked = now;
-        // Who never looked while it began cannot know what was so then.
-        if !snapshot && self.found.is_empty() && now > began + FIRST {
-            return None;
-        }
-        let said = facts.said(if snapshot { Time(i64::MIN) } else { began - SAID });
-        let mut found = cluster.standing(&said, now);
-        if !snapshot {
-            let known = |new: &Finding| {
-                self.found.iter().any(|old| old.object == new.object && old.pattern == new.pattern)
-            };
-            found.retain(|new| new.since + YOUNG <= began && (now <= began + FIRST || known(new)));
-        }
-        for found in &mut found {
+        self.found = cluster.standing(&facts.said(Time(i64::MIN)), now);
+        for found in &mut self.found {
             found.since = found.since.min(now - YOUNG);
         }
-        self.found = found;
         Some(&self.found)
     }
 
