@@ -22,6 +22,7 @@ use crate::{
     pressure::Pressure,
     store::Store,
     story::otlp,
+    validator::Reason,
 };
 
 /// Requests that may wait for the engine, whatever their size.
@@ -57,6 +58,8 @@ pub struct AnalysisStats {
     pub dropped_items: AtomicU64,
     /// Spans and log records that were not looked at in a flood, and that others stand for.
     pub sampled_items: AtomicU64,
+    /// Items that the engine could make nothing of, by [`Reason`].
+    pub quarantined_items: [AtomicU64; Reason::ALL.len()],
     /// Bytes that wait for the engine now.
     pub waiting_bytes: AtomicUsize,
     /// Passes of the queries that failed or were cut.
@@ -286,6 +289,10 @@ impl Worker {
             self.give_way();
             let sampled = std::mem::take(&mut engine.sampled);
             self.stats.sampled_items.fetch_add(sampled, Ordering::Relaxed);
+            let quarantined = engine.columns.quarantine.take_counts();
+            for (all, new) in self.stats.quarantined_items.iter().zip(quarantined) {
+                all.fetch_add(new, Ordering::Relaxed);
+            }
             self.stats.failed_passes.store(engine.failures.0, Ordering::Relaxed);
             if let Some(error) = engine.failures.1.take() {
                 tracing::warn!(error, "a correlation pass failed; telemetry flows on");

@@ -42,6 +42,8 @@ pub(crate) struct Clock {
     last: Option<u64>,
     /// How many in a row were far off, and what the last of them said.
     astray: (u32, Time),
+    /// When one that was far off was last contradicted: others went on as before.
+    contradicted: Option<Time>,
 }
 
 impl Clock {
@@ -55,6 +57,15 @@ impl Clock {
         if to < LATEST {
             self.now = self.now.max(to);
         }
+    }
+
+    /// Is what claims to be of this time wrong about it? Within the hour it is, after its sender was heard;
+    /// what is further off could be the first to say that time has passed, unless others speak too.
+    pub(crate) fn doubts(&self, time: Time) -> bool {
+        let off = |other: Time| other.0.abs_diff(self.now.0);
+        off(time) <= ASTRAY.unsigned_abs()
+            || time >= LATEST
+            || self.contradicted.is_some_and(|then| off(then) <= HEARD.unsigned_abs())
     }
 
     /// A sender says that it is `says`.
@@ -74,6 +85,9 @@ impl Clock {
                 return;
             }
         } else {
+            if (1..REPEATED).contains(&self.astray.0) {
+                self.contradicted = Some(self.now);
+            }
             self.astray.0 = 0;
         }
         let alone = self.last.replace(sender) == Some(sender);

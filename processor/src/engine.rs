@@ -38,6 +38,7 @@ use crate::{
     story::{Facts, Stories, Telling, View, text},
     streaming::{Blame, Levels, Resource, Series, Share, Templates, Traces, Windows},
     tables::StoryRow,
+    validator::Quarantined,
 };
 
 /// Time from one pass of the queries to the next.
@@ -132,6 +133,7 @@ fn specs() -> Vec<TableSpec> {
     }
     row!(Event, Keep::Ring { weight: 10 });
     row!(Change, Keep::Ring { weight: 5 });
+    row!(Quarantined, Keep::Ring { weight: 1 });
     row!(Edge, Keep::Replace);
     row!(Window, Keep::Replace);
     row!(Level, Keep::Replace);

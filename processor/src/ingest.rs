@@ -1,16 +1,16 @@
 //! Requests into the engine: rows for the store, accumulators, facts. One walk over the bytes.
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    time::Duration,
-};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use arrow::datatypes::SchemaRef;
 use tapio_proto::{
     Request, Signal, attr,
     columns::{LogColumns, MetricColumns, SpanColumns, SpanTold},
     model::{Change, Entity, Event, Row as _, Severity, Time},
-    view::{AnyValue, LogView, PointView, Record, Records, RequestView, ResourceView, SpanView},
+    view::{
+        AnyValue, LogView, PointView, Record, Records, RequestView, ResourceGroup, ResourceView,
+        SpanView,
+    },
 };
 
 use crate::{
@@ -19,10 +19,9 @@ use crate::{
     requests::{Line, Part},
     store::Store,
     streaming::{Meaning, Resource, ServiceId, SpanFact, SpanKind, Traces, signature, template},
+    validator::{AHEAD, Quarantine, Reason, Within, wrong_point},
 };
 
-/// A span that ends later than this from now has a clock that says nothing of when it was.
-const AHEAD: Duration = Duration::from_secs(300);
 /// Of each scope so many records are looked at, whatever else there is.
 const FEW: usize = 16;
 /// The least severity of a warning.
@@ -46,6 +45,7 @@ pub(crate) struct Columns {
     metrics: MetricColumns,
     events: Vec<Event>,
     changes: Vec<Change>,
+    pub(crate) quarantine: Quarantine,
 }
 
 impl Columns {
@@ -90,7 +90,7 @@ impl Columns {
                 .table(Change::TABLE)?
                 .append(Change::batch(&std::mem::take(&mut self.changes))?)?;
         }
-        Ok(())
+        self.quarantine.flush(store)
     }
 }
 
@@ -153,6 +153,13 @@ impl<'a> Origin<'a> {
         }
         origin
     }
+
+    /// Who sends, as far as that is known.
+    fn sender(&self) -> &'a str {
+        let workload = self.workload.map_or("", |(_, name)| name);
+        let names = [self.service, self.pod, workload, self.host];
+        names.into_iter().find(|name| !name.is_empty()).unwrap_or_default()
+    }
 }
 
 impl Engine {
@@ -176,11 +183,53 @@ impl Engine {
             let service = self.windows.service(origin.namespace, origin.service, now);
             let number = self.requests.service(origin.namespace, origin.service, now);
             self.versions(&origin, &spans);
+            let sender = origin.sender();
+            let nobody = if sender.is_empty() {
+                Some(Reason::NoSource)
+            } else {
+                service.is_none().then_some(Reason::TooManyServices)
+            };
+            let within = Within::of(&self.clock);
             for looked in &spans {
-                self.span(service, number, looked, end(&looked.span), weight);
+                let (span, end) = (&looked.span, end(&looked.span));
+                let wrong = nobody.or_else(|| self.wrong_span(span, end, within));
+                match (wrong, service) {
+                    (None, Some(service)) => self.span(service, number, looked, end, weight),
+                    (Some(wrong), _) => {
+                        let items = weight.saturating_mul(looked.stands_for);
+                        self.quarantine((Signal::Traces, wrong), end, sender, span.name, items);
+                    }
+                    (None, None) => {}
+                }
             }
             spans.clear();
         }
+    }
+
+    /// What is wrong with a span but for who sent it. A span ahead is wrong however far: its end is where
+    /// the windows would go on.
+    fn wrong_span(&self, span: &SpanView<'_>, end: Time, within: Within) -> Option<Reason> {
+        if span.end_time_unix_nano < span.start_time_unix_nano && span.end_time_unix_nano > 0 {
+            return Some(Reason::EndsBeforeStart);
+        }
+        if within.holds(end) {
+            return None;
+        }
+        let ahead = end > self.clock() + AHEAD && self.clock() > Time::default();
+        if ahead { Some(Reason::Ahead) } else { within.wrong(end, &self.clock) }
+    }
+
+    /// Keeps account of records that cannot be analysed.
+    fn quarantine(
+        &mut self,
+        why: (Signal, Reason),
+        said: Time,
+        sender: &str,
+        text: &str,
+        items: u32,
+    ) {
+        let now = self.clock();
+        self.columns.quarantine.add((now, said), why, sender, text, items);
     }
 
     /// The spans of a scope that are looked at: in a flood whole traces, one of two, four, eight, and a few
@@ -239,10 +288,6 @@ impl Engine {
         else {
             return;
         };
-        let end = Time::from_unix_nano(span.end_time_unix_nano);
-        if end > now + AHEAD {
-            return;
-        }
         let part = Part {
             id,
             parent: span.parent_span_id.try_into().unwrap_or_default(),
@@ -250,7 +295,7 @@ impl Engine {
             operation,
             kind: SpanKind::from_wire(i64::from(span.kind)),
             start: Time::from_unix_nano(span.start_time_unix_nano),
-            end,
+            end: Time::from_unix_nano(span.end_time_unix_nano),
         };
         self.requests.span(span.trace_id, part, now);
     }
@@ -267,7 +312,7 @@ impl Engine {
 
     fn span(
         &mut self,
-        service: Option<ServiceId>,
+        service: ServiceId,
         number: Option<u32>,
         looked: &Looked<'_>,
         end: Time,
@@ -293,14 +338,6 @@ impl Engine {
         }
         if let Some(number) = number.filter(|_| followed) {
             self.part(number, span, arrived);
-        }
-        let Some(service) = service else {
-            self.windows.crowded += 1;
-            return;
-        };
-        if end > arrived + AHEAD {
-            self.windows.ahead += 1;
-            return;
         }
         self.windows.add(&SpanFact {
             service,
@@ -340,6 +377,7 @@ impl Engine {
             let (mut newest, mut lines) = (None, false);
             let view = resource.resource();
             let origin = Origin::of(&view);
+            let mut within = Within::of(&self.clock);
             let mut speaker = None;
             self.columns.logs.resource(&view);
             for scope in resource.scopes().flatten() {
@@ -377,6 +415,14 @@ impl Engine {
                     looked += 1;
                     let good = log.severity_number < i32::from(WARNING);
                     let others = if good { std::mem::take(&mut passed) } else { 0 };
+                    if !within.holds(time)
+                        && let Some(wrong) = self.wrong_time(time, &mut within, &origin, &resource)
+                    {
+                        let text = log.body.and_then(|body| body.as_str()).unwrap_or_default();
+                        let why = (Signal::Logs, wrong);
+                        self.quarantine(why, time, origin.sender(), text, 1 + others);
+                        continue;
+                    }
                     self.columns.logs.push(&log, 1 + others);
                     let speaker = speaker.get_or_insert_with(|| self.speaker(&origin));
                     self.line(&origin, speaker, &log, time);
@@ -386,9 +432,28 @@ impl Engine {
             if lines {
                 self.sighted.insert("logs");
             }
-            self.says(&origin, newest);
+            if !within.said {
+                self.says(&origin, newest);
+            }
         }
         self.take(facts);
+    }
+
+    /// What is wrong with a time that is not within, when its sender has said what time it is.
+    #[cold]
+    fn wrong_time(
+        &mut self,
+        time: Time,
+        within: &mut Within,
+        origin: &Origin<'_>,
+        resource: &ResourceGroup<'_>,
+    ) -> Option<Reason> {
+        if !within.said {
+            self.says(origin, newest_of(resource));
+            *within = Within::of(&self.clock);
+            within.said = true;
+        }
+        within.wrong(time, &self.clock)
     }
 
     /// Who says what comes from there.
@@ -488,6 +553,7 @@ impl Engine {
             let mut newest = None;
             let view = resource.resource();
             let origin = Origin::of(&view);
+            let mut within = Within::of(&self.clock);
             self.columns.metrics.resource(&view);
             for scope in resource.scopes().flatten() {
                 for record in scope.records().flatten() {
@@ -498,9 +564,19 @@ impl Engine {
                     let meaning = Meaning::of(metric.name, metric.unit, gain)
                         .filter(|_| !origin.service.is_empty() && origin.pod.is_empty());
                     for point in metric.points().flatten() {
+                        let time = Time::from_unix_nano(point.time_unix_nano);
+                        newest = newest.max(Some(time));
+                        let mut wrong = wrong_point(metric.name, &point);
+                        if wrong.is_none() && !within.holds(time) {
+                            wrong = self.wrong_time(time, &mut within, &origin, &resource);
+                        }
+                        if let Some(wrong) = wrong {
+                            let why = (Signal::Metrics, wrong);
+                            self.quarantine(why, time, origin.sender(), metric.name, 1);
+                            continue;
+                        }
                         if let (Some(meaning), Some(value)) = (meaning, point.value.as_f64()) {
                             let service = Entity::new("Service", origin.namespace, origin.service);
-                            let time = Time::from_unix_nano(point.time_unix_nano);
                             if is_mean(&point) {
                                 self.series.add(&service, meaning, time, value);
                             }
@@ -508,8 +584,6 @@ impl Engine {
                             self.call(&origin, &point);
                         }
                         self.columns.metrics.push(&metric, &point);
-                        let time = Time::from_unix_nano(point.time_unix_nano);
-                        newest = newest.max(Some(time));
                         if let (Some(kind), Some(value)) = (resource_kind, point.value.as_f64()) {
                             self.levels.add(
                                 origin.namespace,
@@ -526,7 +600,9 @@ impl Engine {
             if newest.is_some() {
                 self.sighted.insert("metrics");
             }
-            self.says(&origin, newest);
+            if !within.said {
+                self.says(&origin, newest);
+            }
         }
         self.take(facts);
     }
@@ -564,21 +640,22 @@ fn is_mean(point: &PointView<'_>) -> bool {
 
 /// The newest time in a request: end of a span, observation of a log record, time of a data point.
 pub(crate) fn newest(request: &Request) -> Option<Time> {
+    let resources = RequestView::new(request.signal, &request.bytes).resources();
+    resources.flatten().filter_map(|resource| newest_of(&resource)).max()
+}
+
+fn newest_of(resource: &ResourceGroup<'_>) -> Option<Time> {
     let mut newest = None;
-    for resource in RequestView::new(request.signal, &request.bytes).resources().flatten() {
-        for scope in resource.scopes().flatten() {
-            for record in scope.records().flatten() {
-                let time = match record {
-                    Record::Span(span) => Some(Time::from_unix_nano(span.end_time_unix_nano)),
-                    Record::Log(log) => Some(log_time(&log)),
-                    Record::Metric(metric) => metric
-                        .points()
-                        .flatten()
-                        .map(|p| Time::from_unix_nano(p.time_unix_nano))
-                        .max(),
-                };
-                newest = newest.max(time);
-            }
+    for scope in resource.scopes().flatten() {
+        for record in scope.records().flatten() {
+            let time = match record {
+                Record::Span(span) => Some(Time::from_unix_nano(span.end_time_unix_nano)),
+                Record::Log(log) => Some(log_time(&log)),
+                Record::Metric(metric) => {
+                    metric.points().flatten().map(|p| Time::from_unix_nano(p.time_unix_nano)).max()
+                }
+            };
+            newest = newest.max(time);
         }
     }
     newest

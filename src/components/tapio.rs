@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use tapio_processor::{Analysis, AnalysisConfig, Patterns};
+use tapio_processor::{Analysis, AnalysisConfig, Patterns, Reason};
 use tapio_proto::{Next, Signal};
 
 use super::{Context, Stage, nothing_to_stop};
@@ -96,6 +96,17 @@ fn show(analysis: &Arc<Analysis>, id: &str, metrics: &Registry) {
         "Spans that passed unanalysed because the analysis was behind, and that others stand for",
         |a| a.stats().sampled_items.load(Relaxed) as f64,
     );
+    for reason in Reason::ALL {
+        let (labels, analysis) =
+            ([("processor", id), ("reason", reason.name())], Arc::clone(analysis));
+        metrics.read(
+            Counter,
+            "tapio_quarantined_items",
+            "Items that passed unanalysed because of what they lack or say; the table quarantine shows some",
+            &labels,
+            move || analysis.stats().quarantined_items[reason as usize].load(Relaxed) as f64,
+        );
+    }
     stat(
         Gauge,
         "tapio_analysis_queue_bytes",
