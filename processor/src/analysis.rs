@@ -41,11 +41,23 @@ pub struct AnalysisConfig {
     pub store_bytes: usize,
     /// Bytes of requests that wait for the engine; what comes on top is not analysed, only counted.
     pub tee_bytes: usize,
+    /// Items taken in before what they changed is shown: marks, figures, pods. It waits for none.
+    pub batch_items: usize,
+    /// Events, and rows of changes, that causes are looked for in; over it the oldest go.
+    pub buffer_events: usize,
+    /// Below this confidence a story is told as a hypothesis.
+    pub threshold: f64,
 }
 
 impl Default for AnalysisConfig {
     fn default() -> Self {
-        AnalysisConfig { store_bytes: 256 << 20, tee_bytes: 64 << 20 }
+        AnalysisConfig {
+            store_bytes: 256 << 20,
+            tee_bytes: 64 << 20,
+            batch_items: 100,
+            buffer_events: 65_536,
+            threshold: 0.7,
+        }
     }
 }
 
@@ -116,6 +128,7 @@ impl Analysis {
             directory: Arc::default(),
         });
         let worker = Worker {
+            config,
             store: analysis.store.clone(),
             pressure: analysis.pressure.clone(),
             pressed: analysis.pressure.times(),
@@ -239,6 +252,7 @@ impl Sampling {
 }
 
 struct Worker {
+    config: AnalysisConfig,
     store: Arc<Store>,
     pressure: Arc<Pressure>,
     /// How often pressure had begun at the last look.
@@ -255,7 +269,9 @@ impl Worker {
     /// Makes an engine when there is something to look at, for its plans take 15 MiB, and runs it.
     fn start(self, patterns: Arc<Patterns>) {
         let Ok(first) = self.inbox.recv() else { return };
-        match Engine::new(self.store.clone(), patterns) {
+        match Engine::new(self.store.clone(), patterns)
+            .map(|engine| engine.configured(&self.config))
+        {
             Ok(engine) => self.run(engine, first),
             // The queries are the program's own: this is a fault of it, and no reason to lose telemetry.
             Err(error) => tracing::error!(%error, "no analysis; telemetry flows on"),
@@ -268,10 +284,8 @@ impl Worker {
         let mut clock = Time::default();
         loop {
             let tellings = match first.take().map_or_else(|| self.inbox.recv_timeout(SILENCE), Ok) {
-                Ok((request, weight)) => {
-                    self.stats.waiting_bytes.fetch_sub(request.bytes.len(), Ordering::Relaxed);
-                    let tellings = engine.ingest_sample(&request, weight);
-                    self.stats.analysed.fetch_add(1, Ordering::Relaxed);
+                Ok(first) => {
+                    let tellings = self.batch(&mut engine, first);
                     (heard, clock) = (Instant::now(), engine.clock());
                     tellings
                 }
@@ -299,6 +313,20 @@ impl Worker {
             }
             self.tell(&engine, tellings);
         }
+    }
+
+    /// Takes in a request, and of those that wait behind it as many as make a batch.
+    fn batch(&self, engine: &mut Engine, first: (Request, u32)) -> Vec<Telling> {
+        let (mut tellings, mut items, mut next) = (Vec::new(), 0, Some(first));
+        while let Some((request, weight)) = next {
+            self.stats.waiting_bytes.fetch_sub(request.bytes.len(), Ordering::Relaxed);
+            tellings.extend(engine.ingest_sample(&request, weight));
+            self.stats.analysed.fetch_add(1, Ordering::Relaxed);
+            items += request.items.max(1);
+            let more = items < self.config.batch_items;
+            next = if more { self.inbox.try_recv().ok() } else { None };
+        }
+        tellings
     }
 
     fn give_way(&mut self) {
@@ -368,6 +396,8 @@ async fn hand_over(next: &Next, request: &Request) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
@@ -388,5 +418,33 @@ mod tests {
         assert!(sampling.spans < 700, "{} are still to be stood for", sampling.spans);
         assert!((1_700..4_000).contains(&looked_at), "{looked_at}");
         assert_eq!(sampling.weight(0, 0, 100), None, "nothing to look at");
+    }
+
+    #[test]
+    fn a_batch_is_as_many_items_as_asked_for_and_waits_for_none() {
+        let store = Engine::store(1 << 20).unwrap();
+        let patterns = Arc::new(Patterns::builtin().unwrap());
+        let mut engine = Engine::new(store.clone(), patterns).unwrap();
+        let (tee, inbox) = mpsc::sync_channel(QUEUE);
+        let worker = Worker {
+            config: AnalysisConfig { batch_items: 100, ..AnalysisConfig::default() },
+            store,
+            pressure: Arc::default(),
+            pressed: 0,
+            inbox,
+            out: tokio_mpsc::channel(1).0,
+            marks: Arc::default(),
+            stats: Arc::default(),
+            told: broadcast::channel(1).0,
+            directory: Arc::default(),
+        };
+        let request = || (Request::new(Signal::Logs, bytes::Bytes::new(), 30), 1);
+        (0..5).for_each(|_| tee.send(request()).unwrap());
+        let mut analysed = || {
+            let first = worker.inbox.try_recv().unwrap();
+            worker.batch(&mut engine, first);
+            worker.stats.analysed.load(Ordering::Relaxed)
+        };
+        assert_eq!((analysed(), analysed()), (4, 5));
     }
 }

@@ -15,6 +15,7 @@ use tapio_proto::{
 };
 
 use crate::{
+    analysis::AnalysisConfig,
     clock::Clock,
     correlation::{
         CorrelationError, Plans,
@@ -108,6 +109,8 @@ pub struct Engine {
     likely: Likely,
     symptoms: Symptoms,
     stories: Stories,
+    /// Below this confidence a story is told as a hypothesis.
+    threshold: f64,
     pub(crate) clock: Clock,
     next: Time,
     passed: Time,
@@ -216,6 +219,7 @@ impl Engine {
             likely: Likely::new(&rows, &needs),
             symptoms: Symptoms::default(),
             stories: Stories::default(),
+            threshold: AnalysisConfig::default().threshold,
             clock: Clock::default(),
             next: Time::default(),
             passed: Time::default(),
@@ -224,6 +228,13 @@ impl Engine {
             sampled: 0,
             failures: (0, None),
         })
+    }
+
+    /// The same with other settings than the default ones.
+    pub fn configured(mut self, config: &AnalysisConfig) -> Self {
+        self.facts.keep(config.buffer_events);
+        self.threshold = config.threshold;
+        self
     }
 
     /// Takes one request in: rows, accumulators, facts. Then makes every pass that is due.
@@ -244,8 +255,9 @@ impl Engine {
             Signal::Profiles => {}
         }
         self.dirty = true;
-        // Passes empty them into the store, but records whose time stands still make no pass.
-        if self.columns.bytes() > MOST_WAITING
+        // Passes empty them into the store, but records whose time stands still, or that have none, make
+        // no pass.
+        if (self.columns.bytes() > MOST_WAITING || self.clock() == Time::default())
             && let Err(error) = self.columns.flush(&self.store)
         {
             self.fail(&error);
@@ -577,8 +589,10 @@ impl Engine {
 
     fn publish_stories(&self, now: Time) -> Result<(), CorrelationError> {
         let all = self.stories.all();
-        let rows: Vec<StoryRow> =
-            all.iter().map(|(s, e)| StoryRow::new(s, text::render(s, e, now))).collect();
+        let rows: Vec<StoryRow> = all
+            .iter()
+            .map(|(s, e)| StoryRow::new(s, text::render(s, e, now, self.threshold)))
+            .collect();
         let evidence: Vec<Evidence> = all.iter().flat_map(|(_, e)| e.iter().cloned()).collect();
         self.store.table(StoryRow::TABLE)?.replace(vec![StoryRow::batch(&rows)?])?;
         self.store.table(Evidence::TABLE)?.replace(vec![Evidence::batch(&evidence)?])?;

@@ -22,12 +22,28 @@ pub(super) struct Config {
     queue_mib: usize,
     /// Folders with patterns (`*.yaml`) beside the built-in ones; one with a known id replaces it.
     patterns: Vec<PathBuf>,
+    /// Items that the analysis takes in before it shows what they changed, if as many wait.
+    batch_size: usize,
+    /// Threads of the engine; one.
+    workers: usize,
+    /// Events, and rows of changes, that causes are looked for in; over it the oldest go.
+    buffer_size: usize,
+    /// Below this confidence a story begins with "Perhaps:".
+    confidence_threshold: f64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        let AnalysisConfig { store_bytes, tee_bytes, .. } = AnalysisConfig::default();
-        Config { store_mib: store_bytes >> 20, queue_mib: tee_bytes >> 20, patterns: Vec::new() }
+        let analysis = AnalysisConfig::default();
+        Config {
+            store_mib: analysis.store_bytes >> 20,
+            queue_mib: analysis.tee_bytes >> 20,
+            patterns: Vec::new(),
+            batch_size: analysis.batch_items,
+            workers: 1,
+            buffer_size: analysis.buffer_events,
+            confidence_threshold: analysis.threshold,
+        }
     }
 }
 
@@ -41,7 +57,13 @@ impl Config {
     }
 
     fn analysis(&self) -> AnalysisConfig {
-        AnalysisConfig { store_bytes: self.store_mib << 20, tee_bytes: self.queue_mib << 20 }
+        AnalysisConfig {
+            store_bytes: self.store_mib << 20,
+            tee_bytes: self.queue_mib << 20,
+            batch_items: self.batch_size,
+            buffer_events: self.buffer_size,
+            threshold: self.confidence_threshold,
+        }
     }
 }
 
@@ -51,6 +73,22 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
         if mib == 0 || mib >= 1 << 30 {
             return Err(format!("'{key}' must be greater than zero and less than {}", 1 << 30));
         }
+    }
+    // A million events are a gigabyte.
+    for (key, size, most) in
+        [("batch_size", config.batch_size, 1 << 20), ("buffer_size", config.buffer_size, 1 << 20)]
+    {
+        if size == 0 || size > most {
+            return Err(format!("'{key}' must be greater than zero and at most {most}"));
+        }
+    }
+    if config.workers != 1 {
+        return Err("'workers' must be 1: one thread reads all in one order, so that the same input always tells \
+                    the same stories; in a flood it looks at fewer spans, each with its weight"
+            .to_owned());
+    }
+    if !(0.0..=1.0).contains(&config.confidence_threshold) {
+        return Err("'confidence_threshold' must be from 0 to 1".to_owned());
     }
     config.load_patterns().map(drop)
 }
@@ -150,5 +188,31 @@ fn show(analysis: &Arc<Analysis>, id: &str, metrics: &Registry) {
             &labels,
             move || evicted.stats().evicted_rows as f64,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_setting_cannot_be_is_refused_with_its_name() {
+        assert_eq!(check(&Config::default()), Ok(()));
+        let wrong = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            check(&config).expect_err("it is refused")
+        };
+        for (key, error) in [
+            ("store_mib", wrong(|c| c.store_mib = 0)),
+            ("queue_mib", wrong(|c| c.queue_mib = 1 << 30)),
+            ("batch_size", wrong(|c| c.batch_size = 0)),
+            ("buffer_size", wrong(|c| c.buffer_size = 100_000_000)),
+            ("workers", wrong(|c| c.workers = 8)),
+            ("confidence_threshold", wrong(|c| c.confidence_threshold = 70.0)),
+            ("confidence_threshold", wrong(|c| c.confidence_threshold = f64::NAN)),
+        ] {
+            assert!(error.starts_with(&format!("'{key}' must be")), "{error}");
+        }
     }
 }

@@ -4,24 +4,35 @@ use std::collections::VecDeque;
 
 use tapio_proto::model::{Change, Entity, Event, Time};
 
-use crate::kubernetes::Said;
+use crate::{analysis::AnalysisConfig, kubernetes::Said};
 
 /// Different things said of one object.
 const MOST_SAID: usize = 50;
-/// Facts kept of each sort; over it the oldest go.
-const MOST: usize = 50_000;
 
 /// Events and changes of late, in the order in which they were seen.
-#[derive(Default)]
 pub struct Facts {
+    /// Kept of each sort; over it the oldest go.
+    most: usize,
     events: VecDeque<Event>,
     changes: VecDeque<Change>,
 }
 
+impl Default for Facts {
+    fn default() -> Self {
+        let most = AnalysisConfig::default().buffer_events;
+        Facts { most, events: VecDeque::new(), changes: VecDeque::new() }
+    }
+}
+
 impl Facts {
+    /// Keeps so many of each sort from now on, one at least.
+    pub fn keep(&mut self, most: usize) {
+        self.most = most.max(1);
+    }
+
     /// Keeps an event.
     pub fn event(&mut self, event: Event) {
-        if self.events.len() == MOST {
+        while self.events.len() >= self.most {
             self.events.pop_front();
         }
         self.events.push_back(event);
@@ -29,7 +40,7 @@ impl Facts {
 
     /// Keeps a row of a change.
     pub fn change(&mut self, change: Change) {
-        if self.changes.len() == MOST {
+        while self.changes.len() >= self.most {
             self.changes.pop_front();
         }
         self.changes.push_back(change);
@@ -91,5 +102,36 @@ impl Facts {
             .collect();
         found.sort_by_key(|e| (e.time, e.id));
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_changes_are_kept_as_many_as_asked_for() {
+        let mut facts = Facts::default();
+        facts.keep(3);
+        for change in 0..10 {
+            facts.change(Change {
+                change,
+                time: Time(change),
+                observed: Time(change),
+                verb: "modified".to_owned(),
+                entity_kind: "ConfigMap".to_owned(),
+                entity_namespace: "shop".to_owned(),
+                entity_name: "pool".to_owned(),
+                path: "data.size".to_owned(),
+                old: None,
+                new: None,
+                actor: String::new(),
+                undo: String::new(),
+                revision: String::new(),
+            });
+        }
+        let kept: Vec<i64> =
+            facts.changes_between(Time(0), Time(100)).map(|row| row.change).collect();
+        assert_eq!(kept, [7, 8, 9]);
     }
 }

@@ -65,7 +65,10 @@ fn the_configmap_change_that_ends_in_oom_kills_is_told() {
     assert!(story.recommendations[0].contains("kubectl -n shop patch configmap inventory-pool"));
     assert!(evidence.iter().any(|e| e.what.contains("OOMKilled") && e.times == 4));
     assert!(evidence.iter().all(|e| e.story_id == story.id));
-    let text = text::render(story, evidence, story.opened);
+    let text = text::render(story, evidence, story.opened, 0.7);
+    let perhaps =
+        |threshold| text::render(story, evidence, story.opened, threshold).contains("Perhaps: ");
+    assert_eq!((perhaps(0.7), perhaps(0.99)), (false, true), "at {}", story.confidence);
     assert!(text.lines().count() <= 30, "{text}");
     let command = |line: &&str| line.contains("kubectl");
     assert!(
@@ -98,7 +101,7 @@ fn the_same_recording_is_told_in_the_same_words() {
     let told = |tellings: &[Telling]| -> Vec<String> {
         let words = tellings.iter().map(|telling| {
             let (story, evidence) = telling.story();
-            let text = text::render(story, evidence, story.opened);
+            let text = text::render(story, evidence, story.opened, 0.7);
             format!("{} {} {text}", telling.name(), serde_json::to_string(story).unwrap())
         });
         words.collect()
