@@ -404,7 +404,12 @@ impl Engine {
                     };
                     let time = log_time(&log);
                     newest = newest.max(Some(time));
+                    let refused = self.cluster.losses().refused;
                     if self.cluster.log_record(&view, scope.name(), &log, &mut facts) {
+                        if self.cluster.losses().refused > refused {
+                            let why = (Signal::Logs, Reason::TooLarge);
+                            self.quarantine(why, time, origin.sender(), log.event_name, 1);
+                        }
                         // One event or release shows no cluster; its objects do.
                         if !self.cluster.is_empty() {
                             self.sighted.insert("kubernetes");

@@ -41,11 +41,13 @@ pub enum Reason {
     TooOld,
     /// There are more services than are told apart.
     TooManyServices,
+    /// A Kubernetes object or event that is too large or too deep to be one.
+    TooLarge,
 }
 
 impl Reason {
     /// All there are.
-    pub const ALL: [Reason; 8] = [
+    pub const ALL: [Reason; 9] = [
         Reason::NoTime,
         Reason::NoSource,
         Reason::NoName,
@@ -54,6 +56,7 @@ impl Reason {
         Reason::Ahead,
         Reason::TooOld,
         Reason::TooManyServices,
+        Reason::TooLarge,
     ];
 
     /// Its name in the metric and the table.
@@ -67,6 +70,7 @@ impl Reason {
             Reason::Ahead => "ahead",
             Reason::TooOld => "too_old",
             Reason::TooManyServices => "too_many_services",
+            Reason::TooLarge => "too_large",
         }
     }
 }

@@ -142,6 +142,16 @@ fn what_cannot_be_analysed_is_counted_by_reason_and_kept_to_be_looked_at() {
         "shop",
         r#""logRecords":[{"body":{"stringValue":"when?"}}]"#,
     ));
+    let deep =
+        (0..100).fold("{}".to_owned(), |v, _| format!(r#"{{"arrayValue":{{"values":[{v}]}}}}"#));
+    engine.ingest(&request(
+        Signal::Logs,
+        "Logs",
+        "shop",
+        &format!(
+            r#""logRecords":[{{"timeUnixNano":"{end}","eventName":"pods","body":{deep},"attributes":[{{"key":"k8s.resource.name","value":{{"stringValue":"pods"}}}}]}}]"#
+        ),
+    ));
     let point = |name: &str, value: &str| {
         format!(
             r#""metrics":[{{"name":"{name}","gauge":{{"dataPoints":[{{"timeUnixNano":"{end}"{value}}}]}}}}]"#
@@ -166,6 +176,7 @@ fn what_cannot_be_analysed_is_counted_by_reason_and_kept_to_be_looked_at() {
             row("traces", "no_source", "", "nobody's", 1),
             row("traces", "ahead", "fast", "early", 1),
             row("logs", "no_time", "shop", "when?", 1),
+            row("logs", "too_large", "shop", "pods", 1),
             row("metrics", "no_name", "shop", "", 1),
             row("metrics", "no_value", "shop", "empty", 1),
         ]
@@ -174,7 +185,7 @@ fn what_cannot_be_analysed_is_counted_by_reason_and_kept_to_be_looked_at() {
     let count = |reason: Reason| counts[reason as usize];
     assert_eq!(
         Reason::ALL.map(count),
-        [4, 1, 1, 1, 1, 1, 0, 0],
+        [4, 1, 1, 1, 1, 1, 0, 0, 1],
         "by reason, as the metric has them"
     );
     let spans: u64 = engine.windows.publish().unwrap().iter().map(|b| b.num_rows() as u64).sum();
