@@ -7,6 +7,7 @@ use tapio_proto::model::{Affected, Entity, Evidence, Story, StoryState};
 use super::{
     assemble::{Failure, Plot, View, blame},
     chain::{hex, link},
+    dimension::Dimension,
     judgement::unseen,
     words::{failure_words, names, narrative},
 };
@@ -126,6 +127,7 @@ pub(super) fn unexplained(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evide
         what,
         times: 1,
         source: "windows".to_owned(),
+        dimension: Dimension::Temporal.name().to_owned(),
         trace_id: f.sample.map(|s| hex(&s.trace_id)),
         span_id: f.sample.map(|s| hex(&s.span_id)),
     });

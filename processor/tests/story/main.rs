@@ -65,6 +65,17 @@ fn the_configmap_change_that_ends_in_oom_kills_is_told() {
     assert!(story.recommendations[0].contains("kubectl -n shop patch configmap inventory-pool"));
     assert!(evidence.iter().any(|e| e.what.contains("OOMKilled") && e.times == 4));
     assert!(evidence.iter().all(|e| e.story_id == story.id));
+    let dimension = |what: &str| {
+        let fact = evidence.iter().find(|e| e.what.contains(what));
+        fact.map(|fact| (fact.role.as_str(), fact.dimension.as_str()))
+    };
+    assert_eq!(dimension("ConfigMap shop/inventory-pool"), Some(("cause", "causal")));
+    assert_eq!(dimension("OOMKilled"), Some(("effect", "ownership")));
+    let failing = |name: &str| {
+        let fact = evidence.iter().find(|e| e.role == "symptom" && e.entity_name == name);
+        fact.map(|fact| fact.dimension.as_str())
+    };
+    assert_eq!((failing("inventory"), failing("frontend")), (Some("temporal"), Some("dependency")));
     let text = text::render(story, evidence, story.opened, 0.7);
     let perhaps =
         |threshold| text::render(story, evidence, story.opened, threshold).contains("Perhaps: ");
