@@ -47,6 +47,8 @@ pub struct AnalysisConfig {
     pub buffer_events: usize,
     /// Below this confidence a story is told as a hypothesis.
     pub threshold: f64,
+    /// Longest pass of the correlation; one that takes longer is cut and made again on a smaller window.
+    pub pass_budget: Duration,
 }
 
 impl Default for AnalysisConfig {
@@ -57,6 +59,7 @@ impl Default for AnalysisConfig {
             batch_items: 100,
             buffer_events: 65_536,
             threshold: 0.7,
+            pass_budget: Duration::from_secs(5),
         }
     }
 }
@@ -74,8 +77,12 @@ pub struct AnalysisStats {
     pub quarantined_items: [AtomicU64; Reason::ALL.len()],
     /// Bytes that wait for the engine now.
     pub waiting_bytes: AtomicUsize,
-    /// Passes of the queries that failed or were cut.
+    /// Passes of the queries that failed.
     pub failed_passes: AtomicU64,
+    /// Passes that took longer than they may, and were made again on a smaller window.
+    pub cut_passes: AtomicU64,
+    /// How much of the past passes look at now, in seconds.
+    pub lookback_seconds: AtomicU64,
     /// Resources whose spans or log records were marked with a story.
     pub marked_resources: AtomicU64,
     /// Stories opened.
@@ -307,6 +314,9 @@ impl Worker {
             for (all, new) in self.stats.quarantined_items.iter().zip(quarantined) {
                 all.fetch_add(new, Ordering::Relaxed);
             }
+            let (cuts, lookback) = engine.cuts();
+            self.stats.cut_passes.store(cuts, Ordering::Relaxed);
+            self.stats.lookback_seconds.store(lookback.as_secs(), Ordering::Relaxed);
             self.stats.failed_passes.store(engine.failures.0, Ordering::Relaxed);
             if let Some(error) = engine.failures.1.take() {
                 tracing::warn!(error, "a correlation pass failed; telemetry flows on");

@@ -7,7 +7,7 @@ use std::{
 
 use serde::Deserialize;
 use tapio_processor::{Analysis, AnalysisConfig, Patterns, Reason};
-use tapio_proto::{Next, Signal};
+use tapio_proto::{Next, Signal, transport::GoDuration};
 
 use super::{Context, Stage, nothing_to_stop};
 use crate::telemetry::{Kind, Registry};
@@ -20,6 +20,8 @@ pub(super) struct Config {
     store_mib: usize,
     /// Memory for telemetry that waits to be analysed, in MiB; what comes on top passes unanalysed, and is counted.
     queue_mib: usize,
+    /// Longest pass of the correlation; one that takes longer is cut and made again on a smaller window.
+    pass_budget: GoDuration,
     /// Folders with patterns (`*.yaml`) beside the built-in ones; one with a known id replaces it.
     patterns: Vec<PathBuf>,
     /// Items that the analysis takes in before it shows what they changed, if as many wait.
@@ -38,6 +40,7 @@ impl Default for Config {
         Config {
             store_mib: analysis.store_bytes >> 20,
             queue_mib: analysis.tee_bytes >> 20,
+            pass_budget: GoDuration::from_millis(analysis.pass_budget.as_millis() as u64),
             patterns: Vec::new(),
             batch_size: analysis.batch_items,
             workers: 1,
@@ -63,6 +66,7 @@ impl Config {
             batch_items: self.batch_size,
             buffer_events: self.buffer_size,
             threshold: self.confidence_threshold,
+            pass_budget: *self.pass_budget,
         }
     }
 }
@@ -89,6 +93,9 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
     }
     if !(0.0..=1.0).contains(&config.confidence_threshold) {
         return Err("'confidence_threshold' must be from 0 to 1".to_owned());
+    }
+    if config.pass_budget.is_zero() {
+        return Err("'pass_budget' must be greater than zero".to_owned());
     }
     config.load_patterns().map(drop)
 }
@@ -151,11 +158,20 @@ fn show(analysis: &Arc<Analysis>, id: &str, metrics: &Registry) {
         "Bytes of requests that wait for the analysis",
         |a| a.stats().waiting_bytes.load(Relaxed) as f64,
     );
+    stat(Counter, "tapio_analysis_failed_passes", "Passes of the correlation that failed", |a| {
+        a.stats().failed_passes.load(Relaxed) as f64
+    });
     stat(
         Counter,
-        "tapio_analysis_failed_passes",
-        "Passes of the correlation that failed or were cut",
-        |a| a.stats().failed_passes.load(Relaxed) as f64,
+        "tapio_analysis_cut_passes",
+        "Passes of the correlation that took longer than 'pass_budget', and were made again on less",
+        |a| a.stats().cut_passes.load(Relaxed) as f64,
+    );
+    stat(
+        Gauge,
+        "tapio_analysis_lookback_seconds",
+        "How much of the past passes look at, 7200 unless they take too long; 0 before the first",
+        |a| a.stats().lookback_seconds.load(Relaxed) as f64,
     );
     stat(
         Counter,
