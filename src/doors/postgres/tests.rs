@@ -325,9 +325,8 @@ fn body(value: &Value) -> Value {
     }
 }
 
-/// Guarantees: what hung together at a time gone by is a query.
-#[tokio::test]
-async fn the_topology_is_readable_as_it_was() {
+/// A Deployment that uses one ConfigMap from 03:00 on, another from 03:10 on, and is gone at 03:20.
+fn history() -> Arc<Store> {
     let store = Engine::store(8 << 20).unwrap();
     let patterns = Arc::new(Patterns::builtin().unwrap());
     let mut engine = Engine::new(store.clone(), patterns).unwrap();
@@ -339,7 +338,8 @@ async fn the_topology_is_readable_as_it_was() {
                 "creationTimestamp": "2026-11-01T00:00:00Z"},
             "spec": {"selector": {"matchLabels": {"app": "cart"}}, "template": {
                 "metadata": {"labels": {"app": "cart"}},
-                "spec": {"containers": [{"name": "cart", "image": "cart"}],
+                "spec": {"containers": [{"name": "cart", "image": "cart",
+                    "volumeMounts": [{"name": "v", "mountPath": "/etc/v"}]}],
                     "volumes": [{"name": "v", "configMap": {"name": config}}]}}}});
         let time = ((first + minute * 60) * 1_000_000_000).to_string();
         let record = json!({"timeUnixNano": time, "observedTimeUnixNano": time,
@@ -354,7 +354,14 @@ async fn the_topology_is_readable_as_it_was() {
     sees(20, "DELETED", "after", "3");
     engine.finish();
     assert_eq!(engine.failures, (0, None));
+    store
+}
 
+/// Guarantees: what hung together at a time gone by is a query.
+#[tokio::test]
+async fn the_topology_is_readable_as_it_was() {
+    // The engine has a runtime of its own.
+    let store = std::thread::spawn(history).join().unwrap();
     let door = start(store, LOOPBACK).unwrap();
     let client = connect(&door).await;
     let used = async |at: &str| {
