@@ -40,11 +40,17 @@ pub struct AnalysisConfig {
     pub store_bytes: usize,
     /// Bytes of requests that wait for the engine; what comes on top is not analysed, only counted.
     pub tee_bytes: usize,
+    /// Longest pass of the correlation; one that takes longer is cut and made again on a smaller window.
+    pub pass_budget: Duration,
 }
 
 impl Default for AnalysisConfig {
     fn default() -> Self {
-        AnalysisConfig { store_bytes: 256 << 20, tee_bytes: 64 << 20 }
+        AnalysisConfig {
+            store_bytes: 256 << 20,
+            tee_bytes: 64 << 20,
+            pass_budget: Duration::from_secs(5),
+        }
     }
 }
 
@@ -59,8 +65,12 @@ pub struct AnalysisStats {
     pub sampled_items: AtomicU64,
     /// Bytes that wait for the engine now.
     pub waiting_bytes: AtomicUsize,
-    /// Passes of the queries that failed or were cut.
+    /// Passes of the queries that failed.
     pub failed_passes: AtomicU64,
+    /// Passes that took longer than they may, and were made again on a smaller window.
+    pub cut_passes: AtomicU64,
+    /// How much of the past passes look at now, in seconds.
+    pub lookback_seconds: AtomicU64,
     /// Resources whose spans or log records were marked with a story.
     pub marked_resources: AtomicU64,
     /// Stories opened.
@@ -125,7 +135,7 @@ impl Analysis {
         };
         thread::Builder::new()
             .name("tapio-engine".to_owned())
-            .spawn(move || worker.start(patterns))
+            .spawn(move || worker.start(patterns, config.pass_budget))
             .map_err(|e| {
                 CorrelationError::Query(crate::store::QueryError {
                     query: "engine".to_owned(),
@@ -250,10 +260,10 @@ struct Worker {
 
 impl Worker {
     /// Makes an engine when there is something to look at, for its plans take 15 MiB, and runs it.
-    fn start(self, patterns: Arc<Patterns>) {
+    fn start(self, patterns: Arc<Patterns>, budget: Duration) {
         let Ok(first) = self.inbox.recv() else { return };
         match Engine::new(self.store.clone(), patterns) {
-            Ok(engine) => self.run(engine, first),
+            Ok(engine) => self.run(engine.with_pass_budget(budget), first),
             // The queries are the program's own: this is a fault of it, and no reason to lose telemetry.
             Err(error) => tracing::error!(%error, "no analysis; telemetry flows on"),
         }
@@ -286,6 +296,9 @@ impl Worker {
             self.give_way();
             let sampled = std::mem::take(&mut engine.sampled);
             self.stats.sampled_items.fetch_add(sampled, Ordering::Relaxed);
+            let (cuts, lookback) = engine.cuts();
+            self.stats.cut_passes.store(cuts, Ordering::Relaxed);
+            self.stats.lookback_seconds.store(lookback.as_secs(), Ordering::Relaxed);
             self.stats.failed_passes.store(engine.failures.0, Ordering::Relaxed);
             if let Some(error) = engine.failures.1.take() {
                 tracing::warn!(error, "a correlation pass failed; telemetry flows on");

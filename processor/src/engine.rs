@@ -1,7 +1,8 @@
 //! The engine: telemetry in, stories out, on the telemetry's own time.
 //!
-//! One engine serves the live stream and the replay. It is single-threaded and reads no clock: what
-//! it tells depends on what it was given, in which order, and on nothing else.
+//! One engine serves the live stream and the replay. It is single-threaded and what it tells depends on
+//! what it was given, in which order, and on nothing else; unless passes take too long, for then it makes
+//! do with less and says so.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,6 +20,7 @@ use crate::{
     correlation::{
         CorrelationError, Plans,
         arises::{Arising, arises},
+        budget::Budget,
         hypotheses,
         identity::Identity,
         likely::Likely,
@@ -33,7 +35,7 @@ use crate::{
     requests::Requests,
     store::{Keep, Store, StoreError, TableSpec},
     story::{Facts, Stories, Telling, View, text},
-    streaming::{Blame, Levels, Resource, Series, Share, Templates, Traces, Windows},
+    streaming::{Blame, KEPT, Levels, Resource, Series, Share, Templates, Traces, Windows},
     tables::StoryRow,
 };
 
@@ -105,7 +107,9 @@ pub struct Engine {
     fact_ids: i64,
     /// Spans and log records that were not looked at, and that others stand for.
     pub sampled: u64,
-    /// Passes that failed or were cut, and why the last one did.
+    /// What passes may take.
+    pub(crate) budget: Budget,
+    /// Passes that failed, and why the last one did.
     pub failures: (u64, Option<String>),
 }
 
@@ -204,8 +208,20 @@ impl Engine {
             dirty: false,
             fact_ids: 0,
             sampled: 0,
+            budget: Budget::default(),
             failures: (0, None),
         })
+    }
+
+    /// The same with passes that may take so long.
+    pub fn with_pass_budget(mut self, time: Duration) -> Self {
+        self.budget = Budget::new(time);
+        self
+    }
+
+    /// Passes that took too long so far, and how much of the past passes look at now.
+    pub fn cuts(&self) -> (u64, Duration) {
+        (self.budget.cuts(), self.budget.of(LOOKBACK))
     }
 
     /// Takes one request in: rows, accumulators, facts. Then makes every pass that is due.
@@ -266,7 +282,10 @@ impl Engine {
     /// The passes that are still due when no more telemetry comes.
     pub fn finish(&mut self) -> Vec<Telling> {
         let end = self.clock.now() + GRACE + STEP;
-        let tellings = self.advance(end);
+        let mut tellings = self.advance(end);
+        while self.budget.is_deferred() {
+            tellings.extend(self.pass(end));
+        }
         if let Err(error) = self.publish(end).and_then(|()| self.publish_stories(end)) {
             self.fail(&error);
         }
@@ -299,9 +318,21 @@ impl Engine {
             return Vec::new();
         }
         self.passed = now;
-        match self.try_pass(now) {
-            Ok(tellings) => tellings,
+        self.plans.begin(self.budget.time());
+        let told = self.try_pass(now);
+        match told {
+            Ok(tellings) => {
+                self.budget.finished(self.plans.took());
+                tellings
+            }
+            // It is deferred to the next, which looks at less.
+            Err(CorrelationError::Cut(_)) => {
+                self.budget.cut();
+                self.dirty = true;
+                Vec::new()
+            }
             Err(error) => {
+                self.budget.finished(self.plans.took());
                 self.fail(&error);
                 Vec::new()
             }
@@ -323,7 +354,7 @@ impl Engine {
         self.symptoms.arise(&roots);
         let symptoms = self.symptoms.rows();
         self.store.table(Symptom::TABLE)?.replace(vec![Symptom::batch(&symptoms)?])?;
-        if let Some(patterns) = self.likely.rows(&symptoms, now, now - LOOKBACK) {
+        if let Some(patterns) = self.likely.rows(&symptoms, now, now - self.budget.of(LOOKBACK)) {
             self.store.table(PatternRow::TABLE)?.replace(vec![PatternRow::batch(patterns)?])?;
         }
         if self.symptoms.is_empty() && !self.stories.any_open() {
@@ -345,6 +376,7 @@ impl Engine {
             judged.extend(self.series.blamed().iter().map(by_metrics));
         }
         let groups = crate::story::groups(&judged, &self.symptoms, &graph, now);
+        let lacks: Vec<String> = self.budget.lacks(LOOKBACK).into_iter().collect();
         let view = View {
             now,
             cluster: &self.cluster,
@@ -354,6 +386,7 @@ impl Engine {
             patterns: &self.patterns,
             facts: &self.facts,
             sighted: &self.sighted,
+            lacks: &lacks,
         };
         let tellings = self.stories.update(groups, &view);
         if !tellings.is_empty() || self.stories.any_open() {
@@ -390,7 +423,8 @@ impl Engine {
         self.columns.flush(&self.store)?;
         self.identity.refresh(&self.cluster, now);
         self.windows.name(&self.identity, &self.cluster);
-        self.store.table(Window::TABLE)?.replace(self.windows.publish()?)?;
+        let since = (!self.budget.is_whole()).then(|| now - self.budget.of(KEPT));
+        self.store.table(Window::TABLE)?.replace(self.windows.publish(since)?)?;
         let cluster = &self.cluster;
         let levels = self.levels.rows(
             now - Duration::from_secs(600),
@@ -402,8 +436,8 @@ impl Engine {
         );
         self.store.table(Level::TABLE)?.replace(vec![Level::batch(&levels)?])?;
         self.store.table(State::TABLE)?.replace(vec![State::batch(&self.states.rows())?])?;
-        let params =
-            Params { now, lookback: now - LOOKBACK, recent: now - RECENT, z: Z, least: LEAST };
+        let lookback = now - self.budget.of(LOOKBACK);
+        let params = Params { now, lookback, recent: now - RECENT, z: Z, least: LEAST };
         self.store.table(Params::TABLE)?.replace(vec![Params::batch(&[params])?])?;
         if std::mem::take(&mut self.edges_changed) {
             let edges: Vec<Edge> = self.ended.iter().chain(self.edges.values()).cloned().collect();

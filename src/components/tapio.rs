@@ -7,7 +7,7 @@ use std::{
 
 use serde::Deserialize;
 use tapio_processor::{Analysis, AnalysisConfig, Patterns};
-use tapio_proto::{Next, Signal};
+use tapio_proto::{Next, Signal, transport::GoDuration};
 
 use super::{Context, Stage, nothing_to_stop};
 use crate::telemetry::{Kind, Registry};
@@ -20,14 +20,21 @@ pub(super) struct Config {
     store_mib: usize,
     /// Memory for telemetry that waits to be analysed, in MiB; what comes on top passes unanalysed, and is counted.
     queue_mib: usize,
+    /// Longest pass of the correlation; one that takes longer is cut and made again on a smaller window.
+    pass_budget: GoDuration,
     /// Folders with patterns (`*.yaml`) beside the built-in ones; one with a known id replaces it.
     patterns: Vec<PathBuf>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        let AnalysisConfig { store_bytes, tee_bytes, .. } = AnalysisConfig::default();
-        Config { store_mib: store_bytes >> 20, queue_mib: tee_bytes >> 20, patterns: Vec::new() }
+        let AnalysisConfig { store_bytes, tee_bytes, pass_budget } = AnalysisConfig::default();
+        Config {
+            store_mib: store_bytes >> 20,
+            queue_mib: tee_bytes >> 20,
+            pass_budget: GoDuration::from_millis(pass_budget.as_millis() as u64),
+            patterns: Vec::new(),
+        }
     }
 }
 
@@ -41,7 +48,11 @@ impl Config {
     }
 
     fn analysis(&self) -> AnalysisConfig {
-        AnalysisConfig { store_bytes: self.store_mib << 20, tee_bytes: self.queue_mib << 20 }
+        AnalysisConfig {
+            store_bytes: self.store_mib << 20,
+            tee_bytes: self.queue_mib << 20,
+            pass_budget: *self.pass_budget,
+        }
     }
 }
 
@@ -51,6 +62,9 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
         if mib == 0 || mib >= 1 << 30 {
             return Err(format!("'{key}' must be greater than zero and less than {}", 1 << 30));
         }
+    }
+    if config.pass_budget.is_zero() {
+        return Err("'pass_budget' must be greater than zero".to_owned());
     }
     config.load_patterns().map(drop)
 }
@@ -101,11 +115,20 @@ fn show(analysis: &Arc<Analysis>, id: &str, metrics: &Registry) {
         "Bytes of requests that wait for the analysis",
         |a| a.stats().waiting_bytes.load(Relaxed) as f64,
     );
+    stat(Counter, "tapio_analysis_failed_passes", "Passes of the correlation that failed", |a| {
+        a.stats().failed_passes.load(Relaxed) as f64
+    });
     stat(
         Counter,
-        "tapio_analysis_failed_passes",
-        "Passes of the correlation that failed or were cut",
-        |a| a.stats().failed_passes.load(Relaxed) as f64,
+        "tapio_analysis_cut_passes",
+        "Passes of the correlation that took longer than 'pass_budget', and were made again on less",
+        |a| a.stats().cut_passes.load(Relaxed) as f64,
+    );
+    stat(
+        Gauge,
+        "tapio_analysis_lookback_seconds",
+        "How much of the past passes look at, 7200 unless they take too long; 0 before the first",
+        |a| a.stats().lookback_seconds.load(Relaxed) as f64,
     );
     stat(
         Counter,

@@ -4,6 +4,7 @@
 //! about, [`hypotheses`] reads the judgement of `queries/hypotheses.sql`.
 
 pub mod arises;
+pub mod budget;
 pub mod hypotheses;
 pub mod identity;
 pub mod likely;
@@ -11,6 +12,8 @@ pub mod rows;
 pub mod states;
 pub mod suspects;
 pub mod symptoms;
+
+use std::time::{Duration, Instant};
 
 use arrow::record_batch::RecordBatch;
 
@@ -22,6 +25,9 @@ pub enum CorrelationError {
     /// A query failed or was cut at its limit of time or memory.
     #[error(transparent)]
     Query(#[from] QueryError),
+    /// The pass was over its time in this query.
+    #[error("the pass was cut in query `{0}`: its time was over")]
+    Cut(String),
     /// A query's result lacks a column that is read from it.
     #[error(transparent)]
     Column(#[from] ColumnError),
@@ -37,16 +43,34 @@ pub enum CorrelationError {
 pub struct Plans {
     queries: Queries,
     runtime: Option<tokio::runtime::Runtime>,
+    began: Instant,
+    time: Option<Duration>,
 }
 
 impl Plans {
     /// The queries in `queries/` over a store; nothing is planned before the first run.
     pub fn new(store: &crate::store::Store) -> Result<Self, QueryError> {
-        Ok(Plans { queries: Queries::new(store, crate::files::QUERIES)?, runtime: None })
+        let queries = Queries::new(store, crate::files::QUERIES)?;
+        Ok(Plans { queries, runtime: None, began: Instant::now(), time: None })
+    }
+
+    /// A pass begins, which is cut when it has taken this long.
+    pub fn begin(&mut self, time: Option<Duration>) {
+        (self.began, self.time) = (Instant::now(), time);
+    }
+
+    /// How long the pass has taken so far.
+    pub fn took(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// The rows of one query.
     pub fn rows(&mut self, name: &str) -> Result<Rows, CorrelationError> {
+        let left = self.time.map(|time| time.saturating_sub(self.took()));
+        let cut = || CorrelationError::Cut(name.to_owned());
+        if left == Some(Duration::ZERO) {
+            return Err(cut());
+        }
         let failed = |message: String| QueryError { query: name.to_owned(), message };
         let runtime = match self.runtime.take() {
             Some(runtime) => runtime,
@@ -55,9 +79,14 @@ impl Plans {
                 .build()
                 .map_err(|e| failed(format!("no runtime: {e}")))?,
         };
-        let batches: Result<Vec<RecordBatch>, QueryError> =
-            runtime.block_on(self.queries.run(name));
+        let batches: Option<Result<Vec<RecordBatch>, QueryError>> = runtime.block_on(async {
+            let run = self.queries.run(name);
+            match left {
+                Some(left) => tokio::time::timeout(left, run).await.ok(),
+                None => Some(run.await),
+            }
+        });
         self.runtime = Some(runtime);
-        Ok(Rows::new(&batches?)?)
+        Ok(Rows::new(&batches.ok_or_else(cut)??)?)
     }
 }

@@ -63,7 +63,7 @@ fn a_flood_of_spans_is_counted_in_full_and_drowns_nobody() {
         engine.ingest(&spans("quiet", [(n, at)].into_iter()));
     }
     let mut sums: BTreeMap<(String, &str), i64> = BTreeMap::new();
-    for batch in engine.windows.publish().unwrap() {
+    for batch in engine.windows.publish(None).unwrap() {
         let services = batch.column_by_name("service").unwrap();
         let services = arrow::compute::cast(services, &arrow::datatypes::DataType::Utf8).unwrap();
         for column in ["count", "looked"] {

@@ -45,6 +45,8 @@ pub struct View<'a> {
     pub facts: &'a Facts,
     /// Signals that have been seen at all: `traces`, `logs`, `metrics`, `kubernetes`, `kernel`.
     pub sighted: &'a BTreeSet<&'static str>,
+    /// What the pass had to do without, in words.
+    pub lacks: &'a [String],
 }
 
 /// What is known of a failing service over the life of its story.
@@ -143,6 +145,7 @@ impl Teller<'_> {
             reasons: self.reasons(pattern, mechanism, &order),
             doubts: self.doubts(),
             ruled_out: self.ruled_out(&order),
+            incomplete: self.view.lacks.to_vec(),
         };
         (story, evidence)
     }

@@ -201,6 +201,7 @@ fn describe(story: &Story) -> Vec<(&'static str, String)> {
             .collect::<Vec<_>>()
             .join(" -> "),
     ));
+    texts.push(("tapio.story.incomplete", story.incomplete.join("; ")));
     texts.push(("tapio.story.do", story.recommendations.join("; ")));
     texts.push(("tapio.story.narrative", story.narrative.clone()));
     texts.retain(|(_, text)| !text.is_empty());

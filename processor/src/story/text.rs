@@ -84,6 +84,10 @@ fn tail(story: &Story, evidence: &[Evidence]) -> Vec<String> {
         story.reasons.iter().for_each(|line| out.extend(wrap(line, "  + ", "    ")));
         story.doubts.iter().for_each(|line| out.extend(wrap(line, "  - ", "    ")));
         story
+            .incomplete
+            .iter()
+            .for_each(|line| out.extend(wrap(&format!("incomplete: {line}"), "  - ", "    ")));
+        story
             .ruled_out
             .iter()
             .for_each(|line| out.extend(wrap(&format!("ruled out: {line}"), "  ", "    ")));

@@ -363,6 +363,7 @@ fn says_more(old: &Story, new: &Story) -> bool {
     old.root_cause.as_ref().map(|r| (&r.kind, &r.name, &r.pattern))
         != new.root_cause.as_ref().map(|r| (&r.kind, &r.name, &r.pattern))
         || old.affected.services != new.affected.services
+        || old.incomplete.is_empty() != new.incomplete.is_empty()
         || old.chain.len() != new.chain.len()
         || (old.confidence - new.confidence).abs() >= 0.05
 }

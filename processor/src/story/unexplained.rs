@@ -106,6 +106,7 @@ pub(super) fn unexplained(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evide
         ],
         doubts: unseen(view),
         ruled_out: Vec::new(),
+        incomplete: view.lacks.to_vec(),
     };
     let evidence = order.iter().zip(words).map(|((s, f), what)| Evidence {
         story_id: plot.id.to_owned(),

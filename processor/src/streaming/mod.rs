@@ -17,7 +17,7 @@ pub(crate) use names::Names;
 pub use series::{Blame, Meaning, Series, Worse};
 pub use share::Share;
 pub use traces::Traces;
-pub use windows::{CallEdge, Sample, ServiceId, SpanFact, SpanKind, Windows};
+pub use windows::{CallEdge, KEPT, Sample, ServiceId, SpanFact, SpanKind, Windows};
 
 /// A map whose keys are not an attacker's to choose without limit: each is bounded, and seeded anew.
 type Map<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;

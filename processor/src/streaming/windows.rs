@@ -21,6 +21,8 @@ use crate::{
 
 /// Windows kept: half an hour of past to compare with.
 const KEEP: usize = 360;
+/// The time that they cover where there is one after the other.
+pub const KEPT: Duration = Duration::from_nanos(KEEP as u64 * WINDOW as u64);
 /// Cells kept over all windows; over it the oldest windows go (about 100 B a cell).
 const MOST_CELLS: usize = 400_000;
 /// Services, operations and peers told apart, each; operations and peers over it are `(other)`, services
@@ -603,10 +605,12 @@ impl Windows {
     }
 
     /// The `windows` table: one batch a window, made anew only where the window changed.
-    pub fn publish(&mut self) -> Result<Vec<RecordBatch>, ArrowError> {
+    pub fn publish(&mut self, since: Option<Time>) -> Result<Vec<RecordBatch>, ArrowError> {
         let mut batches = Vec::with_capacity(self.slots.len());
         let mut slots = std::mem::take(&mut self.slots);
-        let made = slots.iter_mut().try_for_each(|(bucket, slot)| {
+        let old = |bucket: Time| since.is_some_and(|since| bucket < since);
+        let mut seen = slots.iter_mut().skip_while(|(bucket, _)| old(**bucket));
+        let made = seen.try_for_each(|(bucket, slot)| {
             batches.push(self.batch(*bucket, slot)?);
             Ok(())
         });

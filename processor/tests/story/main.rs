@@ -10,6 +10,7 @@ mod live;
 mod measured;
 mod metrics;
 mod played;
+mod recovery;
 mod sent;
 mod times;
 

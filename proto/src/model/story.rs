@@ -149,6 +149,9 @@ pub struct Story {
     pub doubts: Vec<String>,
     /// What was looked at and is not the cause, with the reason.
     pub ruled_out: Vec<String>,
+    /// What could not be looked at in full when this was told, and why; empty when all was.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub incomplete: Vec<String>,
 }
 
 table! { "evidence" =>
