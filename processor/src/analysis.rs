@@ -16,10 +16,10 @@ use tokio::sync::{broadcast, mpsc as tokio_mpsc};
 
 use crate::{
     Engine, Patterns, Telling,
-    correlation::CorrelationError,
+    correlation::{CorrelationError, breaker::Isolated},
     enrich::{Enricher, Marks},
     kubernetes::Directory,
-    pressure::Pressure,
+    pressure::{Pressure, Resolution},
     store::Store,
     story::otlp,
 };
@@ -93,14 +93,19 @@ pub struct Analysis {
     told: broadcast::Sender<Arc<Telling>>,
     outlets: Arc<Mutex<Vec<(Signal, Next)>>>,
     directory: Fed,
+    isolated: Arc<Mutex<Vec<Isolated>>>,
+    notice: Notice,
 }
+
+/// Is told kind and name of what is left out for the first time.
+type Notice = Arc<Mutex<Option<Box<dyn Fn(&'static str, &str) + Send>>>>;
 
 /// The directory that the engine's cluster is shown in, if there is one.
 type Fed = Arc<Mutex<Option<Arc<Directory>>>>;
 
 impl Analysis {
     /// Starts the engine's thread, and the task that sends its stories on the current runtime. Under
-    /// `pressure` it looks at nothing, and its store holds half of what it did.
+    /// `pressure` it looks less closely, in steps, and its store holds half of what it did.
     pub fn start(
         config: AnalysisConfig,
         patterns: Arc<Patterns>,
@@ -121,6 +126,8 @@ impl Analysis {
             told: broadcast::channel(TELLINGS).0,
             outlets: Arc::default(),
             directory: Arc::default(),
+            isolated: Arc::default(),
+            notice: Arc::default(),
         });
         let worker = Worker {
             store: analysis.store.clone(),
@@ -132,6 +139,9 @@ impl Analysis {
             stats: analysis.stats.clone(),
             told: analysis.told.clone(),
             directory: analysis.directory.clone(),
+            resolution: Resolution::Full,
+            isolated: analysis.isolated.clone(),
+            notice: analysis.notice.clone(),
         };
         thread::Builder::new()
             .name("tapio-engine".to_owned())
@@ -168,7 +178,8 @@ impl Analysis {
     /// stand for the others; what else it has no room for is counted.
     pub fn tee(&self, request: &Request) {
         let size = request.bytes.len();
-        if self.pressure.is_on() {
+        let resolution = self.pressure.resolution();
+        if resolution == Resolution::Paused {
             self.stats.dropped_items.fetch_add(request.items as u64, Ordering::Relaxed);
             return;
         }
@@ -176,7 +187,10 @@ impl Analysis {
         let weight = match request.signal {
             Signal::Traces => {
                 let mut sampling = self.sampling.lock().unwrap_or_else(PoisonError::into_inner);
-                sampling.weight(request.items, waiting, self.tee_bytes)
+                // Where memory is short they are as many as where the room is nearly full.
+                let room = self.tee_bytes;
+                let taken = if resolution == Resolution::Full { 0 } else { room / 8 * 6 };
+                sampling.weight(request.items, waiting.max(taken), room)
             }
             // Objects, changes and points are news each by itself.
             _ => Some(1),
@@ -206,6 +220,21 @@ impl Analysis {
     /// Figures for the program's own metrics.
     pub fn stats(&self) -> &AnalysisStats {
         &self.stats
+    }
+
+    /// Queries and patterns that fail, and are left out.
+    pub fn isolated(&self) -> Vec<Isolated> {
+        self.isolated.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Calls `notice` with kind and name of what is left out for the first time.
+    pub fn on_isolated(&self, notice: impl Fn(&'static str, &str) + Send + 'static) {
+        *self.notice.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(notice));
+    }
+
+    /// How closely telemetry is looked at now.
+    pub fn resolution(&self) -> Resolution {
+        self.pressure.resolution()
     }
 
     /// Stories as they are told; a reader that falls far behind misses some.
@@ -256,6 +285,9 @@ struct Worker {
     stats: Arc<AnalysisStats>,
     told: broadcast::Sender<Arc<Telling>>,
     directory: Fed,
+    resolution: Resolution,
+    isolated: Arc<Mutex<Vec<Isolated>>>,
+    notice: Notice,
 }
 
 impl Worker {
@@ -274,6 +306,7 @@ impl Worker {
         let mut heard = Instant::now();
         let mut clock = Time::default();
         loop {
+            self.give_way(&mut engine);
             let tellings = match first.take().map_or_else(|| self.inbox.recv_timeout(SILENCE), Ok) {
                 Ok((request, weight)) => {
                     self.stats.waiting_bytes.fetch_sub(request.bytes.len(), Ordering::Relaxed);
@@ -293,13 +326,13 @@ impl Worker {
             {
                 directory.refresh(&engine.cluster, engine.clock());
             }
-            self.give_way();
             let sampled = std::mem::take(&mut engine.sampled);
             self.stats.sampled_items.fetch_add(sampled, Ordering::Relaxed);
             let (cuts, lookback) = engine.cuts();
             self.stats.cut_passes.store(cuts, Ordering::Relaxed);
             self.stats.lookback_seconds.store(lookback.as_secs(), Ordering::Relaxed);
             self.stats.failed_passes.store(engine.failures.0, Ordering::Relaxed);
+            self.isolate(&engine);
             if let Some(error) = engine.failures.1.take() {
                 tracing::warn!(error, "a correlation pass failed; telemetry flows on");
             }
@@ -307,14 +340,43 @@ impl Worker {
         }
     }
 
-    fn give_way(&mut self) {
+    fn give_way(&mut self, engine: &mut Engine) {
         let times = self.pressure.times();
         if std::mem::replace(&mut self.pressed, times) != times {
             self.store.shrink();
             tracing::warn!(
-                "Memory is short: the analysis pauses, and its tables hold half of what they did."
+                "Memory is short: the tables of the analysis hold half of what they did."
             );
         }
+        let resolution = self.pressure.resolution();
+        let before = std::mem::replace(&mut self.resolution, resolution);
+        if before != resolution {
+            engine.resolve(resolution);
+            let (from, to) = (before.name(), resolution.name());
+            tracing::warn!(from, to, "The analysis looks at telemetry in another resolution");
+        }
+    }
+
+    /// Tells what is left out because it fails, when that changes.
+    fn isolate(&self, engine: &Engine) {
+        let isolated = engine.isolated();
+        let mut shown = self.isolated.lock().unwrap_or_else(PoisonError::into_inner);
+        if *shown == isolated {
+            return;
+        }
+        for new in isolated.iter().filter(|new| shown.iter().all(|old| old.name != new.name)) {
+            let (part, name, error) = (new.part.name(), &new.name, &new.error);
+            tracing::warn!(
+                part,
+                name,
+                error,
+                "It fails and is left out; the analysis goes on without it"
+            );
+            if let Some(notice) = &*self.notice.lock().unwrap_or_else(PoisonError::into_inner) {
+                notice(part, name);
+            }
+        }
+        *shown = isolated;
     }
 
     fn tell(&self, engine: &Engine, tellings: Vec<Telling>) {

@@ -87,7 +87,7 @@ pub(super) async fn start(
 }
 
 /// The analysis' own figures.
-fn show(analysis: &Arc<Analysis>, id: &str, metrics: &Registry) {
+fn show(analysis: &Arc<Analysis>, id: &str, metrics: &Arc<Registry>) {
     let labels = [("processor", id)];
     let stat = |kind, name: &str, help, read: fn(&Analysis) -> f64| {
         let analysis = Arc::clone(analysis);
@@ -130,6 +130,34 @@ fn show(analysis: &Arc<Analysis>, id: &str, metrics: &Registry) {
         "How much of the past passes look at, 7200 unless they take too long; 0 before the first",
         |a| a.stats().lookback_seconds.load(Relaxed) as f64,
     );
+    stat(
+        Gauge,
+        "tapio_analysis_resolution",
+        "How closely telemetry is looked at: 3 all, 2 spans sampled, 1 rollups only, 0 paused as memory is short",
+        |a| 3.0 - f64::from(a.resolution() as u8),
+    );
+    stat(
+        Gauge,
+        "tapio_analysis_isolated",
+        "Queries and patterns that fail and are left out",
+        |a| a.isolated().len() as f64,
+    );
+    let (of, registry, processor) =
+        (Arc::downgrade(analysis), Arc::downgrade(metrics), id.to_owned());
+    analysis.on_isolated(move |part, name| {
+        let Some(metrics) = registry.upgrade() else { return };
+        let (of, isolated) = (of.clone(), name.to_owned());
+        metrics.read(
+            Gauge,
+            "tapio_analysis_isolated_part",
+            "1 while this query or pattern fails and is left out",
+            &[("processor", &processor), ("part", part), ("name", name)],
+            move || {
+                let all = of.upgrade().map(|analysis| analysis.isolated()).unwrap_or_default();
+                f64::from(u8::from(all.iter().any(|one| one.name == isolated)))
+            },
+        );
+    });
     stat(
         Counter,
         "tapio_marked_resources",
