@@ -4,8 +4,9 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     path::PathBuf,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 /// A pattern that a team writes for its own shop: narrower than the built-in one.
@@ -100,6 +101,7 @@ fn a_malformed_pattern_is_refused_where_it_is_wrong() {
         ("key", "within: 10m", "with: 10m", "own.yaml:4:1: unknown field"),
         ("regex", "OOMKilled, req", "'(', req", "own.yaml:7:96: reason \"(\": expected a regular"),
         ("yaml", "within: 10m", "within: [", "own.yaml:"),
+        ("blank", "SHOP-7", "''", "own.yaml:2:1: catalogue \"\": expected the entry"),
     ] {
         let bad = OWN.replacen(from, to, 1);
         assert_ne!(bad, OWN);
@@ -124,6 +126,99 @@ fn a_malformed_pattern_is_refused_where_it_is_wrong() {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("FAIL  shop_pool_too_large: a larger pool: it does not blame"), "{text}");
     assert!(text.ends_with("2 tests, 1 failed\n"), "{text}");
+}
+
+/// Guarantees: a pattern that nothing tries is named and counted as such; it is no failure.
+#[test]
+fn a_pattern_without_tests_is_counted_as_untested() {
+    let bare = folder("bare", OWN.split("tests:").next().unwrap());
+    let text = told(&["pattern", "test", bare.to_str().unwrap()]);
+    assert!(text.starts_with("none  shop_pool_too_large: it has no 'tests'"), "{text}");
+    assert!(text.ends_with("\n0 tests, 0 failed, 1 untested\n"), "{text}");
+}
+
+/// Guarantees: a folder without patterns, and two files that would silently replace each other, are
+/// refused in one line that names them; by the commands and by a hop's configuration.
+#[test]
+fn a_folder_that_cannot_be_meant_is_refused() {
+    let empty = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("empty");
+    fs::create_dir_all(&empty).unwrap();
+    let twice = folder("twice", OWN);
+    fs::write(twice.join("other.yaml"), OWN).unwrap();
+    for (folder, says) in [
+        (&empty, vec!["no *.yaml in this folder"]),
+        (&twice, vec!["own.yaml:1:1: id \"shop_pool_too_large\": ", "other.yaml has it too"]),
+    ] {
+        let folder = folder.to_str().unwrap();
+        let key = format!("yaml:processors::tapio::patterns: [{folder:?}]");
+        for args in [
+            &["pattern", "test", folder][..],
+            &["pattern", "list", "--patterns", folder],
+            &["replay", "--patterns", folder, "tests/recordings/healthy"],
+            &["validate", "--config", "tests/config/good.yaml", "--config", &key],
+        ] {
+            let output = tapio(args);
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{args:?}: {stderr}");
+            assert!(says.iter().all(|says| stderr.contains(says)), "{args:?}: {stderr}");
+            assert!(stderr.contains(folder), "{args:?}: {stderr}");
+        }
+        let output = tapio(&["pattern", "test", folder]);
+        assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 1);
+    }
+}
+
+/// Guarantees: a user's pattern may stand in place of a built-in one, and it is said that it does.
+#[test]
+fn a_pattern_in_place_of_a_built_in_one_is_told_of() {
+    let own = folder("instead", &OWN.replace("shop_pool_too_large", "config_change_memory_growth"));
+    let own = own.to_str().unwrap();
+    for args in [
+        &["pattern", "list", "--patterns", own][..],
+        &["replay", "--patterns", own, "tests/recordings/pool-oom"],
+    ] {
+        let output = tapio(args);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {stderr}");
+        let says = "own.yaml: \"config_change_memory_growth\" in place of the built-in one";
+        assert!(stderr.contains(says), "{args:?}: {stderr}");
+    }
+    let story = story(&["--patterns", own]);
+    assert!(story["title"].as_str().unwrap().contains("more connections than memory"), "{story}");
+}
+
+/// Guarantees: a running hop takes the patterns of its configuration, and its log says which of the
+/// built-in ones they replace.
+#[test]
+fn a_running_hop_says_which_patterns_it_replaced() {
+    let own = folder("hop", &OWN.replace("shop_pool_too_large", "oom_killed"));
+    let config = format!(
+        "receivers: {{otlp: {{protocols: {{http: {{endpoint: '127.0.0.1:0'}}}}}}}}
+processors: {{tapio: {{patterns: [{own:?}]}}}}
+exporters: {{summary: {{interval: 1h}}}}
+service:
+  telemetry: {{metrics: {{level: none}}}}
+  pipelines: {{traces: {{receivers: [otlp], processors: [tapio], exporters: [summary]}}}}
+"
+    );
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tapio"));
+    command.arg("--config").arg(format!("yaml:{config}"));
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut hop = command.spawn().expect("the program starts");
+    let lines = BufReader::new(hop.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let mut log = Vec::new();
+    for line in lines {
+        let ready = line.contains("Everything is ready");
+        log.push(line);
+        if ready {
+            break;
+        }
+    }
+    hop.kill().unwrap();
+    hop.wait().unwrap();
+    let log = log.join("\n");
+    assert!(log.contains("own.yaml: \"oom_killed\" in place of the built-in one"), "{log}");
+    assert!(log.contains("Everything is ready"), "{log}");
 }
 
 /// Guarantees: the list has a line for every pattern, and no more.

@@ -18,7 +18,9 @@ with facts as (
     -- what was said of an object, and until when it held: a state that is open now holds now
     select case when e.type = 'container.started' and e.count > 1 then 'container.restarted' else e.type end as kind,
            e.reason, e.message as text, e.time,
-           case when s.kind is null then e.time else params.now end as last, 0.0 as lasted_s,
+           case when s.kind is null then e.time else params.now end as last,
+           case when s.kind is null then 0.0
+                else (cast(params.now as bigint) - cast(e.time as bigint)) / 1000000000.0 end as lasted_s,
            e.entity_kind, e.entity_namespace, e.entity_name, e.workload_kind, e.workload_name
     from events e
     cross join params
@@ -155,6 +157,7 @@ seen as (
            m.workload_kind, m.workload_namespace, m.workload_name, m.service,
            m.source, m.change, m.pattern, m.prior, m.within_s, m.cause_time, m.acts, m.closes, m.fresh,
            n.need, n.required, n.forbidden, n.weight,
+           n.forbidden and n.kind <> '' and regexp_like('latency', n.kind) as told_late,
            min(case when cast(l.time as bigint) >= m.opens then l.time end) as first_time,
            max(case when cast(l.last as bigint) >= m.opens then cast(l.last as bigint) end) as newest,
            sum(case when cast(l.time as bigint) < m.opens and cast(l.last as bigint) >= m.before
@@ -172,13 +175,14 @@ seen as (
     group by m.cause_kind, m.cause_namespace, m.cause_name, m.relation,
              m.workload_kind, m.workload_namespace, m.workload_name, m.service,
              m.source, m.change, m.pattern, m.prior, m.within_s, m.cause_time, m.acts, m.closes, m.fresh,
-             n.need, n.required, n.forbidden, n.weight
+             n.need, n.required, n.forbidden, n.weight, n.kind
 ),
 weighed as (
-    select s.*,
+    select s.*, params.now,
            coalesce(cast(s.first_time as bigint) <= s.closes, false) as met,
            coalesce(s.newest >= s.fresh, false) as lasts
     from seen s
+    cross join params
 ),
 explained as (
     select s.cause_kind, s.cause_namespace, s.cause_name, s.relation,
@@ -193,9 +197,13 @@ explained as (
              s.source, s.change, s.pattern, s.prior, s.within_s, s.cause_time, s.acts
     having bool_and(not s.required or (s.met and s.lasts and s.earlier = 0))
        and bool_and(not s.forbidden or s.around = 0)
+       -- that nothing became slow is known some windows later than that requests fail
+       and (not bool_or(s.told_late)
+            or min(case when s.met and s.required then s.first_time end) <= max(s.now) - interval '20 seconds')
 ),
 bare as (
-    -- a change upstream of what fails, which no pattern explains
+    -- a change upstream of what fails, which no pattern explains, or a node, a resolver or a webhook that
+    -- is out of service; a restart that somebody ordered changes nothing
     select c.cause_kind, c.cause_namespace, c.cause_name, c.relation,
            c.workload_kind, c.workload_namespace, c.workload_name, c.service,
            c.source, c.change, '' as pattern,
@@ -205,12 +213,34 @@ bare as (
     cross join params
     join local l on l.workload_kind = c.workload_kind and l.workload_namespace = c.workload_namespace
                 and l.workload_name = c.workload_name
-                and l.time >= c.acts and l.time <= c.acts + interval '600 seconds'
-    where c.source = 'change'
+                and l.time >= c.acts - interval '2 seconds' and l.time <= c.acts + interval '600 seconds'
+    where case when c.source = 'change' then not regexp_like(c.path, 'restartedAt$')
+               else c.relation in ('runs_on', 'resolves', 'admits')
+                    and regexp_like(c.verb, '^node\.not_ready$|^endpoints\.empty$|\.unavailable$') end
       and (l.kind in ('error_ratio', 'latency', 'call_errors')
-           or (l.kind = 'endpoints.empty' and l.last >= params.now))
+           or (l.kind in ('endpoints.empty', 'container.waiting', 'pod.unschedulable',
+                          'pod.not_ready', 'deployment.replica_failure') and l.last >= params.now))
     group by c.cause_kind, c.cause_namespace, c.cause_name, c.relation,
              c.workload_kind, c.workload_namespace, c.workload_name, c.service, c.source, c.change
+    union all
+    -- what fails those who ask it and dies or cannot start itself, though nothing explains why
+    select r.cause_kind, r.cause_namespace, r.cause_name, r.relation,
+           r.workload_kind, r.workload_namespace, r.workload_name, r.service,
+           'none' as source, cast(-1 as bigint) as change, '' as pattern,
+           0.25 as prior, 600.0 as within_s,
+           min(l.time) as cause_time, min(l.time) as acts, min(l.time) as effect_time, 0.0 as evidence
+    from reach r
+    join local l on l.workload_kind = r.workload_kind and l.workload_namespace = r.workload_namespace
+                and l.workload_name = r.workload_name
+    join local w on w.workload_kind = r.workload_kind and w.workload_namespace = r.workload_namespace
+                and w.workload_name = r.workload_name
+    where r.relation = 'self'
+      and l.kind in ('container.terminated', 'container.waiting', 'pod.unschedulable', 'pod.failed',
+                     'pod.evicted', 'deployment.replica_failure')
+      and w.kind in ('error_ratio', 'call_errors')
+      and l.time >= w.time - interval '600 seconds' and l.time <= w.time + interval '10 seconds'
+    group by r.cause_kind, r.cause_namespace, r.cause_name, r.relation,
+             r.workload_kind, r.workload_namespace, r.workload_name, r.service
 ),
 together as (
     select * from explained where effect_time is not null
@@ -239,7 +269,8 @@ lagged as (
 )
 select l.*,
        case when l.pattern = ''
-            then least(0.6, l.prior + 0.2 * exp(-abs(l.lag_s) / 60.0) - 0.05 * least(l.rivals, 3))
+            then least(0.6, l.prior + 0.2 * exp(-abs(l.lag_s) / 60.0)
+                       - (case when l.source = 'none' then 0.15 else 0.05 end) * least(l.rivals, 3))
             -- "nothing was changed" is a guess where something was, just before: less than its prior
             else least(case when l.source = 'none' and l.nearest_s <= 120.0 then l.prior - 0.1 else 0.97 end,
                        l.prior + 0.25 * l.evidence

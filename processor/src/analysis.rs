@@ -22,6 +22,7 @@ use crate::{
     pressure::{Pressure, Resolution},
     store::Store,
     story::otlp,
+    validator::Reason,
 };
 
 /// Requests that may wait for the engine, whatever their size.
@@ -42,6 +43,12 @@ pub struct AnalysisConfig {
     pub tee_bytes: usize,
     /// Longest pass of the correlation; one that takes longer is cut and made again on a smaller window.
     pub pass_budget: Duration,
+    /// Items taken in before what they changed is shown: marks, figures, pods. It waits for none.
+    pub batch_items: usize,
+    /// Events, and rows of changes, that causes are looked for in; over it the oldest go.
+    pub buffer_events: usize,
+    /// Below this confidence a story is told as a hypothesis.
+    pub threshold: f64,
 }
 
 impl Default for AnalysisConfig {
@@ -50,6 +57,9 @@ impl Default for AnalysisConfig {
             store_bytes: 256 << 20,
             tee_bytes: 64 << 20,
             pass_budget: Duration::from_secs(5),
+            batch_items: 100,
+            buffer_events: 65_536,
+            threshold: 0.7,
         }
     }
 }
@@ -63,6 +73,8 @@ pub struct AnalysisStats {
     pub dropped_items: AtomicU64,
     /// Spans and log records that were not looked at in a flood, and that others stand for.
     pub sampled_items: AtomicU64,
+    /// Items that the engine could make nothing of, by [`Reason`].
+    pub quarantined_items: [AtomicU64; Reason::ALL.len()],
     /// Bytes that wait for the engine now.
     pub waiting_bytes: AtomicUsize,
     /// Passes of the queries that failed.
@@ -130,6 +142,7 @@ impl Analysis {
             notice: Arc::default(),
         });
         let worker = Worker {
+            config,
             store: analysis.store.clone(),
             pressure: analysis.pressure.clone(),
             pressed: analysis.pressure.times(),
@@ -275,6 +288,7 @@ impl Sampling {
 }
 
 struct Worker {
+    config: AnalysisConfig,
     store: Arc<Store>,
     pressure: Arc<Pressure>,
     /// How often pressure had begun at the last look.
@@ -294,7 +308,9 @@ impl Worker {
     /// Makes an engine when there is something to look at, for its plans take 15 MiB, and runs it.
     fn start(self, patterns: Arc<Patterns>, budget: Duration) {
         let Ok(first) = self.inbox.recv() else { return };
-        match Engine::new(self.store.clone(), patterns) {
+        match Engine::new(self.store.clone(), patterns)
+            .map(|engine| engine.configured(&self.config))
+        {
             Ok(engine) => self.run(engine.with_pass_budget(budget), first),
             // The queries are the program's own: this is a fault of it, and no reason to lose telemetry.
             Err(error) => tracing::error!(%error, "no analysis; telemetry flows on"),
@@ -308,10 +324,8 @@ impl Worker {
         loop {
             self.give_way(&mut engine);
             let tellings = match first.take().map_or_else(|| self.inbox.recv_timeout(SILENCE), Ok) {
-                Ok((request, weight)) => {
-                    self.stats.waiting_bytes.fetch_sub(request.bytes.len(), Ordering::Relaxed);
-                    let tellings = engine.ingest_sample(&request, weight);
-                    self.stats.analysed.fetch_add(1, Ordering::Relaxed);
+                Ok(first) => {
+                    let tellings = self.batch(&mut engine, first);
                     (heard, clock) = (Instant::now(), engine.clock());
                     tellings
                 }
@@ -331,6 +345,10 @@ impl Worker {
             let (cuts, lookback) = engine.cuts();
             self.stats.cut_passes.store(cuts, Ordering::Relaxed);
             self.stats.lookback_seconds.store(lookback.as_secs(), Ordering::Relaxed);
+            let quarantined = engine.columns.quarantine.take_counts();
+            for (all, new) in self.stats.quarantined_items.iter().zip(quarantined) {
+                all.fetch_add(new, Ordering::Relaxed);
+            }
             self.stats.failed_passes.store(engine.failures.0, Ordering::Relaxed);
             self.isolate(&engine);
             if let Some(error) = engine.failures.1.take() {
@@ -338,6 +356,20 @@ impl Worker {
             }
             self.tell(&engine, tellings);
         }
+    }
+
+    /// Takes in a request, and of those that wait behind it as many as make a batch.
+    fn batch(&self, engine: &mut Engine, first: (Request, u32)) -> Vec<Telling> {
+        let (mut tellings, mut items, mut next) = (Vec::new(), 0, Some(first));
+        while let Some((request, weight)) = next {
+            self.stats.waiting_bytes.fetch_sub(request.bytes.len(), Ordering::Relaxed);
+            tellings.extend(engine.ingest_sample(&request, weight));
+            self.stats.analysed.fetch_add(1, Ordering::Relaxed);
+            items += request.items.max(1);
+            let more = items < self.config.batch_items;
+            next = if more { self.inbox.try_recv().ok() } else { None };
+        }
+        tellings
     }
 
     fn give_way(&mut self, engine: &mut Engine) {
@@ -436,6 +468,8 @@ async fn hand_over(next: &Next, request: &Request) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
@@ -456,5 +490,33 @@ mod tests {
         assert!(sampling.spans < 700, "{} are still to be stood for", sampling.spans);
         assert!((1_700..4_000).contains(&looked_at), "{looked_at}");
         assert_eq!(sampling.weight(0, 0, 100), None, "nothing to look at");
+    }
+
+    #[test]
+    fn a_batch_is_as_many_items_as_asked_for_and_waits_for_none() {
+        let store = Engine::store(1 << 20).unwrap();
+        let patterns = Arc::new(Patterns::builtin().unwrap());
+        let mut engine = Engine::new(store.clone(), patterns).unwrap();
+        let (tee, inbox) = mpsc::sync_channel(QUEUE);
+        let worker = Worker {
+            config: AnalysisConfig { batch_items: 100, ..AnalysisConfig::default() },
+            store,
+            pressure: Arc::default(),
+            pressed: 0,
+            inbox,
+            out: tokio_mpsc::channel(1).0,
+            marks: Arc::default(),
+            stats: Arc::default(),
+            told: broadcast::channel(1).0,
+            directory: Arc::default(),
+        };
+        let request = || (Request::new(Signal::Logs, bytes::Bytes::new(), 30), 1);
+        (0..5).for_each(|_| tee.send(request()).unwrap());
+        let mut analysed = || {
+            let first = worker.inbox.try_recv().unwrap();
+            worker.batch(&mut engine, first);
+            worker.stats.analysed.load(Ordering::Relaxed)
+        };
+        assert_eq!((analysed(), analysed()), (4, 5));
     }
 }

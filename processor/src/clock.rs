@@ -15,7 +15,8 @@ const HEARD: i64 = 120_000_000_000;
 /// A sender is believed to have gone back when it has said so for this long, ns: of what it sends some may
 /// always come late.
 const BACK: i64 = 60_000_000_000;
-/// What is further off than this is believed when this many requests in a row said so.
+/// What is further off than this is believed when so many said the like one after the other, in one request or
+/// in several, and nobody said anything else: after a hole in everything it is simply later.
 const REPEATED: u32 = 8;
 const ASTRAY: i64 = 3_600_000_000_000;
 /// The year 2200; what claims to be later has no clock at all.
@@ -39,10 +40,10 @@ pub(crate) struct Clock {
     now: Time,
     votes: BTreeMap<u64, Vote>,
     last: Option<u64>,
-    /// Requests in a row that were far off.
-    astray: u32,
-    far_off: bool,
-    near: bool,
+    /// How many in a row were far off, and what the last of them said.
+    astray: (u32, Time),
+    /// When one that was far off was last contradicted: others went on as before.
+    contradicted: Option<Time>,
 }
 
 impl Clock {
@@ -58,11 +59,13 @@ impl Clock {
         }
     }
 
-    /// The next request begins.
-    pub(crate) fn next(&mut self) {
-        let far_off = std::mem::take(&mut self.far_off) && !std::mem::take(&mut self.near);
-        self.astray = if far_off { self.astray + 1 } else { 0 };
-        self.near = false;
+    /// Is what claims to be of this time wrong about it? Within the hour it is, after its sender was heard;
+    /// what is further off could be the first to say that time has passed, unless others speak too.
+    pub(crate) fn doubts(&self, time: Time) -> bool {
+        let off = |other: Time| other.0.abs_diff(self.now.0);
+        off(time) <= ASTRAY.unsigned_abs()
+            || time >= LATEST
+            || self.contradicted.is_some_and(|then| off(then) <= HEARD.unsigned_abs())
     }
 
     /// A sender says that it is `says`.
@@ -75,12 +78,18 @@ impl Clock {
         }
         let mut ahead = says.0.saturating_sub(self.now.0);
         if ahead.abs() > ASTRAY {
-            self.far_off = true;
-            if self.astray < REPEATED {
+            let (times, last) = self.astray;
+            let alike = says.0.saturating_sub(last.0).abs() <= ASTRAY;
+            self.astray = (if alike { times + 1 } else { 1 }, says);
+            if self.astray.0 < REPEATED {
                 return;
             }
+        } else {
+            if (1..REPEATED).contains(&self.astray.0) {
+                self.contradicted = Some(self.now);
+            }
+            self.astray.0 = 0;
         }
-        self.near = true;
         let alone = self.last.replace(sender) == Some(sender);
         let before = self.votes.get(&sender).map(|vote| vote.ahead);
         if (1..=NEAR).contains(&ahead) {
@@ -177,6 +186,21 @@ mod tests {
             clock.heard(3, at(300 + now * 125));
         }
         assert_eq!(clock.now(), at(300 + 99 * 125));
+    }
+
+    #[test]
+    fn after_a_hole_of_hours_all_need_to_say_so_but_once() {
+        let mut clock = Clock::default();
+        for now in (0..1500).step_by(300).chain((30_000..31_500).step_by(300)) {
+            (1..36).for_each(|sender| clock.heard(sender, at(now)));
+            assert_eq!(clock.now(), at(now));
+        }
+        // One that is astray is not believed while others speak.
+        for now in 31_201..31_300 {
+            clock.heard(1, at(now + 100_000));
+            clock.heard(2, at(now));
+            assert_eq!(clock.now(), at(now));
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use tapio_proto::{
 };
 
 use crate::{
+    analysis::AnalysisConfig,
     clock::Clock,
     correlation::{
         CorrelationError, Plans,
@@ -25,10 +26,13 @@ use crate::{
         hypotheses,
         identity::Identity,
         likely::Likely,
+        releases::{Releases, Scene},
         rows::{Front, Level, NeedRow, Params, PatternRow, Reach, State, Window},
+        standing::Standing,
         states::States,
         suspects::{self, Graph},
         symptoms::Symptoms,
+        units::{self, Homes},
     },
     ingest::Columns,
     kubernetes::{Cluster, Fact},
@@ -39,6 +43,7 @@ use crate::{
     story::{Facts, Stories, Telling, View, text},
     streaming::{Blame, KEPT, Levels, Resource, Series, Share, Templates, Traces, Windows},
     tables::StoryRow,
+    validator::Quarantined,
 };
 
 /// Time from one pass of the queries to the next.
@@ -98,9 +103,18 @@ pub struct Engine {
     pub(crate) identity: Identity,
     pub(crate) sighted: BTreeSet<&'static str>,
     states: States,
+    standing: Standing,
+    pub(crate) homes: Homes,
+    /// No more telemetry comes.
+    ending: bool,
+    /// Lines that were kept though they may be nothing new.
+    pub(crate) said: usize,
+    pub(crate) releases: Releases,
     likely: Likely,
     symptoms: Symptoms,
     stories: Stories,
+    /// Below this confidence a story is told as a hypothesis.
+    threshold: f64,
     pub(crate) clock: Clock,
     next: Time,
     passed: Time,
@@ -129,6 +143,7 @@ fn specs() -> Vec<TableSpec> {
     }
     row!(Event, Keep::Ring { weight: 10 });
     row!(Change, Keep::Ring { weight: 5 });
+    row!(Quarantined, Keep::Ring { weight: 1 });
     row!(Edge, Keep::Replace);
     row!(Window, Keep::Replace);
     row!(Level, Keep::Replace);
@@ -165,8 +180,9 @@ fn by_metrics(blame: &Blame) -> hypotheses::Hypothesis {
         effect_time: worse.during.0,
         evidence: blame.share,
         rivals: 0,
-        confidence: if blame.borne_out { 0.55 + 0.25 * blame.share } else { 0.5 * blame.share },
+        confidence: if blame.borne_out { 0.6 + 0.3 * blame.share } else { 0.69 * blame.share },
         measured: None,
+        told: None,
     }
 }
 
@@ -202,9 +218,15 @@ impl Engine {
             identity: Identity::default(),
             sighted: BTreeSet::new(),
             states: States::default(),
+            standing: Standing::default(),
+            homes: Homes::default(),
+            ending: false,
+            said: 0,
+            releases: Releases::default(),
             likely: Likely::new(&rows, &needs),
             symptoms: Symptoms::default(),
             stories: Stories::default(),
+            threshold: AnalysisConfig::default().threshold,
             clock: Clock::default(),
             next: Time::default(),
             passed: Time::default(),
@@ -228,6 +250,13 @@ impl Engine {
         (self.budget.cuts(), self.budget.of(LOOKBACK))
     }
 
+    /// The same with other settings than the default ones.
+    pub fn configured(mut self, config: &AnalysisConfig) -> Self {
+        self.facts.keep(config.buffer_events);
+        self.threshold = config.threshold;
+        self
+    }
+
     /// Takes one request in: rows, accumulators, facts. Then makes every pass that is due.
     ///
     /// The request has passed [`tapio_proto::check`]; one that has not is left out as far as it is
@@ -239,7 +268,6 @@ impl Engine {
     /// As [`Engine::ingest`], of spans of which each stands for `weight` that passed: itself, and others
     /// that were not looked at.
     pub fn ingest_sample(&mut self, request: &Request, weight: u32) -> Vec<Telling> {
-        self.clock.next();
         match request.signal {
             Signal::Traces => self.spans(&request.bytes, weight),
             Signal::Logs => self.logs(&request.bytes),
@@ -247,8 +275,9 @@ impl Engine {
             Signal::Profiles => {}
         }
         self.dirty = true;
-        // Passes empty them into the store, but records whose time stands still make no pass.
-        if self.columns.bytes() > MOST_WAITING
+        // Passes empty them into the store, but records whose time stands still, or that have none, make
+        // no pass.
+        if (self.columns.bytes() > MOST_WAITING || self.clock() == Time::default())
             && let Err(error) = self.columns.flush(&self.store)
         {
             self.fail(&error);
@@ -286,6 +315,7 @@ impl Engine {
     /// The passes that are still due when no more telemetry comes.
     pub fn finish(&mut self) -> Vec<Telling> {
         let end = self.clock.now() + GRACE + STEP;
+        (self.ending, self.dirty) = (true, true);
         let mut tellings = self.advance(end);
         while self.budget.is_deferred() {
             tellings.extend(self.pass(end));
@@ -356,6 +386,8 @@ impl Engine {
         let roots: Vec<Arising> =
             arising.iter().filter(|a| a.confidence >= WORTH).cloned().collect();
         self.symptoms.arise(&roots);
+        self.alerts(now, &graph);
+        self.stand(now);
         let symptoms = self.symptoms.rows();
         self.store.table(Symptom::TABLE)?.replace(vec![Symptom::batch(&symptoms)?])?;
         self.likely.leave_out(self.plans.breakers.patterns_out(now));
@@ -376,10 +408,37 @@ impl Engine {
             let judged = self.judged(&symptoms, now)?;
             self.honest(judged)
         };
-        let mut judged = with_measured(judged, &arising, &graph);
-        if !self.sighted.contains("traces") {
-            judged.extend(self.series.blamed().iter().map(by_metrics));
+        let mut judged = judged;
+        if !self.releases.is_empty() {
+            let scene = Scene {
+                now,
+                failing: &failing,
+                roots: &roots.iter().map(|arising| arising.service.clone()).collect(),
+                symptoms: &self.symptoms,
+                graph: &graph,
+                facts: &self.facts,
+                windows: &self.windows,
+            };
+            judged.extend(self.releases.judge(&scene));
         }
+        self.standing.join(&mut judged);
+        let states = self.states.rows();
+        if states.iter().any(|state| state.kind == "unit.failed") {
+            let mut wrong = sick.clone();
+            for (service, onset) in &failing {
+                wrong.entry(graph.workload(service)).or_insert(*onset);
+            }
+            judged.extend(units::hypotheses(&states, &wrong, &self.homes, &graph, &self.cluster));
+        }
+        self.deepest(&mut judged, &failing, &graph);
+        let mut all: Vec<_> = arising
+            .iter()
+            .map(|a| hypotheses::Hypothesis::measured(a, graph.workload(&a.service)))
+            .collect();
+        if !self.sighted.contains("traces") {
+            all.extend(self.series.blamed().iter().map(by_metrics));
+        }
+        let judged = with_measured(judged, all);
         let groups = crate::story::groups(&judged, &self.symptoms, &graph, now);
         let lacks = self.lacks();
         let view = View {
@@ -468,6 +527,122 @@ impl Engine {
         self.columns.rollups = resolution >= Resolution::Rollups;
     }
 
+    /// What was wrong when the cluster was first seen, as far as it still is.
+    fn stand(&mut self, now: Time) {
+        if let Some(found) = self.standing.look(&self.cluster, &self.facts, now, self.ending) {
+            self.symptoms.stand(found, now);
+        }
+    }
+
+    /// What alerts say is wrong is a symptom of the service that they name.
+    fn alerts(&mut self, now: Time, graph: &Graph) {
+        let identity = &self.identity;
+        let named = self.releases.alerts(now).filter_map(|alert| {
+            let service = match &*alert.service {
+                "" => graph.named(&format!("{} {}", alert.name, alert.text))?,
+                service => {
+                    let told = identity.service(&alert.namespace, service);
+                    // Who sends alerts seldom knows of namespaces.
+                    if graph.knows(&told) { told } else { graph.named(service).unwrap_or(told) }
+                }
+            };
+            Some((service, alert))
+        });
+        self.symptoms.alerted(named, now);
+    }
+
+    /// A service that fails by itself, while nothing that it asks fails as early, is where to look, though
+    /// nothing says why.
+    fn deepest(
+        &self,
+        judged: &mut Vec<hypotheses::Hypothesis>,
+        failing: &BTreeMap<Entity, Time>,
+        graph: &Graph,
+    ) {
+        for (service, onset) in failing {
+            let Some(active) = self.symptoms.get("error_ratio", service) else { continue };
+            let workload = graph.workload(service);
+            let explained = judged.iter().any(|h| h.workload == workload && h.confidence >= WORTH);
+            let below = graph.downstream(service);
+            let fails = |s: &Entity| {
+                s != service && failing.get(s).is_some_and(|at| *at <= *onset + EFFECT)
+            };
+            if explained || below.iter().any(|s| fails(s) || graph.hosts(s).any(fails)) {
+                continue;
+            }
+            if let Some(surge) = self.surge(service, *onset, graph) {
+                judged.push(surge);
+                continue;
+            }
+            let share = (active.symptom.value - active.symptom.baseline).clamp(0.0, 1.0);
+            judged.push(hypotheses::Hypothesis {
+                cause: workload.clone(),
+                relation: "self".to_owned(),
+                workload,
+                service: service.name.to_string(),
+                pattern: "service_errors".to_owned(),
+                change: None,
+                cause_time: *onset,
+                effect_time: *onset,
+                evidence: share,
+                rivals: 0,
+                confidence: 0.42 + 0.1 * share,
+                measured: None,
+                told: None,
+            });
+        }
+    }
+
+    /// Users who ask more than twice as much as in each of the four minutes before are the cause.
+    fn surge(
+        &self,
+        service: &Entity,
+        onset: Time,
+        graph: &Graph,
+    ) -> Option<hypotheses::Hypothesis> {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let entry = graph.upstream(service).into_iter().rfind(|s| !graph.is_called(s))?;
+        let asked = |from: Time| {
+            let served =
+                self.windows.served(&entry.namespace, &entry.name, from, from + (MINUTE - STEP));
+            served.iter().map(|(_, count, _)| *count).sum::<u64>()
+        };
+        let before: Vec<u64> = (2..6).map(|ago| asked(onset - MINUTE * ago)).collect();
+        let most = before.iter().copied().max()?;
+        let now = asked(onset).max(asked(onset - MINUTE));
+        if before.contains(&0) || now < 100 || now <= 2 * most {
+            return None;
+        }
+        let users = &entry.name;
+        let what = format!("users ask {users} {now} times a minute, {most} before");
+        Some(hypotheses::Hypothesis {
+            cause: entry.clone(),
+            relation: "calls".to_owned(),
+            workload: graph.workload(service),
+            service: service.name.to_string(),
+            pattern: "traffic_surge".to_owned(),
+            change: None,
+            cause_time: onset,
+            effect_time: onset,
+            evidence: 1.0,
+            rivals: 0,
+            confidence: 0.65,
+            measured: None,
+            told: Some(Box::new(hypotheses::Told {
+                title: format!("{} fails under more load than it can carry; {what}", service.name),
+                mechanism: what.clone(),
+                what: what.clone(),
+                change: None,
+                reasons: vec![what, "nothing here was changed before it".to_owned()],
+                advice: vec![format!(
+                    "limit what {users} lets in, and add replicas of {}",
+                    service.name
+                )],
+                outside: true,
+            })),
+        })
+    }
+
     /// "Nothing was changed" cannot be said of a workload whose objects are not seen.
     fn honest(&self, mut judged: Vec<hypotheses::Hypothesis>) -> Vec<hypotheses::Hypothesis> {
         let seen = |workload: &Entity| self.cluster.object(workload).is_some();
@@ -521,8 +696,10 @@ impl Engine {
 
     fn publish_stories(&self, now: Time) -> Result<(), CorrelationError> {
         let all = self.stories.all();
-        let rows: Vec<StoryRow> =
-            all.iter().map(|(s, e)| StoryRow::new(s, text::render(s, e, now))).collect();
+        let rows: Vec<StoryRow> = all
+            .iter()
+            .map(|(s, e)| StoryRow::new(s, text::render(s, e, now, self.threshold)))
+            .collect();
         let evidence: Vec<Evidence> = all.iter().flat_map(|(_, e)| e.iter().cloned()).collect();
         self.store.table(StoryRow::TABLE)?.replace(vec![StoryRow::batch(&rows)?])?;
         self.store.table(Evidence::TABLE)?.replace(vec![Evidence::batch(&evidence)?])?;
@@ -543,6 +720,9 @@ impl Engine {
                 }
                 Fact::EdgeEnd(relation, from, to, time) => self.edge_ends(relation, from, to, time),
                 Fact::Gone(entity, time) => self.gone(&entity, time),
+                Fact::Release(release) => self.releases.release(*release),
+                Fact::Alert(alert) => self.releases.alert(alert),
+                Fact::Provider(provider) => self.releases.provider(provider),
             }
         }
     }
@@ -604,22 +784,19 @@ impl Engine {
     }
 }
 
-/// Joins what is measured in requests to what the queries judged. It says in which service, and a
-/// change of that service says why; so where there is one it speaks.
+/// Joins what is measured to what was judged. It says in which service, and a change of that service says
+/// why; so where there is one it speaks.
 fn with_measured(
     mut judged: Vec<hypotheses::Hypothesis>,
-    arising: &[Arising],
-    graph: &Graph,
+    measured: Vec<hypotheses::Hypothesis>,
 ) -> Vec<hypotheses::Hypothesis> {
-    for arising in arising {
-        let workload = graph.workload(&arising.service);
+    for mut new in measured {
         let changed = judged
             .iter()
-            .filter(|h| h.change.is_some() && h.workload == workload)
+            .filter(|h| h.change.is_some() && h.workload == new.workload)
             .map(|h| h.confidence)
             .filter(|confidence| *confidence >= WORTH)
             .fold(None, |most: Option<f64>, next| Some(most.map_or(next, |m| m.max(next))));
-        let mut new = hypotheses::Hypothesis::measured(arising, workload);
         if let Some(changed) = changed {
             new.confidence = new.confidence.min(changed - 0.1);
         }

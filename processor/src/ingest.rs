@@ -1,32 +1,33 @@
 //! Requests into the engine: rows for the store, accumulators, facts. One walk over the bytes.
 
-use std::{
-    hash::{DefaultHasher, Hash, Hasher},
-    time::Duration,
-};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use arrow::datatypes::SchemaRef;
 use tapio_proto::{
     Request, Signal, attr,
     columns::{LogColumns, MetricColumns, SpanColumns, SpanTold},
     model::{Change, Entity, Event, Row as _, Severity, Time},
-    view::{AnyValue, LogView, PointView, Record, Records, RequestView, ResourceView, SpanView},
+    view::{
+        AnyValue, LogView, PointView, Record, Records, RequestView, ResourceGroup, ResourceView,
+        SpanView,
+    },
 };
 
 use crate::{
-    correlation::{CorrelationError, identity::Claim},
+    correlation::{CorrelationError, identity::Claim, releases::Minute},
     engine::Engine,
     requests::{Line, Part},
     store::Store,
     streaming::{Meaning, Resource, ServiceId, SpanFact, SpanKind, Traces, signature, template},
+    validator::{AHEAD, Quarantine, Reason, Within, wrong_point},
 };
 
-/// A span that ends later than this from now has a clock that says nothing of when it was.
-const AHEAD: Duration = Duration::from_secs(300);
 /// Of each scope so many records are looked at, whatever else there is.
 const FEW: usize = 16;
 /// The least severity of a warning.
 const WARNING: u8 = 13;
+/// Lines kept as they are of a cluster that is told of once.
+const MOST_SAID: usize = 1_000;
 /// Characters of a log line that are kept as a fact.
 const LINE: usize = 300;
 
@@ -46,6 +47,7 @@ pub(crate) struct Columns {
     changes: Vec<Change>,
     /// Memory is short: rows of what passed through are let go, and only what is reduced from it stays.
     pub(crate) rollups: bool,
+    pub(crate) quarantine: Quarantine,
 }
 
 impl Columns {
@@ -90,7 +92,7 @@ impl Columns {
                 .table(Change::TABLE)?
                 .append(Change::batch(&std::mem::take(&mut self.changes))?)?;
         }
-        Ok(())
+        self.quarantine.flush(store)
     }
 }
 
@@ -105,6 +107,7 @@ struct Origin<'a> {
     pod: &'a str,
     container: &'a str,
     node: &'a str,
+    version: &'a str,
     workload: Option<(&'static str, &'a str)>,
 }
 
@@ -139,6 +142,7 @@ impl<'a> Origin<'a> {
                 HOST_NAME => origin.host = text,
                 attr::K8S_CONTAINER_NAME => origin.container = text,
                 attr::K8S_NODE_NAME => origin.node = text,
+                "service.version" => origin.version = text,
                 attr::K8S_DEPLOYMENT_NAME => origin.workload = Some(("Deployment", text)),
                 attr::K8S_STATEFULSET_NAME => origin.workload = Some(("StatefulSet", text)),
                 attr::K8S_DAEMONSET_NAME => origin.workload = Some(("DaemonSet", text)),
@@ -150,6 +154,13 @@ impl<'a> Origin<'a> {
             origin.namespace = service_namespace;
         }
         origin
+    }
+
+    /// Who sends, as far as that is known.
+    fn sender(&self) -> &'a str {
+        let workload = self.workload.map_or("", |(_, name)| name);
+        let names = [self.service, self.pod, workload, self.host];
+        names.into_iter().find(|name| !name.is_empty()).unwrap_or_default()
     }
 }
 
@@ -173,11 +184,54 @@ impl Engine {
             let now = self.clock();
             let service = self.windows.service(origin.namespace, origin.service, now);
             let number = self.requests.service(origin.namespace, origin.service, now);
+            self.versions(&origin, &spans);
+            let sender = origin.sender();
+            let nobody = if sender.is_empty() {
+                Some(Reason::NoSource)
+            } else {
+                service.is_none().then_some(Reason::TooManyServices)
+            };
+            let within = Within::of(&self.clock);
             for looked in &spans {
-                self.span(service, number, looked, end(&looked.span), weight);
+                let (span, end) = (&looked.span, end(&looked.span));
+                let wrong = nobody.or_else(|| self.wrong_span(span, end, within));
+                match (wrong, service) {
+                    (None, Some(service)) => self.span(service, number, looked, end, weight),
+                    (Some(wrong), _) => {
+                        let items = weight.saturating_mul(looked.stands_for);
+                        self.quarantine((Signal::Traces, wrong), end, sender, span.name, items);
+                    }
+                    (None, None) => {}
+                }
             }
             spans.clear();
         }
+    }
+
+    /// What is wrong with a span but for who sent it. A span ahead is wrong however far: its end is where
+    /// the windows would go on.
+    fn wrong_span(&self, span: &SpanView<'_>, end: Time, within: Within) -> Option<Reason> {
+        if span.end_time_unix_nano < span.start_time_unix_nano && span.end_time_unix_nano > 0 {
+            return Some(Reason::EndsBeforeStart);
+        }
+        if within.holds(end) {
+            return None;
+        }
+        let ahead = end > self.clock() + AHEAD && self.clock() > Time::default();
+        if ahead { Some(Reason::Ahead) } else { within.wrong(end, &self.clock) }
+    }
+
+    /// Keeps account of records that cannot be analysed.
+    fn quarantine(
+        &mut self,
+        why: (Signal, Reason),
+        said: Time,
+        sender: &str,
+        text: &str,
+        items: u32,
+    ) {
+        let now = self.clock();
+        self.columns.quarantine.add((now, said), why, sender, text, items);
     }
 
     /// The spans of a scope that are looked at: in a flood whole traces, one of two, four, eight, and a few
@@ -206,6 +260,26 @@ impl Engine {
         self.flood.took((spans.len() - before) as u64);
     }
 
+    /// Counts what each version of a service serves.
+    fn versions(&mut self, origin: &Origin<'_>, spans: &[Looked<'_>]) {
+        if origin.version.is_empty() || origin.service.is_empty() {
+            return;
+        }
+        let served = spans.iter().filter(|looked| looked.span.kind == 2);
+        let mut minute: Option<Minute> = None;
+        for span in served.map(|looked| &looked.span) {
+            let end = Time::from_unix_nano(span.end_time_unix_nano);
+            let minute = minute.get_or_insert_with(|| Minute::of(end));
+            minute.count += 1;
+            minute.errors += u64::from(span.status_code == 2);
+            let took = span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano);
+            minute.ms += took as f64 / 1e6;
+        }
+        if let Some(minute) = minute {
+            self.releases.served((origin.namespace, origin.service, origin.version), minute);
+        }
+    }
+
     /// Keeps what its request needs of a span.
     fn part(&mut self, service: u32, span: &SpanView<'_>, now: Time) {
         if !self.requests.wants(span.trace_id, now) {
@@ -216,10 +290,6 @@ impl Engine {
         else {
             return;
         };
-        let end = Time::from_unix_nano(span.end_time_unix_nano);
-        if end > now + AHEAD {
-            return;
-        }
         let part = Part {
             id,
             parent: span.parent_span_id.try_into().unwrap_or_default(),
@@ -227,7 +297,7 @@ impl Engine {
             operation,
             kind: SpanKind::from_wire(i64::from(span.kind)),
             start: Time::from_unix_nano(span.start_time_unix_nano),
-            end,
+            end: Time::from_unix_nano(span.end_time_unix_nano),
         };
         self.requests.span(span.trace_id, part, now);
     }
@@ -244,7 +314,7 @@ impl Engine {
 
     fn span(
         &mut self,
-        service: Option<ServiceId>,
+        service: ServiceId,
         number: Option<u32>,
         looked: &Looked<'_>,
         end: Time,
@@ -271,14 +341,6 @@ impl Engine {
         if let Some(number) = number.filter(|_| followed) {
             self.part(number, span, arrived);
         }
-        let Some(service) = service else {
-            self.windows.crowded += 1;
-            return;
-        };
-        if end > arrived + AHEAD {
-            self.windows.ahead += 1;
-            return;
-        }
         self.windows.add(&SpanFact {
             service,
             operation: span.name,
@@ -299,6 +361,7 @@ impl Engine {
 
     /// Learns where a service runs.
     fn saw(&mut self, origin: &Origin<'_>) {
+        self.homes.saw(origin.namespace, origin.service, origin.node);
         let claim = Claim {
             service: origin.service,
             namespace: origin.namespace,
@@ -316,6 +379,7 @@ impl Engine {
             let (mut newest, mut lines) = (None, false);
             let view = resource.resource();
             let origin = Origin::of(&view);
+            let mut within = Within::of(&self.clock);
             let mut speaker = None;
             self.columns.logs.resource(&view);
             for scope in resource.scopes().flatten() {
@@ -323,7 +387,11 @@ impl Engine {
                 let (mut looked, mut passed) = (0, 0);
                 let mut records = scope.records();
                 // Objects and events are news each by itself.
-                let few = if scope.name().contains("k8s") { usize::MAX } else { FEW };
+                let few = if scope.name().contains("k8s") || scope.name() == "tapio.change" {
+                    usize::MAX
+                } else {
+                    FEW
+                };
                 loop {
                     // In a flood a few are looked at for themselves, and whatever is bad.
                     if looked >= few && passed + 1 < every && records.pass_below(WARNING) {
@@ -338,7 +406,12 @@ impl Engine {
                     };
                     let time = log_time(&log);
                     newest = newest.max(Some(time));
+                    let refused = self.cluster.losses().refused;
                     if self.cluster.log_record(&view, scope.name(), &log, &mut facts) {
+                        if self.cluster.losses().refused > refused {
+                            let why = (Signal::Logs, Reason::TooLarge);
+                            self.quarantine(why, time, origin.sender(), log.event_name, 1);
+                        }
                         // One event or release shows no cluster; its objects do.
                         if !self.cluster.is_empty() {
                             self.sighted.insert("kubernetes");
@@ -349,6 +422,14 @@ impl Engine {
                     looked += 1;
                     let good = log.severity_number < i32::from(WARNING);
                     let others = if good { std::mem::take(&mut passed) } else { 0 };
+                    if !within.holds(time)
+                        && let Some(wrong) = self.wrong_time(time, &mut within, &origin, &resource)
+                    {
+                        let text = log.body.and_then(|body| body.as_str()).unwrap_or_default();
+                        let why = (Signal::Logs, wrong);
+                        self.quarantine(why, time, origin.sender(), text, 1 + others);
+                        continue;
+                    }
                     self.columns.logs.push(&log, 1 + others);
                     let speaker = speaker.get_or_insert_with(|| self.speaker(&origin));
                     self.line(&origin, speaker, &log, time);
@@ -358,9 +439,28 @@ impl Engine {
             if lines {
                 self.sighted.insert("logs");
             }
-            self.says(&origin, newest);
+            if !within.said {
+                self.says(&origin, newest);
+            }
         }
         self.take(facts);
+    }
+
+    /// What is wrong with a time that is not within, when its sender has said what time it is.
+    #[cold]
+    fn wrong_time(
+        &mut self,
+        time: Time,
+        within: &mut Within,
+        origin: &Origin<'_>,
+        resource: &ResourceGroup<'_>,
+    ) -> Option<Reason> {
+        if !within.said {
+            self.says(origin, newest_of(resource));
+            *within = Within::of(&self.clock);
+            within.said = true;
+        }
+        within.wrong(time, &self.clock)
     }
 
     /// Who says what comes from there.
@@ -387,9 +487,16 @@ impl Engine {
         let template = template(body);
         let severity = severity(log, body);
         self.request_line(origin, log, (&template, body), severity == Severity::Error);
-        if !self.templates.is_new(&speaker.name, &template, time) {
+        // Of a cluster of which no more is told than what there is, its errors are told as well.
+        let snapshot = severity == Severity::Error
+            && !self.cluster.is_empty()
+            && self.cluster.is_snapshot()
+            && !self.sighted.contains("traces");
+        let new = self.templates.is_new(&speaker.name, &template, time);
+        if !(new || snapshot && self.said < MOST_SAID) {
             return;
         }
+        self.said += usize::from(!new);
         let Speaker { service, workload, .. } = speaker;
         let namespace = if origin.placed { origin.namespace } else { &*service.namespace };
         let on = match (workload, origin.pod) {
@@ -401,7 +508,12 @@ impl Engine {
             id: 0,
             time,
             observed: time,
-            r#type: if severity == Severity::Info { "log.new" } else { "log.error" }.to_owned(),
+            r#type: match severity {
+                _ if !new => "log.said",
+                Severity::Info => "log.new",
+                _ => "log.error",
+            }
+            .to_owned(),
             source: "logs".to_owned(),
             severity: severity.name().to_owned(),
             reason: String::new(),
@@ -448,6 +560,7 @@ impl Engine {
             let mut newest = None;
             let view = resource.resource();
             let origin = Origin::of(&view);
+            let mut within = Within::of(&self.clock);
             self.columns.metrics.resource(&view);
             for scope in resource.scopes().flatten() {
                 for record in scope.records().flatten() {
@@ -458,9 +571,19 @@ impl Engine {
                     let meaning = Meaning::of(metric.name, metric.unit, gain)
                         .filter(|_| !origin.service.is_empty() && origin.pod.is_empty());
                     for point in metric.points().flatten() {
+                        let time = Time::from_unix_nano(point.time_unix_nano);
+                        newest = newest.max(Some(time));
+                        let mut wrong = wrong_point(metric.name, &point);
+                        if wrong.is_none() && !within.holds(time) {
+                            wrong = self.wrong_time(time, &mut within, &origin, &resource);
+                        }
+                        if let Some(wrong) = wrong {
+                            let why = (Signal::Metrics, wrong);
+                            self.quarantine(why, time, origin.sender(), metric.name, 1);
+                            continue;
+                        }
                         if let (Some(meaning), Some(value)) = (meaning, point.value.as_f64()) {
                             let service = Entity::new("Service", origin.namespace, origin.service);
-                            let time = Time::from_unix_nano(point.time_unix_nano);
                             if is_mean(&point) {
                                 self.series.add(&service, meaning, time, value);
                             }
@@ -468,8 +591,6 @@ impl Engine {
                             self.call(&origin, &point);
                         }
                         self.columns.metrics.push(&metric, &point);
-                        let time = Time::from_unix_nano(point.time_unix_nano);
-                        newest = newest.max(Some(time));
                         if let (Some(kind), Some(value)) = (resource_kind, point.value.as_f64()) {
                             self.levels.add(
                                 origin.namespace,
@@ -486,7 +607,9 @@ impl Engine {
             if newest.is_some() {
                 self.sighted.insert("metrics");
             }
-            self.says(&origin, newest);
+            if !within.said {
+                self.says(&origin, newest);
+            }
         }
         self.take(facts);
     }
@@ -524,21 +647,22 @@ fn is_mean(point: &PointView<'_>) -> bool {
 
 /// The newest time in a request: end of a span, observation of a log record, time of a data point.
 pub(crate) fn newest(request: &Request) -> Option<Time> {
+    let resources = RequestView::new(request.signal, &request.bytes).resources();
+    resources.flatten().filter_map(|resource| newest_of(&resource)).max()
+}
+
+fn newest_of(resource: &ResourceGroup<'_>) -> Option<Time> {
     let mut newest = None;
-    for resource in RequestView::new(request.signal, &request.bytes).resources().flatten() {
-        for scope in resource.scopes().flatten() {
-            for record in scope.records().flatten() {
-                let time = match record {
-                    Record::Span(span) => Some(Time::from_unix_nano(span.end_time_unix_nano)),
-                    Record::Log(log) => Some(log_time(&log)),
-                    Record::Metric(metric) => metric
-                        .points()
-                        .flatten()
-                        .map(|p| Time::from_unix_nano(p.time_unix_nano))
-                        .max(),
-                };
-                newest = newest.max(time);
-            }
+    for scope in resource.scopes().flatten() {
+        for record in scope.records().flatten() {
+            let time = match record {
+                Record::Span(span) => Some(Time::from_unix_nano(span.end_time_unix_nano)),
+                Record::Log(log) => Some(log_time(&log)),
+                Record::Metric(metric) => {
+                    metric.points().flatten().map(|p| Time::from_unix_nano(p.time_unix_nano)).max()
+                }
+            };
+            newest = newest.max(time);
         }
     }
     newest

@@ -22,6 +22,7 @@ pub mod store;
 pub mod story;
 pub mod streaming;
 mod tables;
+mod validator;
 
 pub use analysis::{Analysis, AnalysisConfig, AnalysisStats};
 pub use engine::Engine;
@@ -29,6 +30,7 @@ pub use patterns::{Bench, Effect, Pattern, PatternError, Patterns, Step, Trial, 
 pub use pressure::{Pressure, Resolution};
 pub use story::Telling;
 pub use tables::StoryRow;
+pub use validator::{Quarantined, Reason};
 
 mod files {
     include!(concat!(env!("OUT_DIR"), "/files.rs"));

@@ -1,7 +1,7 @@
 //! The failure catalogue as data: what is to be seen, what tells it from its look-alikes, what to say
 //! and what to do. `patterns/README.md` documents the format.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use serde::Deserialize;
 use tapio_proto::model::Row as _;
@@ -144,6 +144,26 @@ pub struct PatternError {
 #[derive(Clone, Debug, Default)]
 pub struct Patterns {
     all: Vec<Arc<Pattern>>,
+    /// The files of those that are not built in.
+    files: BTreeMap<String, String>,
+    replaced: Vec<String>,
+}
+
+fn unreadable(path: &Path, error: std::io::Error) -> PatternError {
+    PatternError { file: path.display().to_string(), what: format!(" {error}") }
+}
+
+/// One pattern from its YAML text.
+fn read(file: &str, text: &str) -> Result<Pattern, PatternError> {
+    let pattern: Pattern = serde_saphyr::from_str(text).map_err(|error| {
+        let (line, column) = error.location().map_or((1, 1), |at| (at.line(), at.column()));
+        let told = error.without_snippet().to_string();
+        let told = told.split(" at line ").next().unwrap_or_default();
+        let keys = "processor/patterns/README.md lists the keys";
+        PatternError { file: file.to_owned(), what: format!("{line}:{column}: {told}; {keys}") }
+    })?;
+    pattern.check().map_err(|flaw| flaw.in_file(file, text))?;
+    Ok(pattern)
 }
 
 impl Patterns {
@@ -151,17 +171,13 @@ impl Patterns {
     pub fn builtin() -> Result<Self, PatternError> {
         let mut patterns = Patterns::default();
         for (name, text) in crate::files::PATTERNS {
-            patterns.add(&format!("{name}.yaml"), text)?;
+            patterns.all.push(Arc::new(read(&format!("{name}.yaml"), text)?));
         }
         Ok(patterns)
     }
 
     /// Adds every `*.yaml` in a folder, in the order of their names; one with a known `id` replaces it.
     pub fn add_folder(&mut self, folder: &Path) -> Result<(), PatternError> {
-        let unreadable = |path: &Path, error: std::io::Error| PatternError {
-            file: path.display().to_string(),
-            what: format!(" {error}"),
-        };
         let entries = fs::read_dir(folder).map_err(|e| unreadable(folder, e))?;
         let mut files: Vec<_> =
             entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
@@ -169,9 +185,31 @@ impl Patterns {
             path.extension().is_some_and(|ending| ending == "yaml" || ending == "yml")
         });
         files.sort();
-        for file in files {
-            let text = fs::read_to_string(&file).map_err(|e| unreadable(&file, e))?;
-            self.add(&file.display().to_string(), &text)?;
+        if files.is_empty() {
+            return Err(PatternError {
+                file: folder.display().to_string(),
+                what:
+                    " no *.yaml in this folder; processor/patterns/README.md shows what one holds"
+                        .to_owned(),
+            });
+        }
+        let mut here: BTreeMap<String, String> = BTreeMap::new();
+        for path in files {
+            let text = fs::read_to_string(&path).map_err(|e| unreadable(&path, e))?;
+            let file = path.display().to_string();
+            let pattern = read(&file, &text)?;
+            if let Some(other) = here.insert(pattern.id.clone(), file.clone()) {
+                let flaw = Flaw {
+                    key: "id",
+                    what: format!(
+                        "id {:?}: {other} has it too, give one of them another",
+                        pattern.id
+                    ),
+                    value: pattern.id,
+                };
+                return Err(flaw.in_file(&file, &text));
+            }
+            self.put(file, pattern);
         }
         Ok(())
     }
@@ -181,10 +219,8 @@ impl Patterns {
         if path.is_dir() {
             return self.add_folder(path);
         }
-        let file = path.display().to_string();
-        let text = fs::read_to_string(path)
-            .map_err(|error| PatternError { file: file.clone(), what: format!(" {error}") })?;
-        self.add(&file, &text)
+        let text = fs::read_to_string(path).map_err(|e| unreadable(path, e))?;
+        self.add(&path.display().to_string(), &text)
     }
 
     /// All but those of these names.
@@ -193,23 +229,26 @@ impl Patterns {
         self
     }
 
-    /// Adds one pattern from its YAML text.
+    /// Adds one pattern from its YAML text; one with a known `id` replaces it.
     pub fn add(&mut self, file: &str, text: &str) -> Result<(), PatternError> {
-        let fail = |(line, column): (u64, u64), what: String| PatternError {
-            file: file.to_owned(),
-            what: format!("{line}:{column}: {what}"),
-        };
-        let pattern: Pattern = serde_saphyr::from_str(text).map_err(|error| {
-            let place = error.location().map_or((1, 1), |at| (at.line(), at.column()));
-            let told = error.without_snippet().to_string();
-            let told = told.split(" at line ").next().unwrap_or_default();
-            fail(place, format!("{told}; processor/patterns/README.md lists the keys"))
-        })?;
-        pattern.check().map_err(|flaw| fail(place(text, &flaw), flaw.what))?;
-        self.all.retain(|known| known.id != pattern.id);
+        self.put(file.to_owned(), read(file, text)?);
+        Ok(())
+    }
+
+    fn put(&mut self, file: String, pattern: Pattern) {
+        let was = self.files.insert(pattern.id.clone(), file.clone());
+        if let Some(at) = self.all.iter().position(|known| known.id == pattern.id) {
+            self.all.remove(at);
+            let was = was.as_deref().unwrap_or("the built-in one");
+            self.replaced.push(format!("pattern {file}: {:?} in place of {was}", pattern.id));
+        }
         self.all.push(Arc::new(pattern));
         self.all.sort_by(|a, b| a.id.cmp(&b.id));
-        Ok(())
+    }
+
+    /// What replaced what, a line each.
+    pub fn replaced(&self) -> &[String] {
+        &self.replaced
     }
 
     /// The pattern of that name.
@@ -285,6 +324,13 @@ struct Flaw {
     what: String,
 }
 
+impl Flaw {
+    fn in_file(&self, file: &str, text: &str) -> PatternError {
+        let (line, column) = place(text, self);
+        PatternError { file: file.to_owned(), what: format!("{line}:{column}: {}", self.what) }
+    }
+}
+
 /// Line and column of the value of a key in a YAML text; of the whole where it is not found.
 fn place(text: &str, flaw: &Flaw) -> (u64, u64) {
     for (number, line) in text.lines().enumerate() {
@@ -312,6 +358,10 @@ impl Pattern {
             || !self.id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-')
         {
             return Err(flaw("id", &self.id, "letters, digits, '_' and '-'"));
+        }
+        if self.catalogue.trim().is_empty() {
+            let expected = "the entry of the catalogue that it stands for, or a word of your own";
+            return Err(flaw("catalogue", &self.catalogue, expected));
         }
         if !(0.0..=1.0).contains(&self.prior) {
             return Err(flaw("prior", &self.prior.to_string(), "0 to 1"));
@@ -367,6 +417,11 @@ impl Pattern {
             }
         }
         Ok(())
+    }
+
+    /// Is its cause read from requests, so that steps on objects and logs cannot try it?
+    pub fn is_measured(&self) -> bool {
+        self.cause.source == Source::Measured
     }
 
     /// `within` in seconds.
@@ -425,7 +480,7 @@ mod tests {
         let mut bench = Bench::new(patterns.clone()).unwrap();
         let (mut wrong, mut facts) = (Vec::new(), Vec::new());
         // What is measured on requests is tried over whole stories, in tests/story/measured.rs.
-        let told = || patterns.iter().filter(|p| p.cause.source != Source::Measured);
+        let told = || patterns.iter().filter(|p| !p.is_measured());
         for pattern in told() {
             let blames = |blames: bool| pattern.tests.iter().any(|t| t.blames.is_empty() != blames);
             assert!(blames(true) && blames(false), "{}: a match and a look-alike", pattern.id);

@@ -10,7 +10,7 @@ use std::{
 
 use arrow::array::Array as _;
 use tapio_exporter::{Observer, OtlpGrpcConfig, otlp_grpc};
-use tapio_processor::{Analysis, Telling, replay::Recording, story::text};
+use tapio_processor::{Analysis, AnalysisConfig, Telling, replay::Recording, story::text};
 use tapio_proto::{Consumer as _, Signal, Status, model::Time};
 use tokio::{sync::broadcast::error::RecvError, time::Instant};
 
@@ -123,7 +123,7 @@ async fn show(analysis: Arc<Analysis>) -> Result<()> {
             Telling::Updated(..) => {}
             Telling::Resolved(..) => {
                 let end = story.resolved.unwrap_or(story.opened);
-                say(&format!("\n{}  story {} closes. The whole of it:\n\n{}", end.clock(), story.id, text::render(story, evidence, end)))?;
+                say(&format!("\n{}  story {} closes. The whole of it:\n\n{}", end.clock(), story.id, text::render(story, evidence, end, AnalysisConfig::default().threshold)))?;
                 return Ok(());
             }
         }

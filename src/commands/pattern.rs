@@ -55,7 +55,11 @@ enum What {
 impl Args {
     pub(crate) fn run(self, _: &Sources) -> Result<ExitCode> {
         match self.what {
-            What::List { patterns } => print(&list(&with(&patterns)?))?,
+            What::List { patterns } => {
+                let patterns = with(&patterns)?;
+                patterns.replaced().iter().for_each(|line| eprintln!("{line}"));
+                print(&list(&patterns))?;
+            }
             What::Explain { patterns, id } => {
                 let patterns = with(&patterns)?;
                 let pattern = patterns.get(&id).ok_or_else(|| {
@@ -171,10 +175,15 @@ fn test(paths: &[PathBuf]) -> Result<(String, usize)> {
     if paths.is_empty() {
         chosen = bench.patterns().clone();
     }
-    let (mut out, mut run, mut failed) = (String::new(), 0, 0);
+    let (mut out, mut run, mut failed, mut untested) = (String::new(), 0, 0, 0);
     for pattern in chosen.iter() {
         if pattern.tests.is_empty() {
-            let _ = writeln!(out, "none  {}: it has no tests", pattern.id);
+            untested += 1;
+            let why = match pattern.is_measured() {
+                true => "what requests measure is tried over recordings, with 'tapio replay'",
+                false => "it has no 'tests', so nothing shows that it blames whom it should",
+            };
+            writeln!(out, "none  {}: {why}", pattern.id)?;
         }
         for trial in &pattern.tests {
             run += 1;
@@ -187,6 +196,10 @@ fn test(paths: &[PathBuf]) -> Result<(String, usize)> {
             }
         }
     }
-    writeln!(out, "{run} tests, {failed} failed")?;
+    let untested = match untested {
+        0 => String::new(),
+        count => format!(", {count} untested"),
+    };
+    writeln!(out, "{run} tests, {failed} failed{untested}")?;
     Ok((out, failed))
 }

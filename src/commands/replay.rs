@@ -8,7 +8,7 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use tapio_processor::{Engine, Patterns, replay::Recording, store::Store, story::text};
+use tapio_processor::{AnalysisConfig, Engine, Patterns, replay::Recording, store::Store, story::text};
 
 use crate::{
     config::Sources,
@@ -49,9 +49,10 @@ impl Args {
         let (engine, _) = play(&self.paths, &self.patterns, &self.without)?;
         let mut out = String::new();
         let stories = engine.stories().all();
+        let threshold = AnalysisConfig::default().threshold;
         for (story, evidence) in &stories {
             match self.format {
-                Format::Text => out += &text::render(story, evidence, engine.clock()),
+                Format::Text => out += &text::render(story, evidence, engine.clock(), threshold),
                 Format::Json => out += &serde_json::to_string(story)?,
             }
             out.push('\n');
@@ -79,6 +80,7 @@ fn play(
     for folder in folders {
         patterns.add_folder(folder)?;
     }
+    patterns.replaced().iter().for_each(|line| eprintln!("{line}"));
     if let Some(unknown) = without.iter().find(|id| patterns.get(id).is_none()) {
         return Err(Error::new(format!(
             "--without {unknown:?}: no such pattern; 'tapio pattern list' names them"

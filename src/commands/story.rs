@@ -44,7 +44,7 @@ fn tell(session: &Session, id: &str, evidence: bool) -> Result<String> {
     if evidence {
         let sql = format!(
             "SELECT to_char(time, '%H:%M:%S') AS clock, role, entity_kind AS kind, entity_namespace AS namespace, \
-             entity_name AS name, what, times, source, trace_id FROM evidence WHERE story_id = '{id}' ORDER BY time, role, what"
+             entity_name AS name, what, times, dimension, source, trace_id FROM evidence WHERE story_id = '{id}' ORDER BY time, role, what"
         );
         text += &format!("\nEvidence\n{}", render(&session.query(&sql)?, Format::Table));
     }
@@ -90,6 +90,7 @@ mod tests {
             what: what.to_owned(),
             times: 1,
             source: "changes".to_owned(),
+            dimension: "causal".to_owned(),
             trace_id: None,
             span_id: None,
         };

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde::Deserialize;
-use tapio_processor::{Analysis, AnalysisConfig, Patterns};
+use tapio_processor::{Analysis, AnalysisConfig, Patterns, Reason};
 use tapio_proto::{Next, Signal, transport::GoDuration};
 
 use super::{Context, Stage, nothing_to_stop};
@@ -24,16 +24,28 @@ pub(super) struct Config {
     pass_budget: GoDuration,
     /// Folders with patterns (`*.yaml`) beside the built-in ones; one with a known id replaces it.
     patterns: Vec<PathBuf>,
+    /// Items that the analysis takes in before it shows what they changed, if as many wait.
+    batch_size: usize,
+    /// Threads of the engine; one.
+    workers: usize,
+    /// Events, and rows of changes, that causes are looked for in; over it the oldest go.
+    buffer_size: usize,
+    /// Below this confidence a story begins with "Perhaps:".
+    confidence_threshold: f64,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        let AnalysisConfig { store_bytes, tee_bytes, pass_budget } = AnalysisConfig::default();
+        let analysis = AnalysisConfig::default();
         Config {
-            store_mib: store_bytes >> 20,
-            queue_mib: tee_bytes >> 20,
-            pass_budget: GoDuration::from_millis(pass_budget.as_millis() as u64),
+            store_mib: analysis.store_bytes >> 20,
+            queue_mib: analysis.tee_bytes >> 20,
             patterns: Vec::new(),
+            batch_size: analysis.batch_items,
+            workers: 1,
+            buffer_size: analysis.buffer_events,
+            confidence_threshold: analysis.threshold,
+            pass_budget: GoDuration::from_millis(analysis.pass_budget.as_millis() as u64),
         }
     }
 }
@@ -52,6 +64,9 @@ impl Config {
             store_bytes: self.store_mib << 20,
             tee_bytes: self.queue_mib << 20,
             pass_budget: *self.pass_budget,
+            batch_items: self.batch_size,
+            buffer_events: self.buffer_size,
+            threshold: self.confidence_threshold,
         }
     }
 }
@@ -66,6 +81,22 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
     if config.pass_budget.is_zero() {
         return Err("'pass_budget' must be greater than zero".to_owned());
     }
+    // A million events are a gigabyte.
+    for (key, size, most) in
+        [("batch_size", config.batch_size, 1 << 20), ("buffer_size", config.buffer_size, 1 << 20)]
+    {
+        if size == 0 || size > most {
+            return Err(format!("'{key}' must be greater than zero and at most {most}"));
+        }
+    }
+    if config.workers != 1 {
+        return Err("'workers' must be 1: one thread reads all in one order, so that the same input always tells \
+                    the same stories; in a flood it looks at fewer spans, each with its weight"
+            .to_owned());
+    }
+    if !(0.0..=1.0).contains(&config.confidence_threshold) {
+        return Err("'confidence_threshold' must be from 0 to 1".to_owned());
+    }
     config.load_patterns().map(drop)
 }
 
@@ -78,6 +109,7 @@ pub(super) async fn start(
     let Context { id, host } = context;
     let analysis = host.analysis_of(&id, format!("{config:?}"), || {
         let patterns = Arc::new(config.load_patterns()?);
+        patterns.replaced().iter().for_each(|line| tracing::info!("{line}"));
         let analysis = Analysis::start(config.analysis(), patterns, Arc::clone(&host.pressure))
             .map_err(|error| error.to_string())?;
         show(&analysis, id.as_str(), &host.metrics);
@@ -109,6 +141,17 @@ fn show(analysis: &Arc<Analysis>, id: &str, metrics: &Arc<Registry>) {
         "Spans that passed unanalysed because the analysis was behind, and that others stand for",
         |a| a.stats().sampled_items.load(Relaxed) as f64,
     );
+    for reason in Reason::ALL {
+        let (labels, analysis) =
+            ([("processor", id), ("reason", reason.name())], Arc::clone(analysis));
+        metrics.read(
+            Counter,
+            "tapio_quarantined_items",
+            "Items that passed unanalysed because of what they lack or say; the table quarantine shows some",
+            &labels,
+            move || analysis.stats().quarantined_items[reason as usize].load(Relaxed) as f64,
+        );
+    }
     stat(
         Gauge,
         "tapio_analysis_queue_bytes",
@@ -189,5 +232,31 @@ fn show(analysis: &Arc<Analysis>, id: &str, metrics: &Arc<Registry>) {
             &labels,
             move || evicted.stats().evicted_rows as f64,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_setting_cannot_be_is_refused_with_its_name() {
+        assert_eq!(check(&Config::default()), Ok(()));
+        let wrong = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            check(&config).expect_err("it is refused")
+        };
+        for (key, error) in [
+            ("store_mib", wrong(|c| c.store_mib = 0)),
+            ("queue_mib", wrong(|c| c.queue_mib = 1 << 30)),
+            ("batch_size", wrong(|c| c.batch_size = 0)),
+            ("buffer_size", wrong(|c| c.buffer_size = 100_000_000)),
+            ("workers", wrong(|c| c.workers = 8)),
+            ("confidence_threshold", wrong(|c| c.confidence_threshold = 70.0)),
+            ("confidence_threshold", wrong(|c| c.confidence_threshold = f64::NAN)),
+        ] {
+            assert!(error.starts_with(&format!("'{key}' must be")), "{error}");
+        }
     }
 }

@@ -32,6 +32,27 @@ pub struct Hypothesis {
     pub confidence: f64,
     /// What was measured in requests, where that is what the hypothesis stands on.
     pub measured: Option<Box<Arising>>,
+    /// Its own words, where it stands on what was read.
+    pub told: Option<Box<Told>>,
+}
+
+/// A cause in the words of those who read it: of a release, of objects as they stand, of a provider.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Told {
+    /// The story's title.
+    pub title: String,
+    /// Why the cause has this effect.
+    pub mechanism: String,
+    /// The cause, as a link of the chain.
+    pub what: String,
+    /// Identity of the guilty change.
+    pub change: Option<String>,
+    /// What speaks for it.
+    pub reasons: Vec<String>,
+    /// What to do, safest first.
+    pub advice: Vec<String>,
+    /// It lies outside of all that is run here.
+    pub outside: bool,
 }
 
 impl Hypothesis {
@@ -50,6 +71,7 @@ impl Hypothesis {
             rivals: 0,
             confidence: arising.confidence,
             measured: Some(Box::new(arising.clone())),
+            told: None,
         }
     }
 }
@@ -89,6 +111,7 @@ fn read(rows: &Rows) -> Result<Vec<Hypothesis>, CorrelationError> {
             rivals: row.int("rivals")?,
             confidence: row.float("confidence")?,
             measured: None,
+            told: None,
         });
     }
     Ok(all)

@@ -1,6 +1,6 @@
 //! The DataFusion gear: symptoms and hypotheses, judged in SQL over the reduced tables.
 //!
-//! [`arises`] says in which service requests lose time or steps, [`identity`] who is who, [`symptoms`] keeps what is wrong and since when, [`suspects`] says which objects could bring that
+//! [`arises`] says in which service requests lose time or steps, [`releases`] which release brought it about, [`identity`] who is who, [`symptoms`] keeps what is wrong and since when, [`suspects`] says which objects could bring that
 //! about, [`hypotheses`] reads the judgement of `queries/hypotheses.sql`.
 
 pub mod arises;
@@ -9,10 +9,13 @@ pub mod budget;
 pub mod hypotheses;
 pub mod identity;
 pub mod likely;
+pub mod releases;
 pub mod rows;
+pub mod standing;
 pub mod states;
 pub mod suspects;
 pub mod symptoms;
+pub mod units;
 
 use std::time::{Duration, Instant};
 

@@ -15,12 +15,14 @@ use super::{
     arises,
     identity::{Identity, Meant},
     rows::{Front, Reach},
+    standing::STANDING,
     symptoms::Symptoms,
 };
 use crate::{kubernetes::Cluster, streaming::Windows};
 
 /// States of a workload that make it a suspect by itself, without anybody calling it.
-const SICK_STATES: [&str; 11] = [
+const SICK_STATES: [&str; 12] = [
+    STANDING,
     "container.waiting",
     "container.terminated",
     "endpoints.empty",
@@ -133,6 +135,28 @@ impl Graph {
         all.cloned().unwrap_or_else(|| vec![self.service(workload)])
     }
 
+    /// Is the service seen to call, to be called or to run?
+    pub fn knows(&self, service: &Entity) -> bool {
+        self.callees.contains_key(service)
+            || self.callers.contains_key(service)
+            || self.workloads.contains_key(service)
+    }
+
+    /// The service whose name a text holds; of several the longest.
+    pub fn named(&self, text: &str) -> Option<Entity> {
+        let text = text.to_lowercase();
+        let known = self.callees.keys().chain(self.callers.keys()).chain(self.workloads.keys());
+        let named = known.filter(|s| {
+            let name = s.name.to_lowercase();
+            text.match_indices(&name).any(|(at, _)| {
+                let apart = |c: Option<char>| c.is_none_or(|c| !c.is_alphanumeric());
+                apart(text[..at].chars().next_back())
+                    && apart(text[at + name.len()..].chars().next())
+            })
+        });
+        named.max_by_key(|s| s.name.len()).cloned()
+    }
+
     /// Is this a host that does not look like one of the cluster's own?
     pub fn is_beyond(&self, host: &Entity) -> bool {
         let private = match host.name.parse() {
@@ -163,8 +187,10 @@ fn walk(from: &Entity, edges: &BTreeMap<Entity, BTreeSet<Entity>>) -> Vec<Entity
 pub fn failing(symptoms: &Symptoms) -> BTreeMap<Entity, Time> {
     let mut failing: BTreeMap<Entity, Time> = BTreeMap::new();
     for active in symptoms.iter() {
-        if matches!(active.symptom.kind.as_str(), "error_ratio" | "latency" | "call_errors")
-            && active.times >= 2
+        if matches!(
+            active.symptom.kind.as_str(),
+            "error_ratio" | "latency" | "call_errors" | "alert"
+        ) && active.times >= 2
         {
             let onset = failing.entry(active.entity()).or_insert(active.symptom.onset);
             *onset = (*onset).min(active.symptom.onset);

@@ -7,8 +7,10 @@ use tapio_proto::model::{Entity, Symptom, Time};
 use super::{
     CorrelationError, Plans,
     arises::{Arising, OWN_TIME, STEPS, WAY_TIME},
+    standing::STANDING,
 };
 use crate::{
+    kubernetes::{Alert, Finding},
     requests::LOST,
     streaming::{WINDOW, Windows, Worse},
 };
@@ -172,7 +174,9 @@ impl Symptoms {
     /// States are told anew by each run; what is not told any more is over.
     fn states(&mut self, plans: &mut Plans) -> Result<(), CorrelationError> {
         let Some(rows) = plans.rows_if_well("symptoms_state")? else { return Ok(()) };
-        self.active.retain(|(kind, _), _| MEASURED.contains(&kind.as_str()) || kind == GROWTH);
+        self.active.retain(|(kind, _), _| {
+            MEASURED.contains(&kind.as_str()) || kind == GROWTH || kind == STANDING
+        });
         for row in rows.iter() {
             let entity = Entity::new(
                 row.text("entity_kind")?,
@@ -210,6 +214,31 @@ impl Symptoms {
             s.detail = arising.detail.clone();
             let key = (arising.kind.to_owned(), arising.service.clone());
             self.active.insert(key, Active::told(s, arising.times, None));
+        }
+    }
+
+    /// Takes in what is wrong as it stands; what does not any more is over.
+    pub fn stand(&mut self, all: &[Finding], now: Time) {
+        self.active.retain(|(kind, _), _| kind != STANDING);
+        for found in all {
+            let mut s = symptom(STANDING, &found.workload, found.since, "1");
+            (s.last, s.value, s.detail) = (now, 1.0, found.what.clone());
+            let key = (STANDING.to_owned(), found.workload.clone());
+            let workload = Some(found.workload.clone());
+            self.active.entry(key).or_insert_with(|| Active::told(s, 1, workload));
+        }
+    }
+
+    /// Takes in what alerts say; what none says any more is over.
+    pub fn alerted<'a>(&mut self, all: impl Iterator<Item = (Entity, &'a Alert)>, now: Time) {
+        self.active.retain(|(kind, _), _| kind != "alert");
+        for (service, alert) in all {
+            let mut s = symptom("alert", &service, alert.time, "1");
+            (s.last, s.value) = (now, 1.0);
+            s.detail = format!("{}: {}", alert.name, alert.text);
+            let key = ("alert".to_owned(), service);
+            let known = self.active.entry(key).or_insert_with(|| Active::told(s, 2, None));
+            known.symptom.onset = known.symptom.onset.min(alert.time);
         }
     }
 

@@ -1,6 +1,6 @@
 //! The cluster as it was last seen, and what each observation of it tells that was not known.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use serde_json::Value;
 use tapio_proto::model::{Change, ChangeVerb, Entity, Relation, Severity, Time};
@@ -14,11 +14,17 @@ use super::{
     links, metrics,
     objects::{Limits, Link, Object, Objects},
     pod::Pod,
-    value::text,
+    template,
+    value::{at, list, text},
 };
 
 /// Most Services, Kubernetes Events, metric series and releases that are remembered, each.
 const MAX_MEMORIES: usize = 50_000;
+
+/// Pods that wait for a scheduler and are watched.
+const MOST_UNLOOKED: usize = 1000;
+/// A scheduler looks at a new pod within seconds.
+const UNLOOKED: Duration = Duration::from_secs(60);
 
 /// How an object was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,15 +53,22 @@ pub struct Cluster {
     pub(super) objects: Objects,
     pub(super) numbers: Numbers,
     pub(super) metrics: metrics::Memory,
-    /// Deployments of the `tapio.change` scope that were told.
-    pub(super) releases: Bounded<String, bool>,
+    /// Deployments of the `tapio.change` scope that were told, with the number of the change and the
+    /// version before; and by name what runs, with its version.
+    pub(super) releases: Bounded<String, Option<(i64, String)>>,
+    /// Units of systemd by node and name: are they down?
+    pub(super) units: Bounded<String, bool>,
     /// Records that were too large or too deep to be an object.
     pub(super) refused: u64,
     services: Bounded<Entity, Service>,
     /// Kubernetes Events: how often and when last.
     events: Bounded<String, Option<(i64, Time)>>,
+    /// Pods that no scheduler has looked at, and when that is too long.
+    unlooked: BTreeSet<(Time, Entity)>,
     /// When the first object was seen.
-    started: Option<Time>,
+    pub(super) started: Option<Time>,
+    /// An object changed or went.
+    pub(super) moved: bool,
 }
 
 impl Default for Cluster {
@@ -72,10 +85,13 @@ impl Cluster {
             numbers: Numbers::default(),
             metrics: metrics::Memory::new(MAX_MEMORIES),
             releases: Bounded::new(MAX_MEMORIES),
+            units: Bounded::new(MAX_MEMORIES),
             refused: 0,
             services: Bounded::new(MAX_MEMORIES),
             events: Bounded::new(MAX_MEMORIES),
+            unlooked: BTreeSet::new(),
             started: None,
+            moved: false,
         }
     }
 
@@ -90,6 +106,7 @@ impl Cluster {
         if entity.kind.is_empty() || entity.name.is_empty() {
             return;
         }
+        self.tell_unlooked(seen, out);
         if &*entity.kind == "Event" {
             if verb != Verb::Deleted {
                 self.report(&Report::from_object(&value, seen), seen, out);
@@ -97,6 +114,7 @@ impl Cluster {
             return;
         }
         let started = *self.started.get_or_insert(seen);
+        self.moved |= matches!(verb, Verb::Modified | Verb::Deleted);
         let before = self.objects.take(&entity);
         if before.as_ref().is_some_and(|before| is_stale(before, &value, verb)) {
             if let Some(before) = before {
@@ -143,6 +161,10 @@ impl Cluster {
                 let selected = self.workloads_of(happened.entity).into_iter().next();
                 selected.or_else(|| self.services.get(happened.entity)?.workload.clone())
             }
+            "HorizontalPodAutoscaler" => self.objects.get(happened.entity).and_then(|scaler| {
+                let scales = |link: &&Link| link.0 == Relation::Scales;
+                scaler.links.iter().find(scales).map(|(_, _, to)| to.clone())
+            }),
             _ => self.workload_above(happened.entity),
         };
         self.numbers.event(happened, workload)
@@ -178,6 +200,11 @@ impl Cluster {
         let value = Arc::new(value);
         object.value = Arc::clone(&value);
         self.objects.put(entity.clone(), object);
+        let rewritten = match &*entity.kind == "Pod" && !same && verb == Verb::Added {
+            true => template::rewritten(&self.objects, &value),
+            false => None,
+        };
+        self.watch_unlooked(&entity, Some(&value));
 
         let mut told = Vec::new();
         let mut tell = |happened: Happened<'_>| told.push(self.event(happened));
@@ -192,8 +219,20 @@ impl Cluster {
             };
             pod.tell(&mut containers, &mut latches, &mut tell);
         }
+        if let Some(message) = &rewritten {
+            let happened = Happened::new("pod.rewritten", Severity::Warning, &entity, seen);
+            tell(Happened { time: write_time, reason: "SpecDiffers", message, ..happened });
+        }
         let state = conditions::State { entity: &entity, value: &value, written: write_time, seen };
         state.tell(&mut latches, &mut tell);
+        let agents_down = template::node_of_agent(&value).filter(|_| breaks(&told));
+        if let Some(node) = agents_down {
+            let message = format!("{} of {node} is down", entity.name);
+            let on = Entity::new("Node", "", node);
+            let happened = Happened::new("node.agent_down", Severity::Warning, &on, seen);
+            let (reason, time) = (&*entity.name, write_time);
+            told.push(self.event(Happened { time, reason, message: &message, node, ..happened }));
+        }
         out.append(&mut told);
         if let Some(object) = self.objects.get_mut(&entity) {
             (object.latches, object.containers) = (latches, containers);
@@ -217,6 +256,7 @@ impl Cluster {
         let value = Arc::new(value);
         (object.value, object.seen, object.deleted) = (Arc::clone(&value), seen, Some(seen));
         self.objects.put(entity.clone(), object);
+        self.watch_unlooked(&entity, None);
         if &*entity.kind == "Pod" {
             let node = text(&value, &["spec", "nodeName"]);
             let fact = self.event(Happened {
@@ -231,6 +271,42 @@ impl Cluster {
         );
         self.bear_on_workloads(&entity, None, seen, out);
         out.push(Fact::Gone(entity, seen));
+    }
+
+    /// A pod that waits for a scheduler has no condition at all: what looks at it writes one.
+    fn watch_unlooked(&mut self, entity: &Entity, value: Option<&Value>) {
+        if &*entity.kind != "Pod" {
+            return;
+        }
+        let waits = value.filter(|value| {
+            text(value, &["status", "phase"]) == "Pending"
+                && text(value, &["spec", "nodeName"]).is_empty()
+                && list(value, &["status", "conditions"]).is_empty()
+                && at(value, &["metadata", "deletionTimestamp"]).is_none()
+        });
+        let created = waits
+            .and_then(|value| Time::parse_rfc3339(text(value, &["metadata", "creationTimestamp"])));
+        match created {
+            Some(created) if self.unlooked.len() < MOST_UNLOOKED => {
+                self.unlooked.insert((created + UNLOOKED, entity.clone()));
+            }
+            _ if self.unlooked.is_empty() => {}
+            _ => self.unlooked.retain(|(_, pod)| pod != entity),
+        }
+    }
+
+    /// Tells of the pods that have waited too long for a scheduler.
+    fn tell_unlooked(&mut self, seen: Time, out: &mut Vec<Fact>) {
+        while self.unlooked.first().is_some_and(|(due, _)| *due <= seen) {
+            let Some((due, pod)) = self.unlooked.pop_first() else { return };
+            let fact = self.event(Happened {
+                time: due,
+                reason: "NotLookedAt",
+                message: "no scheduler has looked at the pod for a minute",
+                ..Happened::new("pod.unschedulable", Severity::Error, &pod, seen)
+            });
+            out.push(fact);
+        }
     }
 
     /// An EndpointSlice changed: does its Service still have a ready endpoint?
@@ -355,6 +431,17 @@ fn tell_links<'a>(
     out.extend(
         begun.cloned().map(|(relation, from, to)| Fact::EdgeBegin(relation, from, to, time)),
     );
+}
+
+/// Does one of these take a pod out of service?
+fn breaks(facts: &[Fact]) -> bool {
+    facts.iter().any(|fact| match fact {
+        Fact::Event(event) => {
+            event.r#type == "pod.not_ready"
+                || (event.r#type.starts_with("container.") && event.severity == "error")
+        }
+        _ => false,
+    })
 }
 
 fn uid(value: &Value) -> &str {

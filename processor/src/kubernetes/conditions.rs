@@ -88,6 +88,14 @@ const AUTOSCALER: [Rule; 2] = [
     },
 ];
 
+const API: [Rule; 1] = [Rule {
+    condition: "Available",
+    bad: |status, _| status == "False",
+    at_once: true,
+    broke: ("apiservice.unavailable", Severity::Warning),
+    recovered: "apiservice.available",
+}];
+
 /// One observation of an object.
 pub(super) struct State<'a> {
     pub(super) entity: &'a Entity,
@@ -108,6 +116,7 @@ impl State<'_> {
             "Deployment" => self.rules(&DEPLOYMENT, latches, tell),
             "Node" => self.rules(&NODE, latches, tell),
             "HorizontalPodAutoscaler" => self.rules(&AUTOSCALER, latches, tell),
+            "APIService" => self.rules(&API, latches, tell),
             "StatefulSet" | "DaemonSet" => self.replicas(latches, tell),
             _ => {}
         }
@@ -140,7 +149,9 @@ impl State<'_> {
             let (status, reason) = (text(condition, &["status"]), text(condition, &["reason"]));
             let time = since(condition, self.seen);
             let latch = latches.entry(rule.condition.to_owned()).or_default();
-            let none_left = rule.condition == "Available" && self.has_none_available();
+            let none_left = rule.broke.0 == "deployment.unavailable"
+                && rule.condition == "Available"
+                && self.has_none_available();
             let bad = (rule.bad)(status, reason) || none_left;
             // Where the condition allows for all pods to be away, its time and words are of no use.
             let time = if none_left && status == "True" { self.written } else { time };

@@ -10,7 +10,7 @@ use super::{
 };
 
 /// Events of type Normal that matter; the rest is chatter of things going well.
-const NOTABLE: [&str; 22] = [
+const NOTABLE: [&str; 23] = [
     "BackOff",
     "Evicted",
     "Killing",
@@ -22,6 +22,7 @@ const NOTABLE: [&str; 22] = [
     "NodeNotSchedulable",
     "NodeReady",
     "NodeSchedulable",
+    "NotTriggerScaleUp",
     "Preempted",
     "Preempting",
     "Rebooted",
@@ -99,6 +100,7 @@ impl Report {
     pub(super) fn happened(&self, seen: Time) -> Option<Happened<'_>> {
         let what = match (&*self.reason, self.warning) {
             ("Unhealthy", _) => "probe.failed",
+            ("Pulled", false) if took_minutes(&self.message) => "k8s.event",
             (reason, false) if !NOTABLE.contains(&reason) => return None,
             _ => "k8s.event",
         };
@@ -106,10 +108,13 @@ impl Report {
         let by_probe = self.reason == "Killing"
             && (self.message.contains("failed liveness probe")
                 || self.message.contains("failed startup probe"));
-        // Nor is it well with a pod that has to make room for another.
-        let displaced = matches!(&*self.reason, "Preempted" | "Evicted");
+        // Nor is it well with a pod that has to make room for another, or that no new node would help,
+        // nor where an autoscaler has to follow the load.
+        let unwell =
+            matches!(&*self.reason, "Preempted" | "Evicted" | "NotTriggerScaleUp" | "Pulled")
+                || (self.reason == "SuccessfulRescale" && self.message.contains("above target"));
         let severity =
-            if self.warning || by_probe || displaced { Severity::Warning } else { Severity::Info };
+            if self.warning || by_probe || unwell { Severity::Warning } else { Severity::Info };
         Some(Happened {
             source: "k8s.events",
             time: self.time,
@@ -121,6 +126,15 @@ impl Report {
             ..Happened::new(what, severity, &self.entity, seen)
         })
     }
+}
+
+/// `Successfully pulled image "x" in 2m30.5s (2m31s including waiting)`: the kubelet writes a Go duration.
+fn took_minutes(message: &str) -> bool {
+    let took = message.split(" in ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    took.is_some_and(|took| {
+        took.starts_with(|c: char| c.is_ascii_digit())
+            && took.trim_end_matches("ms").contains(['m', 'h'])
+    })
 }
 
 /// `inventory` of `spec.containers{inventory}`.

@@ -21,6 +21,12 @@ pub enum Fact {
     EdgeEnd(Relation, Entity, Entity, Time),
     /// An object is gone.
     Gone(Entity, Time),
+    /// A release, a commit or a flag; its row comes before it.
+    Release(Box<super::Release>),
+    /// Somebody is told that something is wrong.
+    Alert(super::Alert),
+    /// What a provider says of itself.
+    Provider(super::Provider),
 }
 
 /// The numbers of events and changes within a run.

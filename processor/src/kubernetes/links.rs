@@ -40,7 +40,7 @@ pub(super) fn of(objects: &Objects, entity: &Entity, value: &Value) -> BTreeSet<
                 &Entity::new(target("kind"), &entity.namespace, target("name")),
             );
         }
-        "Ingress" | "HTTPRoute" | "GRPCRoute" | "TCPRoute" => {
+        kind if ROUTES.contains(&kind) => {
             backends(value, &entity.namespace)
                 .for_each(|service| link(Relation::Routes, service, entity));
         }
@@ -63,6 +63,9 @@ pub(super) fn of(objects: &Objects, entity: &Entity, value: &Value) -> BTreeSet<
     }
     links
 }
+
+/// Kinds that lead requests from outside to Services.
+pub(super) const ROUTES: [&str; 4] = ["Ingress", "HTTPRoute", "GRPCRoute", "TCPRoute"];
 
 /// Kinds that limit every workload of their namespace.
 pub(super) const LIMITS: [&str; 2] = ["ResourceQuota", "LimitRange"];

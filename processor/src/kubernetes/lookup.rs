@@ -7,12 +7,12 @@ use std::{
 };
 
 use serde_json::Value;
-use tapio_proto::model::{Entity, Relation};
+use tapio_proto::model::{Entity, Relation, Time};
 
 use super::{
     cluster::Cluster,
     links,
-    objects::pod_template,
+    objects::{Link, pod_template},
     owners,
     value::{at, list, quantity, text},
 };
@@ -22,6 +22,16 @@ impl Cluster {
     /// for a while after it was deleted. Values of Secrets are not in it.
     pub fn object(&self, entity: &Entity) -> Option<&Value> {
         self.objects.get(entity).map(|object| &*object.value)
+    }
+
+    /// When the first object was seen.
+    pub fn began(&self) -> Option<Time> {
+        self.started
+    }
+
+    /// Was nothing seen but what there is: no object changed or went?
+    pub fn is_snapshot(&self) -> bool {
+        !self.moved
     }
 
     /// Is the object there, as far as is known?
@@ -183,8 +193,8 @@ impl Cluster {
     }
 
     /// Everything by which a workload can be broken, with how it bears on it: itself, what it
-    /// refers to (also what does not exist any more), the Services that select it, what scales it,
-    /// limits it, filters its traffic, grants it rights and admits its pods, the nodes of its pods and
+    /// refers to (also what does not exist any more), the Services that select it, the routes to these, what
+    /// scales it, limits it, filters its traffic, grants it rights and admits its pods, the nodes of its pods and
     /// the claims these mount. Sorted, each once.
     pub fn upstream(&self, workload: &Entity) -> Vec<(Relation, Entity)> {
         let mut found = BTreeSet::from([(Relation::Owns, workload.clone())]);
@@ -193,9 +203,8 @@ impl Cluster {
             found.extend(links::references(&workload.kind, &object.value, namespace));
             found.extend(self.policies(workload, &object.value));
         }
-        found.extend(
-            self.services_of(workload).into_iter().map(|service| (Relation::Selects, service)),
-        );
+        let services = self.services_of(workload);
+        found.extend(services.iter().map(|service| (Relation::Selects, service.clone())));
         for kind in links::LIMITS {
             found.extend(
                 self.objects
@@ -210,6 +219,18 @@ impl Cluster {
                 .any(|(relation, _, to)| *relation == Relation::Scales && to == workload)
             {
                 found.insert((Relation::Scales, scaler.clone()));
+                // The APIs from which it reads what it scales by.
+                let apis = self.objects.of_kind("APIService");
+                let measures = apis.filter(|api| api.name.ends_with(".metrics.k8s.io"));
+                found.extend(measures.map(|api| (Relation::Scales, api.clone())));
+            }
+        }
+        for kind in links::ROUTES {
+            for (route, object) in self.objects.of(kind, namespace) {
+                let to = |(_, from, _): &Link| services.contains(from);
+                if object.links.iter().any(to) {
+                    found.insert((Relation::Routes, route.clone()));
+                }
             }
         }
         for (pod, object) in self.objects.of("Pod", namespace) {
@@ -238,6 +259,17 @@ impl Cluster {
                 )
             {
                 found.push((Relation::Filters, policy.clone()));
+            }
+        }
+        // Istio: a policy without a selector holds for its namespace, in the root namespace for all.
+        for kind in ["PeerAuthentication", "AuthorizationPolicy"] {
+            for (policy, object) in self.objects.ever_of(kind) {
+                let wanted = at(&object.value, &["spec", "selector", "matchLabels"]);
+                let mesh_wide = wanted.is_none() && &*policy.namespace == "istio-system";
+                if mesh_wide || (&*policy.namespace == namespace && links::matches(wanted, labels))
+                {
+                    found.push((Relation::Filters, policy.clone()));
+                }
             }
         }
         let account = match text(spec, &["serviceAccountName"]) {

@@ -7,9 +7,10 @@
 //! give the same facts.
 //!
 //! * What comes in: `views` from the wire, `record` (log records), `metrics` (points), `events`.
+//! * What others tell: `notice` (releases, alerts, a provider's status, units of systemd).
 //! * What is kept: `cluster`, `objects`, bounded; `bounded` and `latch` remember what was told.
 //! * What comes out: `fact`; from `changes` with `diff`, `text`, `manager`, `undo` and `redact`; from
-//!   `pod`, `conditions` and `endpoints`; from `links` and `owners`.
+//!   `pod`, `conditions` and `endpoints`; from `links` and `owners`; what was wrong all along: `standing`, `unfit`.
 //! * What can be asked: `lookup`; by those who pass by, `directory`.
 
 mod bounded;
@@ -26,13 +27,17 @@ mod links;
 mod lookup;
 mod manager;
 mod metrics;
+mod notice;
 mod objects;
 mod owners;
 mod pod;
 mod record;
 mod redact;
+mod standing;
+mod template;
 mod text;
 mod undo;
+mod unfit;
 pub(crate) mod value;
 mod views;
 
@@ -43,5 +48,7 @@ pub use cluster::{Cluster, Losses, Verb};
 pub use directory::{Directory, Snapshot};
 pub use fact::Fact;
 pub use metrics::Lookup;
+pub use notice::{Alert, Kind, Provider, Release};
 pub use objects::Limits;
 pub use record::Record;
+pub use standing::{Finding, Said};

@@ -61,7 +61,9 @@ impl<'a> Pod<'a> {
             let name = text(status, &["name"]);
             self.container(status, name, containers.entry(name.to_owned()).or_default(), tell);
         }
-        if !self.terminating() {
+        if self.terminating() {
+            self.held(latches, tell);
+        } else {
             self.phase(latches, tell);
             self.scheduled(latches, tell);
             self.ready(latches, tell);
@@ -76,6 +78,43 @@ impl<'a> Pod<'a> {
     /// Somebody asked it to go: what happens now is ordered.
     fn terminating(&self) -> bool {
         at(self.value, &["metadata", "deletionTimestamp"]).is_some()
+    }
+
+    /// All of its containers have ended, and it cannot go since somebody's finalizer is on it.
+    fn held(&self, latches: &mut BTreeMap<String, Latch>, tell: &mut dyn FnMut(Happened<'_>)) {
+        let statuses = list(self.value, &["status", "containerStatuses"]);
+        let ended = |status: &Value| at(status, &["state", "terminated"]).is_some();
+        let finalizers: Vec<&str> = list(self.value, &["metadata", "finalizers"])
+            .iter()
+            .filter_map(Value::as_str)
+            // Those of the control plane go by themselves.
+            .filter(|finalizer| {
+                !finalizer.starts_with("batch.kubernetes.io/")
+                    && !matches!(*finalizer, "foregroundDeletion" | "orphan")
+            })
+            .collect();
+        let held = !finalizers.is_empty() && !statuses.is_empty() && statuses.iter().all(ended);
+        let latch = latches.entry("Held".into()).or_default();
+        if latch.observe_at_once(held, self.seen) == Turn::Broke {
+            let message = format!("its containers have ended; waits for {}", finalizers.join(", "));
+            tell(Happened {
+                time: self.written,
+                reason: "Finalizers",
+                message: &message,
+                ..self.happened("pod.deletion_blocked", Severity::Warning)
+            });
+        }
+    }
+
+    /// The reason of an init container's state as `kubectl get` writes it: `Init:Error`.
+    fn reason_of(&self, reason: &str, container: &str) -> String {
+        let named =
+            |part: &[&str]| list(self.value, part).iter().find(|c| text(c, &["name"]) == container);
+        // One that is restarted always is a sidecar.
+        let inits = named(&["status", "initContainerStatuses"]).is_some()
+            && named(&["spec", "initContainers"])
+                .is_none_or(|c| text(c, &["restartPolicy"]) != "Always");
+        if inits && !reason.is_empty() { format!("Init:{reason}") } else { reason.to_owned() }
     }
 
     fn container(
@@ -142,19 +181,21 @@ impl<'a> Pod<'a> {
         }
         let code = number(end, &["exitCode"]);
         let reason = text(end, &["reason"]);
-        let severity = match (reason, code) {
-            ("OOMKilled", _) => Severity::Error,
-            _ if self.terminating() || code == Some(0) => Severity::Info,
-            _ => Severity::Error,
+        let (what, severity) = match (reason, code) {
+            ("OOMKilled", _) => ("container.terminated", Severity::Error),
+            // It was asked to stop, did not, and was killed when its grace period was over.
+            (_, Some(137)) if self.terminating() => ("container.grace_over", Severity::Warning),
+            _ if self.terminating() || code == Some(0) => ("container.terminated", Severity::Info),
+            _ => ("container.terminated", Severity::Error),
         };
         tell(Happened {
             time,
-            reason,
+            reason: &self.reason_of(reason, name),
             message: text(end, &["message"]),
             container: name,
             value: code.map(|code| code as f64),
             count,
-            ..self.happened("container.terminated", severity)
+            ..self.happened(what, severity)
         });
     }
 
@@ -174,7 +215,7 @@ impl<'a> Pod<'a> {
         }
         tell(Happened {
             time: self.written,
-            reason,
+            reason: &self.reason_of(reason, name),
             message: text(waiting, &["message"]),
             container: name,
             count: restarts.max(1),

@@ -8,7 +8,7 @@ use super::{
     cluster::{Cluster, Verb, outside},
     events::{Report, container},
     fact::Fact,
-    redact,
+    notice, redact,
     value::{cut, number, plain, text},
 };
 
@@ -47,13 +47,20 @@ pub(super) enum Shape {
     Event,
     /// Scope `tapio.change`.
     Change,
+    /// An alert, a provider's status, a unit's state.
+    Notice,
 }
 
-/// The shape of a record with this scope and these attribute names; `None` for application logs.
+/// The shape of a record with this scope, `eventName` and these attribute names; `None` for application
+/// logs.
 pub(super) fn shape<'a>(
     scope: &str,
+    event_name: &str,
     mut attributes: impl Iterator<Item = &'a [u8]>,
 ) -> Option<Shape> {
+    if notice::NAMES.contains(&event_name) {
+        return Some(Shape::Notice);
+    }
     if scope == CHANGE_SCOPE {
         return Some(Shape::Change);
     }
@@ -69,8 +76,10 @@ impl Cluster {
     /// application's log; the facts that follow are added to `out`.
     pub fn record(&mut self, record: Record, out: &mut Vec<Fact>) -> bool {
         let seen = record.observed.or(record.time).unwrap_or_default();
-        match shape(&record.scope, record.attributes.keys().map(String::as_bytes)) {
+        let keys = record.attributes.keys().map(String::as_bytes);
+        match shape(&record.scope, &record.event_name, keys) {
             None => return false,
+            Some(Shape::Notice) => return self.notice(&record, seen, out),
             Some(Shape::Object) => self.watched(record, seen, out),
             Some(Shape::Event) => {
                 let report = event(&record, seen);
@@ -114,50 +123,55 @@ impl Cluster {
             if record.event_name.is_empty() { of("event.name") } else { record.event_name.clone() };
         let row =
             |numbers, kind: &str| outside(numbers, &entity(kind), time, seen, &of("user.name"));
+        let mut release = notice::release(record, &name, time);
         let change = match &*name {
             "deployment" => {
-                let id = [of("deployment.id"), of("vcs.ref.head.revision"), of("service.version")]
-                    .into_iter()
-                    .find(|id| !id.is_empty())
-                    .unwrap_or_default();
                 // The same deployment is told at each step; it was made at the first.
-                let told = self.releases.entry(&format!("{} {id}", entity("Deployment")));
-                if std::mem::replace(told, true) {
+                let key = format!("{} {}", entity("Deployment"), release.key());
+                let told = self.releases.entry(&key).clone();
+                let (number, before) = match told {
+                    Some((number, before)) => (number, before),
+                    None => {
+                        let running = self.releases.entry(&entity("Deployment").to_string());
+                        let before = running.take().map(|(_, version)| version).unwrap_or_default();
+                        *running = Some((0, release.version.clone()));
+                        (0, before)
+                    }
+                };
+                release.before = before.clone();
+                if number != 0 {
+                    release.change = number;
+                    out.push(Fact::Release(Box::new(release)));
                     return true;
                 }
-                Change {
+                let change = Change {
                     path: "service.version".into(),
-                    new: side(of("service.version")),
-                    revision: id,
+                    old: side(before.clone()),
+                    new: side(release.version.clone()),
+                    revision: release.id.clone(),
                     ..row(&mut self.numbers, "Deployment")
-                }
+                };
+                *self.releases.entry(&key) = Some((change.change, before));
+                change
             }
             "vcs.commit" => Change {
-                path: [
-                    of("vcs.change.files"),
-                    plain(record.body.get("files_changed").unwrap_or(&Value::from(""))),
-                ]
-                .into_iter()
-                .find(|files| !files.is_empty())
-                .map(|files| cut(&files, MAX_VALUE))
-                .unwrap_or_default(),
-                new: side(of("vcs.change.title")),
-                revision: of("vcs.ref.head.revision"),
+                path: cut(&release.files, MAX_VALUE),
+                new: side(release.name.clone()),
+                revision: release.id.clone(),
                 ..row(&mut self.numbers, "Service")
             },
-            "feature_flag.change" => {
-                let turn = of("feature_flag.change");
-                let (old, new) = turn.split_once("->").unwrap_or(("", &turn));
-                Change {
-                    path: format!("feature_flag.{}", of("feature_flag.key")),
-                    old: side(old.trim().to_owned()),
-                    new: side(new.trim().to_owned()),
-                    ..row(&mut self.numbers, "Service")
-                }
-            }
+            "feature_flag.change" => Change {
+                path: format!("feature_flag.{}", release.name),
+                old: side(release.before.clone()),
+                new: side(release.version.clone()),
+                revision: release.id.clone(),
+                ..row(&mut self.numbers, "Service")
+            },
             _ => return false,
         };
+        release.change = change.change;
         out.push(Fact::Change(vec![change]));
+        out.push(Fact::Release(Box::new(release)));
         true
     }
 }

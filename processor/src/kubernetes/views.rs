@@ -31,7 +31,7 @@ impl Cluster {
         log: &LogView<'_>,
         out: &mut Vec<Fact>,
     ) -> bool {
-        if record::shape(scope, log.attributes().keys()).is_none() {
+        if record::shape(scope, log.event_name, log.attributes().keys()).is_none() {
             return false;
         }
         match read(resource, scope, log) {

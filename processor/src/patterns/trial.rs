@@ -234,7 +234,11 @@ impl Scene {
                 Fact::Change(rows) => self.changes.extend(rows),
                 Fact::Event(event) => self.happened(event),
                 Fact::Gone(entity, _) => self.states.gone(&entity),
-                Fact::EdgeBegin(..) | Fact::EdgeEnd(..) => {}
+                Fact::EdgeBegin(..)
+                | Fact::EdgeEnd(..)
+                | Fact::Release(_)
+                | Fact::Alert(_)
+                | Fact::Provider(_) => {}
             }
         }
     }

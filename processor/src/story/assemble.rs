@@ -89,6 +89,9 @@ pub(super) struct Plot<'a> {
 /// A story and the evidence it stands on.
 pub(super) fn assemble(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evidence>) {
     match plot.hypotheses.first() {
+        Some(best) if best.told.as_ref().is_some_and(|told| told.outside) => {
+            unexplained(plot, view)
+        }
         Some(best) => Teller { plot, view, best }.tell(),
         None => unexplained(plot, view),
     }
@@ -112,9 +115,18 @@ impl Teller<'_> {
         let chain = self.chain(&rows, &events);
         let order = self.order();
         let change = (!rows.is_empty()).then(|| words::change(&rows));
-        let title = self.title(pattern, &values, change.as_deref());
+        let told = self.best.told.as_deref();
+        let title = told.map_or_else(
+            || self.title(pattern, &values, change.as_deref()),
+            |told| told.title.clone(),
+        );
         let impact = self.impact(&order);
-        let mechanism = pattern.map(|p| words::fill(&p.mechanism, &values));
+        let mechanism = told
+            .map(|told| told.mechanism.clone())
+            .or_else(|| pattern.map(|p| words::fill(&p.mechanism, &values)));
+        // A change with an identity of its own is called by that.
+        let identity = rows.first().map(|row| row.revision.clone()).filter(|id| !id.is_empty());
+        let identity = told.and_then(|told| told.change.clone()).or(identity);
         let story = Story {
             id: self.plot.id.to_owned(),
             state: if self.plot.resolved.is_some() {
@@ -133,7 +145,7 @@ impl Teller<'_> {
                 service: self.cause_service(),
                 pattern: self.best.pattern.clone(),
                 time: self.best.cause_time,
-                change: change.clone(),
+                change: identity.or_else(|| change.clone()),
                 r#where: self.best.measured.as_ref().and_then(|m| m.place.clone()),
             }),
             reason: None,
@@ -141,7 +153,10 @@ impl Teller<'_> {
             narrative: narrative(&title, mechanism.as_deref(), &impact),
             chain,
             affected: self.affected(&order, &events),
-            recommendations: recommendations(pattern, &values),
+            recommendations: match told {
+                Some(told) => told.advice.clone(),
+                None => recommendations(pattern, &values),
+            },
             reasons: self.reasons(pattern, mechanism, &order),
             doubts: self.doubts(),
             ruled_out: self.ruled_out(&order),
@@ -299,8 +314,9 @@ fn recommendations(
 ) -> Vec<String> {
     let Some(pattern) = pattern else {
         let undo = values.get("undo").map(String::as_str).unwrap_or_default();
+        let object = values.get("object").map(String::as_str).unwrap_or_default();
         return if undo.is_empty() {
-            Vec::new()
+            vec![format!("look at {object}: nothing else that could explain it was seen")]
         } else {
             vec![format!("if nothing else explains it, undo the change: {undo}")]
         };
@@ -316,7 +332,7 @@ fn recommendations(
     out
 }
 
-fn blame(h: &Hypothesis) -> Blame {
+pub(super) fn blame(h: &Hypothesis) -> Blame {
     Blame {
         kind: h.cause.kind.to_string(),
         namespace: h.cause.namespace.to_string(),

@@ -4,6 +4,7 @@ use tapio_proto::model::{ChainLink, Change, Entity, Event, Evidence, Time};
 
 use super::{
     assemble::{SLACK, Teller},
+    dimension::Dimension,
     group::front,
     words,
 };
@@ -16,7 +17,7 @@ impl Teller<'_> {
                        role: &str,
                        on: &Entity,
                        (what, times): (String, usize),
-                       source: &str,
+                       (source, dimension): (&str, Dimension),
                        sample: Option<Sample>| {
             all.push(Evidence {
                 story_id: self.plot.id.to_owned(),
@@ -28,6 +29,7 @@ impl Teller<'_> {
                 what,
                 times: i64::try_from(times).unwrap_or(i64::MAX),
                 source: source.to_owned(),
+                dimension: dimension.name().to_owned(),
                 trace_id: sample.map(|s| hex(&s.trace_id)),
                 span_id: sample.map(|s| hex(&s.span_id)),
             });
@@ -36,31 +38,35 @@ impl Teller<'_> {
             let by =
                 if first.actor.is_empty() { String::new() } else { format!(" by {}", first.actor) };
             let what = format!("{} {}{by}: {}", self.best.cause, first.verb, words::change(rows));
-            add(self.best.cause_time, "cause", &self.best.cause, (what, 1), "changes", None);
+            let from = ("changes", Dimension::of_cause(self.best));
+            add(self.best.cause_time, "cause", &self.best.cause, (what, 1), from, None);
         }
         if let Some(measured) = &self.best.measured {
-            let what = measured.detail.clone();
-            add(self.best.cause_time, "cause", &measured.service, (what, 1), "requests", None);
+            let (what, from) = (measured.detail.clone(), ("requests", Dimension::Trace));
+            add(self.best.cause_time, "cause", &measured.service, (what, 1), from, None);
             for (on, what, since) in &measured.effects {
-                add(*since, "effect", on, (what.clone(), 1), "requests", None);
+                add(*since, "effect", on, (what.clone(), 1), from, None);
             }
         }
         for line in words::lines(events) {
             let on = line.first.entity();
-            add(line.first.time, "effect", &on, (line.words(), line.times), "events", None);
+            let from = ("events", Dimension::of_event(line.first, &self.best.workload));
+            add(line.first.time, "effect", &on, (line.words(), line.times), from, None);
         }
         for sibling in self.siblings() {
             if let Some((what, time)) = self.out_of_service(sibling) {
-                add(time, "effect", &front(sibling), (what, 1), "events", None);
+                let from = ("events", Dimension::Network);
+                add(time, "effect", &front(sibling), (what, 1), from, None);
             }
         }
+        let root = front(self.best);
         for (service, failure) in self.order() {
             add(
                 failure.since,
                 "symptom",
                 &service,
                 (self.failure_words(&service, failure), 1),
-                "windows",
+                ("windows", Dimension::of_failure(&service, &root)),
                 failure.sample,
             );
         }
@@ -73,6 +79,9 @@ impl Teller<'_> {
         let service = best.service.clone();
         let own = best.cause == best.workload;
         let what = match rows.is_empty() {
+            _ if best.told.is_some() => {
+                best.told.as_ref().map(|told| told.what.clone()).unwrap_or_default()
+            }
             false => words::change(rows),
             true if own => self
                 .view
@@ -92,7 +101,7 @@ impl Teller<'_> {
             }
             return chain;
         }
-        if !(own && rows.is_empty()) {
+        if !(own && rows.is_empty() && best.told.is_none()) {
             chain.push(link(&best.cause, if own { &service } else { "" }, what, best.cause_time));
         }
         let lines = words::lines(events);

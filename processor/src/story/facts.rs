@@ -4,20 +4,35 @@ use std::collections::VecDeque;
 
 use tapio_proto::model::{Change, Entity, Event, Time};
 
-/// Facts kept of each sort; over it the oldest go.
-const MOST: usize = 50_000;
+use crate::{analysis::AnalysisConfig, kubernetes::Said};
+
+/// Different things said of one object.
+const MOST_SAID: usize = 50;
 
 /// Events and changes of late, in the order in which they were seen.
-#[derive(Default)]
 pub struct Facts {
+    /// Kept of each sort; over it the oldest go.
+    most: usize,
     events: VecDeque<Event>,
     changes: VecDeque<Change>,
 }
 
+impl Default for Facts {
+    fn default() -> Self {
+        let most = AnalysisConfig::default().buffer_events;
+        Facts { most, events: VecDeque::new(), changes: VecDeque::new() }
+    }
+}
+
 impl Facts {
+    /// Keeps so many of each sort from now on, one at least.
+    pub fn keep(&mut self, most: usize) {
+        self.most = most.max(1);
+    }
+
     /// Keeps an event.
     pub fn event(&mut self, event: Event) {
-        if self.events.len() == MOST {
+        while self.events.len() >= self.most {
             self.events.pop_front();
         }
         self.events.push_back(event);
@@ -25,7 +40,7 @@ impl Facts {
 
     /// Keeps a row of a change.
     pub fn change(&mut self, change: Change) {
-        if self.changes.len() == MOST {
+        while self.changes.len() >= self.most {
             self.changes.pop_front();
         }
         self.changes.push_back(change);
@@ -39,6 +54,35 @@ impl Facts {
     /// Changes made from `from` to `to`.
     pub fn changes_between(&self, from: Time, to: Time) -> impl Iterator<Item = &Change> {
         self.changes.iter().filter(move |row| row.time >= from && row.time <= to)
+    }
+
+    /// What was said since then of each object and of the workload that it belongs to: Kubernetes Events and
+    /// errors of logs.
+    pub fn said(&self, since: Time) -> Said {
+        let mut said = Said::new();
+        let bad = |e: &&Event| {
+            e.time >= since
+                && e.severity != "info"
+                && matches!(
+                    e.r#type.as_str(),
+                    "k8s.event" | "probe.failed" | "log.error" | "log.said" | "unit.failed"
+                )
+        };
+        for event in self.events.iter().filter(bad) {
+            let words = format!("{}: {}", event.reason, event.message).replace("; ", ", ");
+            let on = event.entity();
+            let of =
+                Entity::new(&event.workload_kind, &event.entity_namespace, &event.workload_name);
+            for entity in [Some(on.clone()), Some(of).filter(|of| !of.name.is_empty() && *of != on)]
+            {
+                let Some(entity) = entity else { continue };
+                let all = said.entry(entity).or_default();
+                if all.len() < MOST_SAID && !all.contains(&words) {
+                    all.push(words.clone());
+                }
+            }
+        }
+        said
     }
 
     /// Events on a workload, on what it owns or on the service in front of it, from `from` to `to`,
@@ -58,5 +102,36 @@ impl Facts {
             .collect();
         found.sort_by_key(|e| (e.time, e.id));
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_changes_are_kept_as_many_as_asked_for() {
+        let mut facts = Facts::default();
+        facts.keep(3);
+        for change in 0..10 {
+            facts.change(Change {
+                change,
+                time: Time(change),
+                observed: Time(change),
+                verb: "modified".to_owned(),
+                entity_kind: "ConfigMap".to_owned(),
+                entity_namespace: "shop".to_owned(),
+                entity_name: "pool".to_owned(),
+                path: "data.size".to_owned(),
+                old: None,
+                new: None,
+                actor: String::new(),
+                undo: String::new(),
+                revision: String::new(),
+            });
+        }
+        let kept: Vec<i64> =
+            facts.changes_between(Time(0), Time(100)).map(|row| row.change).collect();
+        assert_eq!(kept, [7, 8, 9]);
     }
 }

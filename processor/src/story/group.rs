@@ -29,7 +29,7 @@ const UNDER_WAY: Duration = Duration::from_secs(10);
 const FIRST_CALL: Duration = Duration::from_secs(1);
 
 /// Symptoms by which a service fails those who ask it.
-const FAILURES: [&str; 3] = ["error_ratio", "latency", "call_errors"];
+const FAILURES: [&str; 4] = ["error_ratio", "latency", "call_errors", "alert"];
 
 /// One incident as it stands now.
 #[derive(Debug)]

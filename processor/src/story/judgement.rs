@@ -19,9 +19,11 @@ impl Teller<'_> {
         order: &[(Entity, &Failure)],
     ) -> Vec<String> {
         let mut reasons = Vec::new();
-        if let (Some(_), Some(mechanism)) = (pattern, mechanism) {
+        let told = self.best.told.as_deref();
+        if let (true, Some(mechanism)) = (pattern.is_some() || told.is_some(), mechanism) {
             reasons.push(format!("mechanism: {mechanism}"));
         }
+        reasons.extend(told.iter().flat_map(|told| told.reasons.clone()));
         let lag = self.best.effect_time.seconds_since(self.best.cause_time);
         if self.best.change.is_some() {
             reasons.push(format!("the first effect came {} after the change", words::lasting(lag)));
@@ -53,7 +55,8 @@ impl Teller<'_> {
             ));
         }
         if self.best.pattern.is_empty() {
-            doubts.push("no known mechanism leads from this change to this failure; it is only near in time and upstream".to_owned());
+            let this = if self.best.change.is_some() { "this change" } else { "this state" };
+            doubts.push(format!("no known mechanism leads from {this} to this failure; it is only near in time and upstream"));
         }
         doubts
     }

@@ -5,6 +5,7 @@
 
 mod assemble;
 mod chain;
+mod dimension;
 mod facts;
 mod group;
 mod judgement;
@@ -15,6 +16,7 @@ mod unexplained;
 mod words;
 
 pub use assemble::View;
+pub use dimension::Dimension;
 pub use facts::Facts;
 pub use group::groups;
 pub use track::{Stories, Telling};

@@ -119,6 +119,7 @@ fn evidence_span(story: &Story, evidence: &Evidence) -> Vec<u8> {
         (attr::STORY_ROLE, evidence.role.clone()),
         ("tapio.entity", entity),
         ("tapio.evidence.source", evidence.source.clone()),
+        ("tapio.evidence.dimension", evidence.dimension.clone()),
     ]);
     if let (Some(trace), Some(span_id)) =
         (unhex::<16>(&evidence.trace_id), unhex::<8>(&evidence.span_id))

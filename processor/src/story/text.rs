@@ -10,11 +10,9 @@ const WIDTH: usize = 110;
 const LINES: usize = 30;
 /// Facts that are told however long the rest is.
 const LEAST_FACTS: usize = 5;
-/// Below this a story is a hypothesis and says so.
-const THRESHOLD: f64 = 0.7;
 
-/// The text of a story as it stands at `now`.
-pub fn render(story: &Story, evidence: &[Evidence], now: Time) -> String {
+/// The text of a story as it stands at `now`; below the threshold it is a hypothesis and says so.
+pub fn render(story: &Story, evidence: &[Evidence], now: Time, threshold: f64) -> String {
     let mut out = Vec::new();
     let since = story
         .root_cause
@@ -34,7 +32,7 @@ pub fn render(story: &Story, evidence: &[Evidence], now: Time) -> String {
         story.id
     ));
     let perhaps =
-        if story.confidence < THRESHOLD && story.root_cause.is_some() { "Perhaps: " } else { "" };
+        if story.confidence < threshold && story.root_cause.is_some() { "Perhaps: " } else { "" };
     out.extend(wrap(&format!("{perhaps}{}", story.title), "", ""));
     let tail = tail(story, evidence);
     // Head, its blank line, the heading of the facts and the line that counts the rest.

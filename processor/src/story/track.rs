@@ -322,18 +322,19 @@ impl Failure {
     /// Takes the symptoms of the service in; returns when it was last seen failing.
     fn refresh(&mut self, service: &Entity, view: &View<'_>) -> Time {
         let mut last = self.until;
-        for kind in ["error_ratio", "latency", "call_errors"] {
+        for kind in ["error_ratio", "latency", "call_errors", "alert"] {
             let Some(active) = view.symptoms.get(kind, service) else { continue };
             let s = &active.symptom;
             last = last.max(s.last.min(view.now));
-            if kind == "call_errors" && !s.detail.is_empty() {
+            if matches!(kind, "call_errors" | "alert") && !s.detail.is_empty() {
                 self.detail = s.detail.clone();
             }
             // Errors of its own say more than slowness, and both say more than what callers see.
             let rank = |kind: &str| match kind {
-                "error_ratio" => 3,
-                "latency" => 2,
-                "call_errors" => 1,
+                "error_ratio" => 4,
+                "latency" => 3,
+                "call_errors" => 2,
+                "alert" => 1,
                 _ => 0,
             };
             if rank(kind) > rank(&self.kind) {

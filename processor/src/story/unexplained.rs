@@ -5,8 +5,9 @@ use std::time::Duration;
 use tapio_proto::model::{Affected, Entity, Evidence, Story, StoryState};
 
 use super::{
-    assemble::{Failure, Plot, View},
+    assemble::{Failure, Plot, View, blame},
     chain::{hex, link},
+    dimension::Dimension,
     judgement::unseen,
     words::{failure_words, names, narrative},
 };
@@ -68,7 +69,13 @@ pub(super) fn unexplained(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evide
         ),
         (true, _) => (format!("Nothing inside the cluster explains why {inside} fails"), WEAK),
     };
+    let told = plot.hypotheses.first().and_then(|h| Some((h, h.told.as_deref()?)));
+    let (title, confidence) = match told {
+        Some((best, told)) => (told.title.clone(), (best.confidence * 100.0).round() / 100.0),
+        None => (title, confidence),
+    };
     let recommendation = match hosts.is_empty() {
+        _ if told.is_some() => told.map(|(_, told)| told.advice.join("; ")).unwrap_or_default(),
         true => {
             "look at what these services call outside the cluster, and at their own release history"
                 .to_owned()
@@ -88,7 +95,7 @@ pub(super) fn unexplained(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evide
         resolved: plot.resolved,
         root_cause: None,
         reason: Some("no_internal_cause".to_owned()),
-        hypotheses: Vec::new(),
+        hypotheses: plot.hypotheses.iter().skip(1).map(blame).collect(),
         chain,
         affected: Affected {
             services: order
@@ -100,10 +107,13 @@ pub(super) fn unexplained(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evide
         },
         narrative: narrative(&title, None, &words),
         recommendations: vec![recommendation],
-        reasons: vec![
-            "no change, state or resource upstream of them was seen that could bring this about"
-                .to_owned(),
-        ],
+        reasons: match told {
+            Some((_, told)) => told.reasons.clone(),
+            None => vec![
+                "no change, state or resource upstream of them was seen that could bring this about"
+                    .to_owned(),
+            ],
+        },
         doubts: unseen(view),
         ruled_out: Vec::new(),
         incomplete: view.lacks.to_vec(),
@@ -118,6 +128,7 @@ pub(super) fn unexplained(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evide
         what,
         times: 1,
         source: "windows".to_owned(),
+        dimension: Dimension::Temporal.name().to_owned(),
         trace_id: f.sample.map(|s| hex(&s.trace_id)),
         span_id: f.sample.map(|s| hex(&s.span_id)),
     });

@@ -207,6 +207,9 @@ pub(super) fn failure_words(
     until: Time,
     inner: bool,
 ) -> String {
+    if failure.kind == "alert" {
+        return format!("an alert names {}: {}", service.name, short(&failure.detail, 90));
+    }
     let who = if inner { service.name.to_string() } else { format!("users of {}", service.name) };
     if failure.kind == "latency" {
         return format!(

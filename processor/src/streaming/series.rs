@@ -23,8 +23,14 @@ const MOST_WAITING: usize = 8;
 /// users would miss.
 const FEW: f64 = 10.0;
 const TRAFFIC: f64 = 30.0;
-/// The least share of requests that must fail beyond what is usual.
+/// The least share of requests that must fail beyond what is usual; and where that is well known, the least
+/// that counts when it comes twice in a row, of so many requests.
 const SHARE: f64 = 0.02;
+const FAINT_SHARE: f64 = 0.005;
+const FAINT_FAILED: f64 = 2.0;
+/// How much slower than usual, and than the slowest of the past; the same twice.
+const SLOWER: (f64, f64) = (0.5, 1.3);
+const FAINT_SLOWER: (f64, f64) = (0.3, 1.1);
 
 /// What a metric says of the service that sends it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,6 +92,8 @@ struct Service {
     failing: VecDeque<f64>,
     latency: VecDeque<f64>,
     last: Option<Time>,
+    /// Whether the last interval was a little worse than ever: failures, latency.
+    faint: (bool, bool),
 }
 
 /// A service that does worse than ever.
@@ -258,26 +266,40 @@ impl Service {
             harm,
             requests,
         };
+        let before = std::mem::take(&mut self.faint);
+        let mut told = None;
         if requests >= FEW {
             if let (Some(now), Some(past)) = (interval.failing, Past::of(&self.failing)) {
                 let usual = past.usual.max(past.most.unwrap_or(0.0)).max(0.001);
                 let chance = (usual * (1.0 - usual) / requests).sqrt().max(past.spread).max(1e-6);
                 let (over, score) = (now - usual, (now - usual) / chance);
+                let worse = || worse("error_ratio", now, past.usual, score, over * requests);
                 if over > SHARE && score > 4.0 {
-                    return Some(worse("error_ratio", now, past.usual, score, over * requests));
+                    return Some(worse());
                 }
+                let known = past.most.is_some() && score > 4.0;
+                self.faint.0 = known && over > FAINT_SHARE && over * requests > FAINT_FAILED;
+                told = (self.faint.0 && before.0).then(worse);
             }
             if let (Some(now), Some(past)) = (interval.latency, Past::of(&self.latency)) {
                 let spread = past.spread.max(0.1 * past.usual).max(0.002);
                 let most = past.most.unwrap_or(past.usual);
                 let (over, score) = (now - past.usual, (now - past.usual) / spread);
-                if over > 0.5 * past.usual && now > 1.3 * most && score > 6.0 {
-                    let (now, usual) = (now * 1e3, past.usual * 1e3);
-                    return Some(worse("latency", now, usual, score, over * requests));
+                let slower = |(than_usual, than_most), least| {
+                    over > than_usual * past.usual && now > than_most * most && score > least
+                };
+                let worse =
+                    || worse("latency", now * 1e3, past.usual * 1e3, score, over * requests);
+                if slower(SLOWER, 6.0) {
+                    return told.or_else(|| Some(worse()));
+                }
+                self.faint.1 = past.most.is_some() && slower(FAINT_SLOWER, 4.0);
+                if self.faint.1 && before.1 {
+                    told = told.or_else(|| Some(worse()));
                 }
             }
         }
-        // What is unusual is no past to compare with.
+        // What is far from usual is no past to compare with; what is a little worse becomes usual in time.
         for (past, now) in
             [(&mut self.failing, interval.failing), (&mut self.latency, interval.latency)]
         {
@@ -286,7 +308,7 @@ impl Service {
             }
             past.extend(now);
         }
-        None
+        told
     }
 }
 

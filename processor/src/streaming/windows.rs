@@ -205,10 +205,6 @@ pub struct Windows {
     heard: Time,
     /// Windows that went because the limit on cells was reached.
     pub evicted: u64,
-    /// Spans left out because they end in the future.
-    pub ahead: u64,
-    /// Spans left out because there are too many services.
-    pub crowded: u64,
 }
 
 impl Default for Windows {
@@ -231,8 +227,6 @@ impl Default for Windows {
             failed: Time::default(),
             heard: Time::default(),
             evicted: 0,
-            ahead: 0,
-            crowded: 0,
         };
         // The number of all that there is no room for is 0, for good.
         for names in [&mut windows.operations, &mut windows.addresses] {

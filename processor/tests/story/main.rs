@@ -11,7 +11,9 @@ mod measured;
 mod metrics;
 mod played;
 mod recovery;
+mod released;
 mod sent;
+mod standing;
 mod times;
 
 use tapio_processor::{Telling, story::text};
@@ -64,7 +66,21 @@ fn the_configmap_change_that_ends_in_oom_kills_is_told() {
     assert!(story.recommendations[0].contains("kubectl -n shop patch configmap inventory-pool"));
     assert!(evidence.iter().any(|e| e.what.contains("OOMKilled") && e.times == 4));
     assert!(evidence.iter().all(|e| e.story_id == story.id));
-    let text = text::render(story, evidence, story.opened);
+    let dimension = |what: &str| {
+        let fact = evidence.iter().find(|e| e.what.contains(what));
+        fact.map(|fact| (fact.role.as_str(), fact.dimension.as_str()))
+    };
+    assert_eq!(dimension("ConfigMap shop/inventory-pool"), Some(("cause", "causal")));
+    assert_eq!(dimension("OOMKilled"), Some(("effect", "ownership")));
+    let failing = |name: &str| {
+        let fact = evidence.iter().find(|e| e.role == "symptom" && e.entity_name == name);
+        fact.map(|fact| fact.dimension.as_str())
+    };
+    assert_eq!((failing("inventory"), failing("frontend")), (Some("temporal"), Some("dependency")));
+    let text = text::render(story, evidence, story.opened, 0.7);
+    let perhaps =
+        |threshold| text::render(story, evidence, story.opened, threshold).contains("Perhaps: ");
+    assert_eq!((perhaps(0.7), perhaps(0.99)), (false, true), "at {}", story.confidence);
     assert!(text.lines().count() <= 30, "{text}");
     let command = |line: &&str| line.contains("kubectl");
     assert!(
@@ -97,7 +113,7 @@ fn the_same_recording_is_told_in_the_same_words() {
     let told = |tellings: &[Telling]| -> Vec<String> {
         let words = tellings.iter().map(|telling| {
             let (story, evidence) = telling.story();
-            let text = text::render(story, evidence, story.opened);
+            let text = text::render(story, evidence, story.opened, 0.7);
             format!("{} {} {text}", telling.name(), serde_json::to_string(story).unwrap())
         });
         words.collect()

@@ -176,6 +176,9 @@ table! { "evidence" =>
         pub times: i64,
         /// Where it was seen: a table (`changes`, `events`, `windows`, `levels`).
         pub source: String,
+        /// How it belongs to the story: `temporal`, `causal`, `spatial`, `ownership`, `dependency`, `network`,
+        /// `trace` or `semantic`.
+        pub dimension: String,
         /// Hex id of one of the operator's own traces that shows it; null when there is none.
         pub trace_id: Option<String>,
         /// Hex id of the span in that trace.

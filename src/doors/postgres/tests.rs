@@ -14,7 +14,12 @@ use arrow::{
     datatypes::{DataType, Field, Int32Type, Schema, TimeUnit},
     record_batch::RecordBatch,
 };
-use tapio_processor::store::{Keep, Store, TableSpec};
+use serde_json::{Value, json};
+use tapio_processor::{
+    Engine, Patterns,
+    store::{Keep, Store, TableSpec},
+};
+use tapio_proto::{Request, Signal, json::to_proto};
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, error::SqlState};
 
 use super::{DoorError, DoorHandle, open, start};
@@ -302,4 +307,65 @@ async fn the_door_opens_on_loopback_only_and_closes() {
     assert_eq!(one(&client, "SELECT 1").await, "1");
     drop(door);
     assert!(rows(&client, LONG).await.is_err());
+}
+
+/// As the Collector writes an object into a log record's body.
+fn body(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let values: Vec<Value> =
+                fields.iter().map(|(k, v)| json!({"key": k, "value": body(v)})).collect();
+            json!({"kvlistValue": {"values": values}})
+        }
+        Value::Array(values) => {
+            json!({"arrayValue": {"values": values.iter().map(body).collect::<Vec<_>>()}})
+        }
+        Value::String(value) => json!({"stringValue": value}),
+        _ => json!({}),
+    }
+}
+
+/// Guarantees: what hung together at a time gone by is a query.
+#[tokio::test]
+async fn the_topology_is_readable_as_it_was() {
+    let store = Engine::store(8 << 20).unwrap();
+    let patterns = Arc::new(Patterns::builtin().unwrap());
+    let mut engine = Engine::new(store.clone(), patterns).unwrap();
+    // 2026-11-22T03:00:00Z
+    let first = 1_795_316_400_u64;
+    let mut sees = |minute: u64, verb: &str, config: &str, version: &str| {
+        let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": "cart", "namespace": "shop", "uid": "d-1", "resourceVersion": version,
+                "creationTimestamp": "2026-11-01T00:00:00Z"},
+            "spec": {"selector": {"matchLabels": {"app": "cart"}}, "template": {
+                "metadata": {"labels": {"app": "cart"}},
+                "spec": {"containers": [{"name": "cart", "image": "cart"}],
+                    "volumes": [{"name": "v", "configMap": {"name": config}}]}}}});
+        let time = ((first + minute * 60) * 1_000_000_000).to_string();
+        let record = json!({"timeUnixNano": time, "observedTimeUnixNano": time,
+            "attributes": [{"key": "k8s.resource.name", "value": {"stringValue": "deployments"}}],
+            "body": body(&json!({"type": verb, "object": deployment}))});
+        let request = json!({"resourceLogs": [{"scopeLogs": [{"logRecords": [record]}]}]});
+        let bytes = to_proto(Signal::Logs, request.to_string().as_bytes()).unwrap();
+        engine.ingest(&Request::new(Signal::Logs, bytes, 1));
+    };
+    sees(0, "ADDED", "before", "1");
+    sees(10, "MODIFIED", "after", "2");
+    sees(20, "DELETED", "after", "3");
+    engine.finish();
+    assert_eq!(engine.failures, (0, None));
+
+    let door = start(store, LOOPBACK).unwrap();
+    let client = connect(&door).await;
+    let used = async |at: &str| {
+        let sql = format!(
+            "SELECT from_name FROM topology WHERE relation = 'uses_config' AND to_kind = 'Deployment' AND to_name = 'cart' \
+             AND valid_from <= '{at}' AND (valid_to IS NULL OR valid_to > '{at}')"
+        );
+        let rows = rows(&client, &sql).await.unwrap();
+        rows.into_iter().flatten().flatten().collect::<Vec<String>>()
+    };
+    assert_eq!(used("2026-11-22T03:05:00Z").await, ["before"]);
+    assert_eq!(used("2026-11-22T03:12:00Z").await, ["after"]);
+    assert_eq!(used("2026-11-22T03:25:00Z").await, [""; 0]);
 }

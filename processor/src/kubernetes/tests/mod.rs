@@ -3,6 +3,7 @@
 
 mod changes;
 mod input;
+mod signs;
 mod states;
 mod topology;
 

@@ -1,0 +1,88 @@
+//! What was wrong when the cluster was first seen, as hypotheses.
+//!
+//! What broke later has a change or a state to begin with, and is judged by that. Here is what nobody saw
+//! begin: a snapshot of a cluster.
+
+use std::time::Duration;
+
+use tapio_proto::model::Time;
+
+use super::hypotheses::{Hypothesis, Told};
+use crate::{
+    kubernetes::{Cluster, Finding},
+    story::Facts,
+};
+
+/// Kind of the symptom.
+pub const STANDING: &str = "standing";
+/// What nobody saw begin began at least so long ago.
+const YOUNG: Duration = Duration::from_secs(60);
+/// From this confidence on a finding speaks for its workload.
+const CERTAIN: f64 = 0.7;
+/// What is wrong with the objects now and was so from the beginning.
+#[derive(Debug, Default)]
+pub struct Standing {
+    found: Vec<Finding>,
+}
+
+impl Standing {
+    /// Looks at the `end` of a recording that shows nothing but what there is: there all that is wrong counts,
+    /// whenever it was told. While a cluster moves its changes and states tell more.
+    pub fn look(
+        &mut self,
+        cluster: &Cluster,
+        facts: &Facts,
+        now: Time,
+        end: bool,
+    ) -> Option<&[Finding]> {
+        if !end || !cluster.is_snapshot() {
+            return None;
+        }
+        self.found = cluster.standing(&facts.said(Time(i64::MIN)), now);
+        for found in &mut self.found {
+            found.since = found.since.min(now - YOUNG);
+        }
+        Some(&self.found)
+    }
+
+    /// Adds what was found. It read the objects themselves: of the same workload it knows better than who
+    /// only saw that something is wrong and that nothing was changed.
+    pub fn join(&self, judged: &mut Vec<Hypothesis>) {
+        for found in self.found.iter().filter(|found| found.confidence >= CERTAIN) {
+            let same = judged.iter_mut().filter(|h| h.workload == found.workload);
+            for other in same.filter(|h| h.change.is_none() && h.told.is_none()) {
+                other.confidence = other.confidence.min(found.confidence - 0.05);
+            }
+        }
+        judged.extend(self.found.iter().map(hypothesis));
+    }
+}
+
+fn hypothesis(found: &Finding) -> Hypothesis {
+    Hypothesis {
+        cause: found.object.clone(),
+        relation: if found.object == found.workload { "self" } else { "uses" }.to_owned(),
+        workload: found.workload.clone(),
+        service: found.service.clone(),
+        pattern: found.pattern.to_owned(),
+        change: None,
+        cause_time: found.since,
+        effect_time: found.since,
+        evidence: 1.0,
+        rivals: 0,
+        confidence: found.confidence,
+        measured: None,
+        told: Some(Box::new(Told {
+            title: format!("{} does not do what it should: {}", found.service, found.what),
+            mechanism: found.what.clone(),
+            what: found.what.clone(),
+            change: None,
+            reasons: vec![
+                "it was so when the cluster was first seen; who changed what before is not known"
+                    .to_owned(),
+            ],
+            advice: vec![found.advice.clone()],
+            outside: false,
+        })),
+    }
+}

@@ -1,0 +1,446 @@
+//! A cluster of which nothing is told but what there is, once: the object that is wrong is named, and not
+//! the pod that shows it.
+
+use serde_json::{Value, json};
+use tapio_proto::{Request, Signal, model::Story};
+
+use crate::{
+    hostile::{SECOND, START, request},
+    played::play,
+};
+
+/// Objects and events, all seen at one time and made long before.
+#[derive(Default)]
+struct Snapshot {
+    seen: Vec<Request>,
+    /// Not for all of them is it the same second.
+    second: u64,
+}
+
+fn text(key: &str, value: &str) -> Value {
+    json!({"key": key, "value": {"stringValue": value}})
+}
+
+fn value(of: &Value) -> Value {
+    match of {
+        Value::Object(fields) => {
+            let values: Vec<Value> =
+                fields.iter().map(|(k, v)| json!({"key": k, "value": value(v)})).collect();
+            json!({"kvlistValue": {"values": values}})
+        }
+        Value::Array(values) => {
+            json!({"arrayValue": {"values": values.iter().map(value).collect::<Vec<_>>()}})
+        }
+        Value::Bool(of) => json!({"boolValue": of}),
+        Value::Number(of) => json!({"intValue": of.to_string()}),
+        Value::String(of) => json!({"stringValue": of}),
+        Value::Null => json!({}),
+    }
+}
+
+fn merge(into: &mut Value, from: &Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from.clone(),
+    }
+}
+
+impl Snapshot {
+    fn record(&mut self, plural: &str, object: &Value) {
+        self.second += 1;
+        let time = START + self.second * SECOND / 50;
+        let record = json!({"observedTimeUnixNano": time.to_string(),
+            "body": value(&json!({"type": "ADDED", "object": object})),
+            "attributes": [text("k8s.resource.name", plural), text("event.domain", "k8s"),
+                text("event.name", object["metadata"]["name"].as_str().unwrap())]});
+        let body = json!({"resourceLogs": [{"resource": {"attributes": [text("k8s.namespace.name", "shop")]},
+            "scopeLogs": [{"scope": {"name": "github.com/open-telemetry/opentelemetry-collector-contrib/receiver/k8sobjectsreceiver"},
+                "logRecords": [record]}]}]});
+        self.seen.push(request(Signal::Logs, &body));
+    }
+
+    fn object(&mut self, kind: &str, name: &str, rest: &Value) {
+        let cluster_wide = matches!(kind, "Node" | "PersistentVolume" | "StorageClass");
+        let mut object = json!({"kind": kind, "apiVersion": "v1", "metadata": {"name": name,
+            "uid": format!("{kind}-{name}"), "creationTimestamp": "2026-11-20T03:00:00Z"}});
+        if !cluster_wide {
+            object["metadata"]["namespace"] = json!("shop");
+        }
+        merge(&mut object, rest);
+        let plural = match kind {
+            "StorageClass" => "storageclasses".to_owned(),
+            "Ingress" => "ingresses".to_owned(),
+            kind => format!("{}s", kind.to_lowercase()),
+        };
+        self.record(&plural, &object);
+    }
+
+    fn event(&mut self, kind: &str, name: &str, reason: &str, message: &str) {
+        let event = json!({"type": "Warning", "reason": reason, "message": message, "count": 12,
+            "involvedObject": {"kind": kind, "name": name, "namespace": "shop"},
+            "firstTimestamp": "2026-11-21T20:00:00Z", "lastTimestamp": "2026-11-21T23:00:00Z"});
+        self.object("Event", &format!("{name}.{reason}"), &event);
+    }
+
+    /// A Deployment with its Service and its pod; `of` is laid over the Deployment's pod spec and the pod's,
+    /// `status` over the pod's status.
+    fn app(&mut self, name: &str, of: &Value, status: &Value) {
+        let mut spec = json!({"containers": [{"name": name, "image": format!("{name}:1"),
+            "ports": [{"containerPort": 8080}]}]});
+        merge(&mut spec, of);
+        let well = status.is_null();
+        let template = json!({"metadata": {"labels": {"app": name}}, "spec": spec});
+        let ready = i32::from(well);
+        self.object(
+            "Deployment",
+            name,
+            &json!({"spec": {"replicas": 1, "template": template,
+            "selector": {"matchLabels": {"app": name}}},
+            "status": {"replicas": 1, "readyReplicas": ready, "availableReplicas": ready}}),
+        );
+        self.object(
+            "Service",
+            name,
+            &json!({"spec": {"selector": {"app": name}, "clusterIP": "10.0.0.1",
+            "ports": [{"port": 80, "targetPort": 8080}]}}),
+        );
+        let mut pod_status = json!({"phase": "Running",
+            "conditions": [{"type": "Ready", "status": if well { "True" } else { "False" }, "lastTransitionTime": "2026-11-21T20:00:00Z"}],
+            "containerStatuses": [{"name": name, "ready": well, "restartCount": 0,
+                "state": {"running": {"startedAt": "2026-11-20T03:00:00Z"}}}]});
+        merge(&mut pod_status, status);
+        if well {
+            pod_status["phase"] = json!("Running");
+        }
+        let mut pod_spec = spec.clone();
+        if pod_status["phase"] != "Pending"
+            || pod_status["containerStatuses"][0]["state"].get("waiting").is_some()
+        {
+            pod_spec["nodeName"] = json!("node-1");
+        }
+        self.object("Pod", &format!("{name}-5f4ddbf799-ddmxg"), &json!({
+            "metadata": {"labels": {"app": name, "pod-template-hash": "5f4ddbf799"}, "ownerReferences": [
+                {"kind": "ReplicaSet", "name": format!("{name}-5f4ddbf799"), "controller": true}]},
+            "spec": pod_spec, "status": pod_status}));
+    }
+
+    /// Some apps that are well, on a node that is.
+    fn well() -> Self {
+        let mut snapshot = Snapshot::default();
+        snapshot.node("node-1", "True", "KubeletReady", "kubelet is posting ready status");
+        for name in ["cart", "mail", "search"] {
+            snapshot.app(name, &json!({}), &Value::Null);
+        }
+        snapshot
+    }
+
+    fn node(&mut self, name: &str, ready: &str, reason: &str, message: &str) {
+        let condition = json!({"type": "Ready", "status": ready, "reason": reason, "message": message,
+            "lastTransitionTime": "2026-11-21T20:00:00Z"});
+        self.object("Node", name, &json!({"status": {"conditions": [condition]}}));
+    }
+
+    fn stories(self) -> Vec<Story> {
+        let mut seen = self.seen.into_iter();
+        play(|| seen.next()).stories.into_iter().map(|(story, _)| story).collect()
+    }
+}
+
+fn waiting(reason: &str, message: &str) -> Value {
+    json!({"phase": "Pending", "containerStatuses": [{"name": "pay", "ready": false, "restartCount": 3,
+        "state": {"waiting": {"reason": reason, "message": message}}}]})
+}
+
+fn unschedulable(message: &str) -> Value {
+    json!({"phase": "Pending", "containerStatuses": [], "conditions": [{"type": "PodScheduled", "status": "False",
+        "reason": "Unschedulable", "message": message, "lastTransitionTime": "2026-11-21T20:00:00Z"}]})
+}
+
+/// Kind, name, service and pattern of the surest story's root.
+fn root(stories: &[Story]) -> (String, String, String, String) {
+    let best = stories.iter().max_by(|a, b| a.confidence.total_cmp(&b.confidence));
+    let root = best.and_then(|story| story.root_cause.clone());
+    root.map_or_else(Default::default, |r| (r.kind, r.name, r.service, r.pattern))
+}
+
+fn assert_root(snapshot: Snapshot, kind: &str, name: &str, pattern: &str) {
+    let stories = snapshot.stories();
+    let (k, n, service, p) = root(&stories);
+    assert_eq!((&*k, &*n, &*p), (kind, name, pattern), "{service} {stories:#?}");
+    let sure = stories.iter().filter(|story| story.confidence >= 0.4).count();
+    assert_eq!(sure, 1, "{stories:#?}");
+}
+
+/// Guarantees: a cluster that is well is no story.
+#[test]
+fn a_cluster_that_is_well_is_no_story() {
+    let stories = Snapshot::well().stories();
+    assert!(stories.is_empty(), "{stories:#?}");
+}
+
+/// Guarantees: why a container cannot start is read from what its pod and its events say.
+#[test]
+fn why_a_container_cannot_start_is_told() {
+    for (reason, message, kind, name, pattern) in [
+        (
+            "ImagePullBackOff",
+            "Back-off pulling image \"pay:1\": manifest for pay:1 not found: manifest unknown",
+            "Deployment",
+            "pay",
+            "incorrect_image_reference",
+        ),
+        (
+            "ErrImagePull",
+            "failed to resolve reference: failed to do request: dial tcp: lookup registry.rig: no such host",
+            "Deployment",
+            "pay",
+            "image_registry_dns_failure",
+        ),
+        (
+            "ErrImagePull",
+            "failed to authorize: failed to fetch anonymous token: 401 Unauthorized",
+            "Deployment",
+            "pay",
+            "missing_image_pull_secret",
+        ),
+        (
+            "CreateContainerConfigError",
+            "secret \"pay-key\" not found",
+            "Secret",
+            "pay-key",
+            "missing_secret_binding",
+        ),
+        (
+            "CreateContainerConfigError",
+            "configmap \"pay-conf\" not found",
+            "ConfigMap",
+            "pay-conf",
+            "missing_config_object",
+        ),
+    ] {
+        let mut snapshot = Snapshot::well();
+        snapshot.app("pay", &json!({}), &waiting(reason, message));
+        assert_root(snapshot, kind, name, pattern);
+    }
+}
+
+/// Guarantees: what keeps a pod from every node is told from the scheduler's words and its own.
+#[test]
+fn why_no_node_takes_a_pod_is_told() {
+    let on = |key: &str, value: Value| json!({key: value});
+    for (spec, message, pattern) in [
+        (
+            json!({}),
+            "0/3 nodes are available: 1 node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }, 2 Insufficient cpu. preemption: 0/3 nodes are available",
+            "cpu_capacity_mismatch",
+        ),
+        (json!({}), "0/3 nodes are available: 3 Insufficient memory.", "memory_capacity_mismatch"),
+        (
+            on("nodeSelector", json!({"disk": "ssd"})),
+            "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.",
+            "node_selector_mismatch",
+        ),
+        (
+            json!({}),
+            "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector.",
+            "node_affinity_mismatch",
+        ),
+        (
+            json!({}),
+            "0/3 nodes are available: 3 node(s) had untolerated taint {team: infra}.",
+            "taint_toleration_mismatch",
+        ),
+        (
+            json!({}),
+            "0/3 nodes are available: 1 node(s) had untolerated taint {node-role.kubernetes.io/control-plane: }, 2 node(s) were unschedulable.",
+            "node_cordon_mismatch",
+        ),
+        (
+            json!({}),
+            "0/3 nodes are available: 3 node(s) didn't match pod anti-affinity rules.",
+            "pod_anti_affinity_conflict",
+        ),
+    ] {
+        let mut snapshot = Snapshot::well();
+        snapshot.app("pay", &spec, &unschedulable(message));
+        assert_root(snapshot, "Deployment", "pay", pattern);
+    }
+}
+
+/// Guarantees: a refusal to make pods names the quota or the account that it comes from.
+#[test]
+fn who_refuses_pods_is_told() {
+    for (message, kind, name, pattern) in [
+        (
+            "Error creating: pods \"pay-5f4ddbf799-x\" is forbidden: exceeded quota: team, requested: requests.memory=1Gi, used: requests.memory=4Gi, limited: requests.memory=4Gi",
+            "ResourceQuota",
+            "team",
+            "namespace_memory_quota_exceeded",
+        ),
+        (
+            "Error creating: pods \"pay-5f4ddbf799-x\" is forbidden: error looking up service account shop/payer: serviceaccount \"payer\" not found",
+            "ServiceAccount",
+            "payer",
+            "missing_service_account",
+        ),
+    ] {
+        let mut snapshot = Snapshot::well();
+        let template = json!({"metadata": {"labels": {"app": "pay"}}, "spec": {"containers": [{"name": "pay", "image": "pay:1"}]}});
+        snapshot.object("Deployment", "pay", &json!({"spec": {"replicas": 1, "template": template},
+            "status": {"conditions": [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": message}]}}));
+        snapshot.object(
+            "ReplicaSet",
+            "pay-5f4ddbf799",
+            &json!({"metadata": {"ownerReferences": [
+            {"kind": "Deployment", "name": "pay", "controller": true}]}, "spec": {"replicas": 1}}),
+        );
+        snapshot.event("ReplicaSet", "pay-5f4ddbf799", "FailedCreate", message);
+        assert_root(snapshot, kind, name, pattern);
+    }
+}
+
+/// Guarantees: of a claim that is not bound it is told what no volume has.
+#[test]
+fn why_a_claim_is_not_bound_is_told() {
+    let volume = |rest: Value| {
+        let mut volume = json!({"spec": {"capacity": {"storage": "10Gi"}, "accessModes": ["ReadWriteOnce"],
+            "storageClassName": "fast"}, "status": {"phase": "Available"}});
+        merge(&mut volume, &rest);
+        volume
+    };
+    for (volume, pattern) in [
+        (volume(json!({"spec": {"capacity": {"storage": "1Gi"}}})), "pvc_capacity_mismatch"),
+        (volume(json!({"spec": {"accessModes": ["ReadOnlyMany"]}})), "pvc_access_mode_mismatch"),
+        (volume(json!({"spec": {"storageClassName": "slow"}})), "pvc_storage_class_mismatch"),
+        (
+            volume(json!({"spec": {"claimRef": {"name": "other", "namespace": "shop"}}})),
+            "pv_binding_occupied",
+        ),
+    ] {
+        let mut snapshot = Snapshot::well();
+        snapshot.object("PersistentVolume", "vol-1", &volume);
+        snapshot.object("PersistentVolumeClaim", "pay-data", &json!({"spec": {"accessModes": ["ReadWriteOnce"],
+            "storageClassName": "fast", "resources": {"requests": {"storage": "5Gi"}}}, "status": {"phase": "Pending"}}));
+        snapshot.event(
+            "PersistentVolumeClaim",
+            "pay-data",
+            "FailedBinding",
+            "no persistent volumes available for this claim",
+        );
+        let spec =
+            json!({"volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": "pay-data"}}]});
+        let said = "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims.";
+        snapshot.app("pay", &spec, &unschedulable(said));
+        assert_root(snapshot, "PersistentVolumeClaim", "pay-data", pattern);
+    }
+}
+
+/// Guarantees: a Service that selects no pod, one whose port no container has, and a route to what does not
+/// exist are named, though every pod is well.
+#[test]
+fn what_leads_nowhere_is_told() {
+    let service = |rest: Value| {
+        let mut service = json!({"spec": {"selector": {"app": "pay"}, "ports": [{"port": 80, "targetPort": 8080}]}});
+        merge(&mut service, &rest);
+        service
+    };
+    for (kind, object, pattern) in [
+        (
+            "Service",
+            service(json!({"spec": {"selector": {"app": "payment"}}})),
+            "service_selector_mismatch",
+        ),
+        (
+            "Service",
+            service(json!({"spec": {"ports": [{"port": 80, "targetPort": 9999}]}})),
+            "service_port_mapping_mismatch",
+        ),
+        (
+            "Service",
+            service(
+                json!({"spec": {"ports": [{"port": 80, "targetPort": 8080, "protocol": "UDP"}]}}),
+            ),
+            "service_protocol_mismatch",
+        ),
+        (
+            "Ingress",
+            json!({"spec": {"rules": [{"http": {"paths": [{"backend": {"service": {"name": "paid", "port": {"number": 80}}}}]}}]}}),
+            "gateway_misroute",
+        ),
+    ] {
+        let mut snapshot = Snapshot::well();
+        snapshot.app("pay", &json!({}), &Value::Null);
+        snapshot.object(kind, "pay", &object);
+        assert_root(snapshot, kind, "pay", pattern);
+    }
+}
+
+/// Guarantees: of nodes, probes, addresses and replicas that are wrong the wrong one is told.
+#[test]
+fn nodes_probes_addresses_and_replicas_that_are_wrong_are_told() {
+    let mut snapshot = Snapshot::well();
+    snapshot.app("pay", &json!({}), &json!({"phase": "Running"}));
+    snapshot.node("node-1", "False", "KubeletNotReady", "container runtime is down");
+    assert_root(snapshot, "Node", "node-1", "containerd_unavailable");
+
+    for (port, said, pattern) in [
+        (
+            9090,
+            "Liveness probe failed: Get \"http://10.0.0.9:9090/\": dial tcp 10.0.0.9:9090: connect: connection refused",
+            "liveness_probe_incorrect_port",
+        ),
+        (
+            8080,
+            "Liveness probe failed: HTTP probe failed with statuscode: 404",
+            "liveness_probe_incorrect_protocol",
+        ),
+        (
+            8080,
+            "Liveness probe failed: Get \"http://10.0.0.9:8080/\": context deadline exceeded",
+            "liveness_probe_incorrect_timing",
+        ),
+    ] {
+        let mut snapshot = Snapshot::well();
+        let probe = json!({"containers": [{"name": "pay", "image": "pay:1", "ports": [{"containerPort": 8080}],
+            "livenessProbe": {"httpGet": {"port": port, "path": "/"}}}]});
+        snapshot.app(
+            "pay",
+            &probe,
+            &waiting("CrashLoopBackOff", "back-off 5m0s restarting failed container=pay"),
+        );
+        snapshot.event("Pod", "pay-5f4ddbf799-ddmxg", "Unhealthy", said);
+        assert_root(snapshot, "Deployment", "pay", pattern);
+    }
+
+    let mut snapshot = Snapshot::well();
+    snapshot.object(
+        "Service",
+        "db",
+        &json!({"spec": {"clusterIP": "10.0.0.7", "ports": [{"port": 3306}]}}),
+    );
+    let env = json!({"containers": [{"name": "pay", "image": "pay:1", "ports": [{"containerPort": 8080}],
+        "env": [{"name": "MYSQL_HOST", "value": "db"}, {"name": "MYSQL_PORT", "value": "3307"}]}]});
+    snapshot.app(
+        "pay",
+        &env,
+        &waiting("CrashLoopBackOff", "back-off 5m0s restarting failed container=pay"),
+    );
+    assert_root(snapshot, "Deployment", "pay", "mysql_invalid_port");
+
+    let mut snapshot = Snapshot::well();
+    snapshot.app("pay", &json!({}), &Value::Null);
+    let env = json!({"containers": [{"name": "till", "image": "till:1", "ports": [{"containerPort": 8080}],
+        "env": [{"name": "PAY_URL", "value": "http://pay:80/v1"}]}]});
+    snapshot.app("till", &env, &Value::Null);
+    snapshot.object(
+        "Deployment",
+        "pay",
+        &json!({"spec": {"replicas": 0, "template": {"metadata": {"labels": {"app": "pay"}},
+        "spec": {"containers": [{"name": "pay"}]}}}}),
+    );
+    assert_root(snapshot, "Deployment", "pay", "deployment_zero_replicas");
+}
