@@ -16,10 +16,10 @@ use tokio::sync::{broadcast, mpsc as tokio_mpsc};
 
 use crate::{
     Engine, Patterns, Telling,
-    correlation::CorrelationError,
+    correlation::{CorrelationError, breaker::Isolated},
     enrich::{Enricher, Marks},
     kubernetes::Directory,
-    pressure::Pressure,
+    pressure::{Pressure, Resolution},
     store::Store,
     story::otlp,
     validator::Reason,
@@ -41,14 +41,14 @@ pub struct AnalysisConfig {
     pub store_bytes: usize,
     /// Bytes of requests that wait for the engine; what comes on top is not analysed, only counted.
     pub tee_bytes: usize,
+    /// Longest pass of the correlation; one that takes longer is cut and made again on a smaller window.
+    pub pass_budget: Duration,
     /// Items taken in before what they changed is shown: marks, figures, pods. It waits for none.
     pub batch_items: usize,
     /// Events, and rows of changes, that causes are looked for in; over it the oldest go.
     pub buffer_events: usize,
     /// Below this confidence a story is told as a hypothesis.
     pub threshold: f64,
-    /// Longest pass of the correlation; one that takes longer is cut and made again on a smaller window.
-    pub pass_budget: Duration,
 }
 
 impl Default for AnalysisConfig {
@@ -56,10 +56,10 @@ impl Default for AnalysisConfig {
         AnalysisConfig {
             store_bytes: 256 << 20,
             tee_bytes: 64 << 20,
+            pass_budget: Duration::from_secs(5),
             batch_items: 100,
             buffer_events: 65_536,
             threshold: 0.7,
-            pass_budget: Duration::from_secs(5),
         }
     }
 }
@@ -105,14 +105,19 @@ pub struct Analysis {
     told: broadcast::Sender<Arc<Telling>>,
     outlets: Arc<Mutex<Vec<(Signal, Next)>>>,
     directory: Fed,
+    isolated: Arc<Mutex<Vec<Isolated>>>,
+    notice: Notice,
 }
+
+/// Is told kind and name of what is left out for the first time.
+type Notice = Arc<Mutex<Option<Box<dyn Fn(&'static str, &str) + Send>>>>;
 
 /// The directory that the engine's cluster is shown in, if there is one.
 type Fed = Arc<Mutex<Option<Arc<Directory>>>>;
 
 impl Analysis {
     /// Starts the engine's thread, and the task that sends its stories on the current runtime. Under
-    /// `pressure` it looks at nothing, and its store holds half of what it did.
+    /// `pressure` it looks less closely, in steps, and its store holds half of what it did.
     pub fn start(
         config: AnalysisConfig,
         patterns: Arc<Patterns>,
@@ -133,6 +138,8 @@ impl Analysis {
             told: broadcast::channel(TELLINGS).0,
             outlets: Arc::default(),
             directory: Arc::default(),
+            isolated: Arc::default(),
+            notice: Arc::default(),
         });
         let worker = Worker {
             config,
@@ -145,10 +152,13 @@ impl Analysis {
             stats: analysis.stats.clone(),
             told: analysis.told.clone(),
             directory: analysis.directory.clone(),
+            resolution: Resolution::Full,
+            isolated: analysis.isolated.clone(),
+            notice: analysis.notice.clone(),
         };
         thread::Builder::new()
             .name("tapio-engine".to_owned())
-            .spawn(move || worker.start(patterns))
+            .spawn(move || worker.start(patterns, config.pass_budget))
             .map_err(|e| {
                 CorrelationError::Query(crate::store::QueryError {
                     query: "engine".to_owned(),
@@ -181,7 +191,8 @@ impl Analysis {
     /// stand for the others; what else it has no room for is counted.
     pub fn tee(&self, request: &Request) {
         let size = request.bytes.len();
-        if self.pressure.is_on() {
+        let resolution = self.pressure.resolution();
+        if resolution == Resolution::Paused {
             self.stats.dropped_items.fetch_add(request.items as u64, Ordering::Relaxed);
             return;
         }
@@ -189,7 +200,10 @@ impl Analysis {
         let weight = match request.signal {
             Signal::Traces => {
                 let mut sampling = self.sampling.lock().unwrap_or_else(PoisonError::into_inner);
-                sampling.weight(request.items, waiting, self.tee_bytes)
+                // Where memory is short they are as many as where the room is nearly full.
+                let room = self.tee_bytes;
+                let taken = if resolution == Resolution::Full { 0 } else { room / 8 * 6 };
+                sampling.weight(request.items, waiting.max(taken), room)
             }
             // Objects, changes and points are news each by itself.
             _ => Some(1),
@@ -219,6 +233,21 @@ impl Analysis {
     /// Figures for the program's own metrics.
     pub fn stats(&self) -> &AnalysisStats {
         &self.stats
+    }
+
+    /// Queries and patterns that fail, and are left out.
+    pub fn isolated(&self) -> Vec<Isolated> {
+        self.isolated.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Calls `notice` with kind and name of what is left out for the first time.
+    pub fn on_isolated(&self, notice: impl Fn(&'static str, &str) + Send + 'static) {
+        *self.notice.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(notice));
+    }
+
+    /// How closely telemetry is looked at now.
+    pub fn resolution(&self) -> Resolution {
+        self.pressure.resolution()
     }
 
     /// Stories as they are told; a reader that falls far behind misses some.
@@ -270,16 +299,19 @@ struct Worker {
     stats: Arc<AnalysisStats>,
     told: broadcast::Sender<Arc<Telling>>,
     directory: Fed,
+    resolution: Resolution,
+    isolated: Arc<Mutex<Vec<Isolated>>>,
+    notice: Notice,
 }
 
 impl Worker {
     /// Makes an engine when there is something to look at, for its plans take 15 MiB, and runs it.
-    fn start(self, patterns: Arc<Patterns>) {
+    fn start(self, patterns: Arc<Patterns>, budget: Duration) {
         let Ok(first) = self.inbox.recv() else { return };
         match Engine::new(self.store.clone(), patterns)
             .map(|engine| engine.configured(&self.config))
         {
-            Ok(engine) => self.run(engine, first),
+            Ok(engine) => self.run(engine.with_pass_budget(budget), first),
             // The queries are the program's own: this is a fault of it, and no reason to lose telemetry.
             Err(error) => tracing::error!(%error, "no analysis; telemetry flows on"),
         }
@@ -290,6 +322,7 @@ impl Worker {
         let mut heard = Instant::now();
         let mut clock = Time::default();
         loop {
+            self.give_way(&mut engine);
             let tellings = match first.take().map_or_else(|| self.inbox.recv_timeout(SILENCE), Ok) {
                 Ok(first) => {
                     let tellings = self.batch(&mut engine, first);
@@ -307,17 +340,17 @@ impl Worker {
             {
                 directory.refresh(&engine.cluster, engine.clock());
             }
-            self.give_way();
             let sampled = std::mem::take(&mut engine.sampled);
             self.stats.sampled_items.fetch_add(sampled, Ordering::Relaxed);
+            let (cuts, lookback) = engine.cuts();
+            self.stats.cut_passes.store(cuts, Ordering::Relaxed);
+            self.stats.lookback_seconds.store(lookback.as_secs(), Ordering::Relaxed);
             let quarantined = engine.columns.quarantine.take_counts();
             for (all, new) in self.stats.quarantined_items.iter().zip(quarantined) {
                 all.fetch_add(new, Ordering::Relaxed);
             }
-            let (cuts, lookback) = engine.cuts();
-            self.stats.cut_passes.store(cuts, Ordering::Relaxed);
-            self.stats.lookback_seconds.store(lookback.as_secs(), Ordering::Relaxed);
             self.stats.failed_passes.store(engine.failures.0, Ordering::Relaxed);
+            self.isolate(&engine);
             if let Some(error) = engine.failures.1.take() {
                 tracing::warn!(error, "a correlation pass failed; telemetry flows on");
             }
@@ -339,14 +372,43 @@ impl Worker {
         tellings
     }
 
-    fn give_way(&mut self) {
+    fn give_way(&mut self, engine: &mut Engine) {
         let times = self.pressure.times();
         if std::mem::replace(&mut self.pressed, times) != times {
             self.store.shrink();
             tracing::warn!(
-                "Memory is short: the analysis pauses, and its tables hold half of what they did."
+                "Memory is short: the tables of the analysis hold half of what they did."
             );
         }
+        let resolution = self.pressure.resolution();
+        let before = std::mem::replace(&mut self.resolution, resolution);
+        if before != resolution {
+            engine.resolve(resolution);
+            let (from, to) = (before.name(), resolution.name());
+            tracing::warn!(from, to, "The analysis looks at telemetry in another resolution");
+        }
+    }
+
+    /// Tells what is left out because it fails, when that changes.
+    fn isolate(&self, engine: &Engine) {
+        let isolated = engine.isolated();
+        let mut shown = self.isolated.lock().unwrap_or_else(PoisonError::into_inner);
+        if *shown == isolated {
+            return;
+        }
+        for new in isolated.iter().filter(|new| shown.iter().all(|old| old.name != new.name)) {
+            let (part, name, error) = (new.part.name(), &new.name, &new.error);
+            tracing::warn!(
+                part,
+                name,
+                error,
+                "It fails and is left out; the analysis goes on without it"
+            );
+            if let Some(notice) = &*self.notice.lock().unwrap_or_else(PoisonError::into_inner) {
+                notice(part, name);
+            }
+        }
+        *shown = isolated;
     }
 
     fn tell(&self, engine: &Engine, tellings: Vec<Telling>) {
@@ -447,6 +509,9 @@ mod tests {
             stats: Arc::default(),
             told: broadcast::channel(1).0,
             directory: Arc::default(),
+            resolution: Resolution::Full,
+            isolated: Arc::default(),
+            notice: Arc::default(),
         };
         let request = || (Request::new(Signal::Logs, bytes::Bytes::new(), 30), 1);
         (0..5).for_each(|_| tee.send(request()).unwrap());

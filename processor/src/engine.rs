@@ -21,6 +21,7 @@ use crate::{
     correlation::{
         CorrelationError, Plans,
         arises::{Arising, arises},
+        breaker::{Isolated, Part},
         budget::Budget,
         hypotheses,
         identity::Identity,
@@ -36,6 +37,7 @@ use crate::{
     ingest::Columns,
     kubernetes::{Cluster, Fact},
     patterns::Patterns,
+    pressure::Resolution,
     requests::Requests,
     store::{Keep, Store, StoreError, TableSpec},
     story::{Facts, Stories, Telling, View, text},
@@ -123,6 +125,7 @@ pub struct Engine {
     pub sampled: u64,
     /// What passes may take.
     pub(crate) budget: Budget,
+    resolution: Resolution,
     /// Passes that failed, and why the last one did.
     pub failures: (u64, Option<String>),
 }
@@ -231,21 +234,27 @@ impl Engine {
             fact_ids: 0,
             sampled: 0,
             budget: Budget::default(),
+            resolution: Resolution::Full,
             failures: (0, None),
         })
     }
 
-    /// The same with other settings than the default ones.
-    pub fn configured(mut self, config: &AnalysisConfig) -> Self {
-        self.facts.keep(config.buffer_events);
-        self.threshold = config.threshold;
-        self.budget = Budget::new(config.pass_budget);
+    /// The same with passes that may take so long.
+    pub fn with_pass_budget(mut self, time: Duration) -> Self {
+        self.budget = Budget::new(time);
         self
     }
 
     /// Passes that took too long so far, and how much of the past passes look at now.
     pub fn cuts(&self) -> (u64, Duration) {
         (self.budget.cuts(), self.budget.of(LOOKBACK))
+    }
+
+    /// The same with other settings than the default ones.
+    pub fn configured(mut self, config: &AnalysisConfig) -> Self {
+        self.facts.keep(config.buffer_events);
+        self.threshold = config.threshold;
+        self
     }
 
     /// Takes one request in: rows, accumulators, facts. Then makes every pass that is due.
@@ -343,7 +352,7 @@ impl Engine {
             return Vec::new();
         }
         self.passed = now;
-        self.plans.begin(self.budget.time());
+        self.plans.begin(now, self.budget.time());
         let told = self.try_pass(now);
         match told {
             Ok(tellings) => {
@@ -381,6 +390,7 @@ impl Engine {
         self.stand(now);
         let symptoms = self.symptoms.rows();
         self.store.table(Symptom::TABLE)?.replace(vec![Symptom::batch(&symptoms)?])?;
+        self.likely.leave_out(self.plans.breakers.patterns_out(now));
         if let Some(patterns) = self.likely.rows(&symptoms, now, now - self.budget.of(LOOKBACK)) {
             self.store.table(PatternRow::TABLE)?.replace(vec![PatternRow::batch(patterns)?])?;
         }
@@ -395,7 +405,7 @@ impl Engine {
         } else {
             self.store.table(Reach::TABLE)?.replace(vec![Reach::batch(&reach)?])?;
             self.store.table(Front::TABLE)?.replace(vec![Front::batch(&fronts)?])?;
-            let judged = hypotheses::judge(&mut self.plans)?;
+            let judged = self.judged(&symptoms, now)?;
             self.honest(judged)
         };
         let mut judged = judged;
@@ -430,7 +440,7 @@ impl Engine {
         }
         let judged = with_measured(judged, all);
         let groups = crate::story::groups(&judged, &self.symptoms, &graph, now);
-        let lacks: Vec<String> = self.budget.lacks(LOOKBACK).into_iter().collect();
+        let lacks = self.lacks();
         let view = View {
             now,
             cluster: &self.cluster,
@@ -447,6 +457,74 @@ impl Engine {
             self.publish_stories(now)?;
         }
         Ok(tellings)
+    }
+
+    /// What the queries judge. Where they fail because of a pattern that is left out, and the others speak.
+    fn judged(
+        &mut self,
+        symptoms: &[Symptom],
+        now: Time,
+    ) -> Result<Vec<hypotheses::Hypothesis>, CorrelationError> {
+        match hypotheses::judge(&mut self.plans) {
+            Ok(judged) => {
+                self.plans.breakers.patterns_work(now);
+                self.plans.breakers.works(Part::Query, "hypotheses");
+                return Ok(judged);
+            }
+            Err(cut @ CorrelationError::Cut(_)) => return Err(cut),
+            Err(_) => {}
+        }
+        let table = self.store.table(PatternRow::TABLE)?.clone();
+        for one in self.likely.each() {
+            table.replace(vec![PatternRow::batch(std::slice::from_ref(&one))?])?;
+            match hypotheses::judge(&mut self.plans) {
+                Ok(_) => {}
+                Err(cut @ CorrelationError::Cut(_)) => {
+                    table.replace(vec![PatternRow::batch(self.likely.all())?])?;
+                    return Err(cut);
+                }
+                Err(error) => {
+                    let breakers = &mut self.plans.breakers;
+                    breakers.fails(Part::Pattern, &one.pattern, error.to_string(), now);
+                }
+            }
+        }
+        self.likely.leave_out(self.plans.breakers.patterns_out(now));
+        let since = now - self.budget.of(LOOKBACK);
+        self.likely.rows(symptoms, now, since);
+        table.replace(vec![PatternRow::batch(self.likely.all())?])?;
+        hypotheses::judge_if_well(&mut self.plans)
+    }
+
+    /// Queries and patterns that fail, and are left out.
+    pub fn isolated(&self) -> Vec<Isolated> {
+        self.plans.breakers.all()
+    }
+
+    /// What passes have to do without, in words.
+    fn lacks(&self) -> Vec<String> {
+        let mut lacks: Vec<String> = self.budget.lacks(LOOKBACK).into_iter().collect();
+        lacks.extend(match self.resolution {
+            Resolution::Full => None,
+            Resolution::Sampled => {
+                Some("memory is short, so one request of spans in eight stands for all".to_owned())
+            }
+            _ => Some(
+                "memory is short, so one request of spans in eight stands for all, and rows of spans, log records and points are not kept"
+                    .to_owned(),
+            ),
+        });
+        let out = self.isolated();
+        lacks.extend(
+            out.iter().map(|i| format!("the {} {} fails and is left out", i.part.name(), i.name)),
+        );
+        lacks
+    }
+
+    /// Says how closely what comes is looked at from now on; sampling is with who gives it.
+    pub fn resolve(&mut self, resolution: Resolution) {
+        self.resolution = resolution;
+        self.columns.rollups = resolution >= Resolution::Rollups;
     }
 
     /// What was wrong when the cluster was first seen, as far as it still is.

@@ -45,6 +45,8 @@ pub(crate) struct Columns {
     metrics: MetricColumns,
     events: Vec<Event>,
     changes: Vec<Change>,
+    /// Memory is short: rows of what passed through are let go, and only what is reduced from it stays.
+    pub(crate) rollups: bool,
     pub(crate) quarantine: Quarantine,
 }
 
@@ -73,14 +75,14 @@ impl Columns {
 
     /// Moves what has gathered into the store.
     pub(crate) fn flush(&mut self, store: &Store) -> Result<(), CorrelationError> {
-        if !self.spans.is_empty() {
-            store.table("spans")?.append(self.spans.finish())?;
-        }
-        if !self.logs.is_empty() {
-            store.table("logs")?.append(self.logs.finish())?;
-        }
-        if !self.metrics.is_empty() {
-            store.table("metrics")?.append(self.metrics.finish())?;
+        for (name, rows) in [
+            ("spans", (!self.spans.is_empty()).then(|| self.spans.finish())),
+            ("logs", (!self.logs.is_empty()).then(|| self.logs.finish())),
+            ("metrics", (!self.metrics.is_empty()).then(|| self.metrics.finish())),
+        ] {
+            if let Some(rows) = rows.filter(|_| !self.rollups) {
+                store.table(name)?.append(rows)?;
+            }
         }
         if !self.events.is_empty() {
             store.table(Event::TABLE)?.append(Event::batch(&std::mem::take(&mut self.events))?)?;

@@ -27,7 +27,7 @@ mod validator;
 pub use analysis::{Analysis, AnalysisConfig, AnalysisStats};
 pub use engine::Engine;
 pub use patterns::{Bench, Effect, Pattern, PatternError, Patterns, Step, Trial, TrialError};
-pub use pressure::Pressure;
+pub use pressure::{Pressure, Resolution};
 pub use story::Telling;
 pub use tables::StoryRow;
 pub use validator::{Quarantined, Reason};

@@ -223,6 +223,21 @@ impl Host {
         self.lock().values().next().map(|kept| Arc::clone(&kept.analysis))
     }
 
+    /// What fails in the analysis of a `tapio` processor and is left out, in a line; the rest of it runs.
+    pub(crate) fn ails(&self, id: &str) -> Option<String> {
+        let analyses = self.lock();
+        let (_, kept) = analyses.iter().find(|(of, _)| of.as_str() == id)?;
+        let out: Vec<String> = kept
+            .analysis
+            .isolated()
+            .into_iter()
+            .map(|one| {
+                format!("the {} {} fails and is left out: {}", one.part.name(), one.name, one.error)
+            })
+            .collect();
+        (!out.is_empty()).then(|| out.join("; "))
+    }
+
     /// The analysis of one `tapio` processor, started when its first pipeline asks for it; one with the
     /// same settings is kept.
     fn analysis_of(

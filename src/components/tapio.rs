@@ -40,12 +40,12 @@ impl Default for Config {
         Config {
             store_mib: analysis.store_bytes >> 20,
             queue_mib: analysis.tee_bytes >> 20,
-            pass_budget: GoDuration::from_millis(analysis.pass_budget.as_millis() as u64),
             patterns: Vec::new(),
             batch_size: analysis.batch_items,
             workers: 1,
             buffer_size: analysis.buffer_events,
             confidence_threshold: analysis.threshold,
+            pass_budget: GoDuration::from_millis(analysis.pass_budget.as_millis() as u64),
         }
     }
 }
@@ -63,10 +63,10 @@ impl Config {
         AnalysisConfig {
             store_bytes: self.store_mib << 20,
             tee_bytes: self.queue_mib << 20,
+            pass_budget: *self.pass_budget,
             batch_items: self.batch_size,
             buffer_events: self.buffer_size,
             threshold: self.confidence_threshold,
-            pass_budget: *self.pass_budget,
         }
     }
 }
@@ -77,6 +77,9 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
         if mib == 0 || mib >= 1 << 30 {
             return Err(format!("'{key}' must be greater than zero and less than {}", 1 << 30));
         }
+    }
+    if config.pass_budget.is_zero() {
+        return Err("'pass_budget' must be greater than zero".to_owned());
     }
     // A million events are a gigabyte.
     for (key, size, most) in
@@ -93,9 +96,6 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
     }
     if !(0.0..=1.0).contains(&config.confidence_threshold) {
         return Err("'confidence_threshold' must be from 0 to 1".to_owned());
-    }
-    if config.pass_budget.is_zero() {
-        return Err("'pass_budget' must be greater than zero".to_owned());
     }
     config.load_patterns().map(drop)
 }
@@ -119,7 +119,7 @@ pub(super) async fn start(
 }
 
 /// The analysis' own figures.
-fn show(analysis: &Arc<Analysis>, id: &str, metrics: &Registry) {
+fn show(analysis: &Arc<Analysis>, id: &str, metrics: &Arc<Registry>) {
     let labels = [("processor", id)];
     let stat = |kind, name: &str, help, read: fn(&Analysis) -> f64| {
         let analysis = Arc::clone(analysis);
@@ -173,6 +173,34 @@ fn show(analysis: &Arc<Analysis>, id: &str, metrics: &Registry) {
         "How much of the past passes look at, 7200 unless they take too long; 0 before the first",
         |a| a.stats().lookback_seconds.load(Relaxed) as f64,
     );
+    stat(
+        Gauge,
+        "tapio_analysis_resolution",
+        "How closely telemetry is looked at: 3 all, 2 spans sampled, 1 rollups only, 0 paused as memory is short",
+        |a| 3.0 - f64::from(a.resolution() as u8),
+    );
+    stat(
+        Gauge,
+        "tapio_analysis_isolated",
+        "Queries and patterns that fail and are left out",
+        |a| a.isolated().len() as f64,
+    );
+    let (of, registry, processor) =
+        (Arc::downgrade(analysis), Arc::downgrade(metrics), id.to_owned());
+    analysis.on_isolated(move |part, name| {
+        let Some(metrics) = registry.upgrade() else { return };
+        let (of, isolated) = (of.clone(), name.to_owned());
+        metrics.read(
+            Gauge,
+            "tapio_analysis_isolated_part",
+            "1 while this query or pattern fails and is left out",
+            &[("processor", &processor), ("part", part), ("name", name)],
+            move || {
+                let all = of.upgrade().map(|analysis| analysis.isolated()).unwrap_or_default();
+                f64::from(u8::from(all.iter().any(|one| one.name == isolated)))
+            },
+        );
+    });
     stat(
         Counter,
         "tapio_marked_resources",

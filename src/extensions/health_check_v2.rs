@@ -2,7 +2,7 @@
 //! component.
 //!
 //! A component starts, runs and stops with the whole; what fails while it runs is told by metrics, not
-//! here. So `component_health` is accepted, and there is nothing that it could include.
+//! here; but for an analysis that leaves a query or a pattern out. So `component_health` is accepted, and there is nothing that it could include.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -131,7 +131,15 @@ fn status(uri: &Uri, host: &Host) -> Reply {
     let with = |kinds: &[(&str, &[String])]| {
         let mut components = Map::new();
         for (kind, ids) in kinds {
-            components.extend(ids.iter().map(|id| (format!("{kind}:{id}"), Value::Object(one()))));
+            components.extend(ids.iter().map(|id| {
+                let mut one = one();
+                // What runs, though with less than it should, is no reason for a restart.
+                if let Some(error) = (*kind == "processor").then(|| host.ails(id)).flatten() {
+                    one.insert("status".into(), "StatusRecoverableError".into());
+                    one.insert("error".into(), error.into());
+                }
+                (format!("{kind}:{id}"), Value::Object(one))
+            }));
         }
         let mut whole = one();
         whole.insert("components".into(), Value::Object(components));

@@ -3,6 +3,7 @@
 use tapio_proto::model::{Entity, Time};
 
 use super::{CorrelationError, Plans, arises::Arising};
+use crate::store::Rows;
 
 /// A cause that could explain a workload's failure, and how sure that is.
 #[derive(Clone, Debug, PartialEq)]
@@ -77,7 +78,15 @@ impl Hypothesis {
 
 /// All hypotheses, best first.
 pub fn judge(plans: &mut Plans) -> Result<Vec<Hypothesis>, CorrelationError> {
-    let rows = plans.rows("hypotheses")?;
+    read(&plans.rows("hypotheses")?)
+}
+
+/// The same; none while the query fails.
+pub fn judge_if_well(plans: &mut Plans) -> Result<Vec<Hypothesis>, CorrelationError> {
+    plans.rows_if_well("hypotheses")?.map_or_else(|| Ok(Vec::new()), |rows| read(&rows))
+}
+
+fn read(rows: &Rows) -> Result<Vec<Hypothesis>, CorrelationError> {
     let mut all = Vec::with_capacity(rows.len());
     for row in rows.iter() {
         let change = row.int("change")?;

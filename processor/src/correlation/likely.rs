@@ -1,6 +1,8 @@
 //! Which patterns can match at all now: those of which each required effect was told lately. Most
 //! cannot at most times, and then cost a pass nothing, however many there are.
 
+use std::collections::BTreeSet;
+
 use regex::Regex;
 use tapio_proto::model::{Event, Symptom, Time};
 
@@ -11,6 +13,8 @@ use super::rows::{NeedRow, PatternRow};
 pub struct Likely {
     rows: Vec<PatternRow>,
     needs: Vec<Need>,
+    /// Patterns that are left out, whatever was told.
+    out: BTreeSet<String>,
 }
 
 struct Need {
@@ -44,7 +48,22 @@ impl Likely {
             Some(Need { pattern, is, told: None })
         });
         let needs = required.collect();
-        Likely { rows: rows.to_vec(), needs }
+        Likely { rows: rows.to_vec(), needs, out: BTreeSet::new() }
+    }
+
+    /// Leaves these patterns out, and no others.
+    pub fn leave_out(&mut self, patterns: BTreeSet<String>) {
+        self.out = patterns;
+    }
+
+    /// The whole `patterns` table.
+    pub fn all(&self) -> &[PatternRow] {
+        &self.rows
+    }
+
+    /// The patterns that can match now.
+    pub fn each(&self) -> Vec<PatternRow> {
+        self.rows.iter().filter(|row| row.likely).cloned().collect()
     }
 
     /// Hears a fact of the cluster or of a log, as `queries/hypotheses.sql` names it.
@@ -70,7 +89,8 @@ impl Likely {
         let mut changed = false;
         for (at, row) in self.rows.iter_mut().enumerate() {
             let told = |need: &Need| need.told.is_some_and(|told| told >= since);
-            let likely = self.needs.iter().filter(|need| need.pattern == at).all(told);
+            let likely = !self.out.contains(&row.pattern)
+                && self.needs.iter().filter(|need| need.pattern == at).all(told);
             changed |= std::mem::replace(&mut row.likely, likely) != likely;
         }
         changed.then_some(&self.rows)

@@ -4,6 +4,7 @@
 //! about, [`hypotheses`] reads the judgement of `queries/hypotheses.sql`.
 
 pub mod arises;
+pub mod breaker;
 pub mod budget;
 pub mod hypotheses;
 pub mod identity;
@@ -19,6 +20,9 @@ pub mod units;
 use std::time::{Duration, Instant};
 
 use arrow::record_batch::RecordBatch;
+
+use breaker::{Breakers, Part};
+use tapio_proto::model::Time;
 
 use crate::store::{ColumnError, Queries, QueryError, Rows, StoreError};
 
@@ -46,6 +50,9 @@ pub enum CorrelationError {
 pub struct Plans {
     queries: Queries,
     runtime: Option<tokio::runtime::Runtime>,
+    /// What failed and is left out.
+    pub breakers: Breakers,
+    now: Time,
     began: Instant,
     time: Option<Duration>,
 }
@@ -54,17 +61,42 @@ impl Plans {
     /// The queries in `queries/` over a store; nothing is planned before the first run.
     pub fn new(store: &crate::store::Store) -> Result<Self, QueryError> {
         let queries = Queries::new(store, crate::files::QUERIES)?;
-        Ok(Plans { queries, runtime: None, began: Instant::now(), time: None })
+        Ok(Plans {
+            queries,
+            runtime: None,
+            breakers: Breakers::default(),
+            now: Time::default(),
+            began: Instant::now(),
+            time: None,
+        })
     }
 
-    /// A pass begins, which is cut when it has taken this long.
-    pub fn begin(&mut self, time: Option<Duration>) {
-        (self.began, self.time) = (Instant::now(), time);
+    /// A pass at event time `now` begins, which is cut when it has taken this long.
+    pub fn begin(&mut self, now: Time, time: Option<Duration>) {
+        (self.now, self.began, self.time) = (now, Instant::now(), time);
     }
 
     /// How long the pass has taken so far.
     pub fn took(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    /// The rows of one query; none while it fails, which is told elsewhere and stops nothing.
+    pub fn rows_if_well(&mut self, name: &str) -> Result<Option<Rows>, CorrelationError> {
+        if !self.breakers.lets(Part::Query, name, self.now) {
+            return Ok(None);
+        }
+        match self.rows(name) {
+            Ok(rows) => {
+                self.breakers.works(Part::Query, name);
+                Ok(Some(rows))
+            }
+            Err(cut @ CorrelationError::Cut(_)) => Err(cut),
+            Err(error) => {
+                self.breakers.fails(Part::Query, name, error.to_string(), self.now);
+                Ok(None)
+            }
+        }
     }
 
     /// The rows of one query.

@@ -88,7 +88,8 @@ impl Symptoms {
             if query == "symptoms_errors" && !windows.failed_since(recent) {
                 continue;
             }
-            for row in plans.rows(query)?.iter() {
+            let Some(rows) = plans.rows_if_well(query)? else { continue };
+            for row in rows.iter() {
                 let (namespace, service) = (row.text("namespace")?, row.text("service")?);
                 self.measured(
                     row.text("kind")?,
@@ -172,10 +173,11 @@ impl Symptoms {
 
     /// States are told anew by each run; what is not told any more is over.
     fn states(&mut self, plans: &mut Plans) -> Result<(), CorrelationError> {
+        let Some(rows) = plans.rows_if_well("symptoms_state")? else { return Ok(()) };
         self.active.retain(|(kind, _), _| {
             MEASURED.contains(&kind.as_str()) || kind == GROWTH || kind == STANDING
         });
-        for row in plans.rows("symptoms_state")?.iter() {
+        for row in rows.iter() {
             let entity = Entity::new(
                 row.text("entity_kind")?,
                 row.text("entity_namespace")?,
@@ -241,7 +243,8 @@ impl Symptoms {
     }
 
     fn resources(&mut self, plans: &mut Plans) -> Result<(), CorrelationError> {
-        for row in plans.rows("symptoms_resources")?.iter() {
+        let Some(rows) = plans.rows_if_well("symptoms_resources")? else { return Ok(()) };
+        for row in rows.iter() {
             let kind = row.text("kind")?;
             let entity = Entity::new(
                 row.text("workload_kind")?,
