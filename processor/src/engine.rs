@@ -561,6 +561,9 @@ impl Engine {
     ) {
         for (service, onset) in failing {
             let Some(active) = self.symptoms.get("error_ratio", service) else { continue };
+            if !crate::story::lasts(service, *onset, &self.symptoms) {
+                continue;
+            }
             let workload = graph.workload(service);
             let explained = judged.iter().any(|h| h.workload == workload && h.confidence >= WORTH);
             let below = graph.downstream(service);

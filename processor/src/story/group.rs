@@ -138,7 +138,7 @@ fn same_explanation(a: &Hypothesis, b: &Hypothesis) -> bool {
 }
 
 /// Has it been seen failing for so long? A blip that only fades has not.
-fn lasts(service: &Entity, since: Time, symptoms: &Symptoms) -> bool {
+pub(crate) fn lasts(service: &Entity, since: Time, symptoms: &Symptoms) -> bool {
     let seen = FAILURES.iter().filter_map(|kind| symptoms.get(kind, service));
     seen.map(|active| active.symptom.last).max().is_some_and(|last| since + UNEXPLAINED_FOR <= last)
 }

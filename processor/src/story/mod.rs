@@ -19,4 +19,5 @@ pub use assemble::View;
 pub use dimension::Dimension;
 pub use facts::Facts;
 pub use group::groups;
+pub(crate) use group::lasts;
 pub use track::{Stories, Telling};
