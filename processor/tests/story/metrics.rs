@@ -66,7 +66,7 @@ fn the_deepest_service_that_fails_is_blamed() {
     let [story] = &told[..] else { panic!("{told:?}") };
     let cause = story.root_cause.as_ref().unwrap();
     assert_eq!((&*cause.service, &*cause.pattern), ("stock", "service_errors"));
-    assert!((0.5..0.85).contains(&story.confidence), "{}", story.confidence);
+    assert!((0.5..0.95).contains(&story.confidence), "{}", story.confidence);
 }
 
 /// Guarantees: slowness is found like failure.
