@@ -77,6 +77,10 @@ pub struct AnalysisStats {
     pub quarantined_items: [AtomicU64; Reason::ALL.len()],
     /// Bytes that wait for the engine now.
     pub waiting_bytes: AtomicUsize,
+    /// Passes of the queries.
+    pub passes: AtomicU64,
+    /// How long they took together, in microseconds.
+    pub passes_us: AtomicU64,
     /// Passes of the queries that failed.
     pub failed_passes: AtomicU64,
     /// Passes that took longer than they may, and were made again on a smaller window.
@@ -342,6 +346,9 @@ impl Worker {
             }
             let sampled = std::mem::take(&mut engine.sampled);
             self.stats.sampled_items.fetch_add(sampled, Ordering::Relaxed);
+            let (passes, took) = engine.made();
+            self.stats.passes.store(passes, Ordering::Relaxed);
+            self.stats.passes_us.store(took.as_micros() as u64, Ordering::Relaxed);
             let (cuts, lookback) = engine.cuts();
             self.stats.cut_passes.store(cuts, Ordering::Relaxed);
             self.stats.lookback_seconds.store(lookback.as_secs(), Ordering::Relaxed);

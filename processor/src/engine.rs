@@ -125,6 +125,7 @@ pub struct Engine {
     pub sampled: u64,
     /// What passes may take.
     pub(crate) budget: Budget,
+    made: (u64, Duration),
     resolution: Resolution,
     /// Passes that failed, and why the last one did.
     pub failures: (u64, Option<String>),
@@ -234,6 +235,7 @@ impl Engine {
             fact_ids: 0,
             sampled: 0,
             budget: Budget::default(),
+            made: (0, Duration::ZERO),
             resolution: Resolution::Full,
             failures: (0, None),
         })
@@ -248,6 +250,11 @@ impl Engine {
     /// Passes that took too long so far, and how much of the past passes look at now.
     pub fn cuts(&self) -> (u64, Duration) {
         (self.budget.cuts(), self.budget.of(LOOKBACK))
+    }
+
+    /// Passes made so far, and how long they took together.
+    pub fn made(&self) -> (u64, Duration) {
+        self.made
     }
 
     /// The same with other settings than the default ones.
@@ -354,6 +361,7 @@ impl Engine {
         self.passed = now;
         self.plans.begin(now, self.budget.time());
         let told = self.try_pass(now);
+        self.made = (self.made.0 + 1, self.made.1 + self.plans.took());
         match told {
             Ok(tellings) => {
                 self.budget.finished(self.plans.took());

@@ -158,6 +158,15 @@ fn show(analysis: &Arc<Analysis>, id: &str, metrics: &Arc<Registry>) {
         "Bytes of requests that wait for the analysis",
         |a| a.stats().waiting_bytes.load(Relaxed) as f64,
     );
+    stat(Counter, "tapio_analysis_passes", "Passes of the correlation", |a| {
+        a.stats().passes.load(Relaxed) as f64
+    });
+    stat(
+        Counter,
+        "tapio_analysis_passes_seconds",
+        "How long the passes of the correlation took together",
+        |a| a.stats().passes_us.load(Relaxed) as f64 / 1e6,
+    );
     stat(Counter, "tapio_analysis_failed_passes", "Passes of the correlation that failed", |a| {
         a.stats().failed_passes.load(Relaxed) as f64
     });
