@@ -41,7 +41,9 @@ use crate::{
     requests::Requests,
     store::{Keep, Store, StoreError, TableSpec},
     story::{Facts, Stories, Telling, View, text},
-    streaming::{Blame, KEPT, Levels, Resource, Series, Share, Templates, Traces, Windows},
+    streaming::{
+        Blame, KEPT, Levels, Resource, Series, Share, Strain, Strains, Templates, Traces, Windows,
+    },
     tables::StoryRow,
     validator::Quarantined,
 };
@@ -92,8 +94,10 @@ pub struct Engine {
     pub(crate) traces: Traces,
     pub(crate) requests: Requests,
     arising: Vec<Arising>,
+    strained: Vec<Strain>,
     pub(crate) levels: Levels,
     pub(crate) series: Series,
+    pub(crate) strains: Strains,
     pub(crate) templates: Templates,
     pub(crate) columns: Columns,
     facts: Facts,
@@ -208,8 +212,10 @@ impl Engine {
             traces: Traces::default(),
             requests: Requests::default(),
             arising: Vec::new(),
+            strained: Vec::new(),
             levels: Levels::default(),
             series: Series::default(),
+            strains: Strains::default(),
             templates: Templates::default(),
             columns: Columns::default(),
             facts: Facts::default(),
@@ -349,8 +355,10 @@ impl Engine {
 
     /// One run of the DataFusion gear at event time `now`.
     fn pass(&mut self, now: Time) -> Vec<Telling> {
-        if self.requests.settle(now) {
-            self.arising = arises(&self.requests, &self.identity);
+        let strained = self.strains.now(now);
+        if self.requests.settle(now) | (strained != self.strained) {
+            self.arising = arises(&self.requests, &self.identity, &strained);
+            self.strained = strained;
             self.dirty |= !self.arising.is_empty();
         }
         // While nothing comes only time goes on, and what it ends need not end to the second.

@@ -8,8 +8,8 @@ use tapio_proto::{
     columns::{LogColumns, MetricColumns, SpanColumns, SpanTold},
     model::{Change, Entity, Event, Row as _, Severity, Time},
     view::{
-        AnyValue, LogView, PointView, Record, Records, RequestView, ResourceGroup, ResourceView,
-        SpanView,
+        AnyValue, LogView, MetricView, PointView, Record, Records, RequestView, ResourceGroup,
+        ResourceView, SpanView,
     },
 };
 
@@ -18,7 +18,9 @@ use crate::{
     engine::Engine,
     requests::{Line, Part},
     store::Store,
-    streaming::{Meaning, Resource, ServiceId, SpanFact, SpanKind, Traces, signature, template},
+    streaming::{
+        Gauge, Meaning, Resource, ServiceId, SpanFact, SpanKind, Traces, signature, template,
+    },
     validator::{AHEAD, Quarantine, Reason, Within, wrong_point},
 };
 
@@ -568,8 +570,10 @@ impl Engine {
                     self.cluster.metric(&view, &metric, &mut facts);
                     let resource_kind = Resource::of_metric(metric.name);
                     let gain = metric.temporality == 1;
-                    let meaning = Meaning::of(metric.name, metric.unit, gain)
-                        .filter(|_| !origin.service.is_empty() && origin.pod.is_empty());
+                    let meaning = Meaning::of(metric.name, metric.unit, gain);
+                    let strain = strain_of(&metric, meaning, origin.container);
+                    let meaning =
+                        meaning.filter(|_| !origin.service.is_empty() && origin.pod.is_empty());
                     for point in metric.points().flatten() {
                         let time = Time::from_unix_nano(point.time_unix_nano);
                         newest = newest.max(Some(time));
@@ -591,6 +595,10 @@ impl Engine {
                             self.call(&origin, &point);
                         }
                         self.columns.metrics.push(&metric, &point);
+                        if let (Some((gauge, scale)), Some(value)) = (&strain, point.value.as_f64())
+                        {
+                            self.strain(&origin, (gauge, value * scale), time, &point);
+                        }
                         if let (Some(kind), Some(value)) = (resource_kind, point.value.as_f64()) {
                             self.levels.add(
                                 origin.namespace,
@@ -615,7 +623,45 @@ impl Engine {
     }
 }
 
+/// What a gauge says of how a pod strains, and in which unit; answers of one statistic by itself.
+fn strain_of(
+    metric: &MetricView<'_>,
+    meaning: Option<Meaning>,
+    container: &str,
+) -> Option<(Gauge, f64)> {
+    match meaning {
+        Some(Meaning::Latency(scale)) => Some((Gauge::Answer(metric.name.to_owned()), scale)),
+        _ => Gauge::of_cpu(metric.name, container).map(|gauge| (gauge, 1.0)),
+    }
+}
+
 impl Engine {
+    /// Keeps a point of a pod's CPU, or of how long it takes to answer: in the mean, or for the slower ones.
+    fn strain(
+        &mut self,
+        origin: &Origin<'_>,
+        (gauge, value): (&Gauge, f64),
+        time: Time,
+        point: &PointView<'_>,
+    ) {
+        let told = point.attributes().flatten().all(|attribute| match attribute.key {
+            "quantile" | "percentile" => attribute.value.as_f64().is_some_and(|q| q == 0.9),
+            _ => false,
+        });
+        if !told {
+            return;
+        }
+        let service = match (origin.service, origin.workload) {
+            ("", Some((_, name))) => Entity::new("Service", origin.namespace, name),
+            ("", None) => match self.cluster.workload_of(origin.namespace, origin.pod) {
+                Some(workload) => Entity::new("Service", origin.namespace, &workload.name),
+                None => return,
+            },
+            (name, _) => Entity::new("Service", origin.namespace, name),
+        };
+        self.strains.add(&service, origin.pod, gauge.clone(), time, value);
+    }
+
     /// Learns a call from a point of a service graph.
     fn call(&mut self, origin: &Origin<'_>, point: &PointView<'_>) {
         let (mut caller, mut callee) = (None, None);

@@ -4,12 +4,18 @@
 //! break off look odd; guilty is the one below whom nobody looks odd. What one of the services that it
 //! asks explains is an effect.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tapio_proto::model::{Entity, Time};
 
 use super::identity::Identity;
-use crate::requests::{Deviation, Requests, Slow, Step, What};
+use crate::{
+    requests::{Deviation, Requests, Slow, Step, What},
+    streaming::{Gauge, Strain},
+};
 
 /// Time that a service loses itself.
 pub const OWN_TIME: &str = "own_time";
@@ -22,6 +28,10 @@ pub const STEPS: &str = "steps";
 const SLACK: i64 = 30_000_000_000;
 /// Confidence in what is only the second best.
 const SECOND: f64 = 0.35;
+/// Its own work takes so many times as long: it is no network that delays it.
+const MUCH: f32 = 5.0;
+/// What was seen in requests this long before a pod was strained is not its doing.
+const BEFORE: Duration = Duration::from_secs(120);
 /// Less than this, in ms, nobody sees.
 const VISIBLE: f32 = 30.0;
 /// All that is lost together, in ms, must be as much for anybody to be told.
@@ -65,12 +75,14 @@ pub struct Arising {
     pub place: Option<String>,
     /// 0 to 1.
     pub confidence: f64,
+    /// It was seen to begin: what tells of it told of health right before.
+    pub begun: bool,
     /// Who suffers: its caller, that one's caller and so on, what is seen there, and since when.
     pub effects: Vec<(Entity, String, Time)>,
 }
 
 /// All trouble that arises in requests now, the worst first.
-pub fn arises(requests: &Requests, identity: &Identity) -> Vec<Arising> {
+pub fn arises(requests: &Requests, identity: &Identity, strained: &[Strain]) -> Vec<Arising> {
     let scene = Scene::new(requests);
     let name = |service: u32| {
         let (namespace, name) = requests.told(service);
@@ -88,6 +100,9 @@ pub fn arises(requests: &Requests, identity: &Identity) -> Vec<Arising> {
     }
     for (service, guilt) in scene.odd(&slow) {
         all.push((service, guilt.weight, scene.told_odd(service, &guilt, &name)));
+    }
+    for strain in strained {
+        scene.starves(strain, &slow, &mut all, &name, identity);
     }
     all.sort_by(|a, b| {
         (b.2.confidence, b.1)
@@ -289,9 +304,13 @@ impl<'a> Scene<'a> {
         let all = case.excess.max(1.0);
         let shifted: f64 =
             case.to.iter().filter(|(_, slow)| slow.is_shifted()).map(|(_, slow)| slow.excess).sum();
+        // A network that holds packets back leaves the callee's own work as it is.
+        let works = case.own.iter().any(|(_, slow)| {
+            slow.now[1] >= MUCH * slow.before[1] && slow.now[1] - slow.before[1] >= VISIBLE
+        });
         let (kind, pattern) = if out >= 0.6 * all {
             (OWN_TIME, "slow_backend")
-        } else if own < 0.2 * all && from < 0.2 * all && shifted >= 0.5 * to {
+        } else if !works && own < 0.2 * all && from < 0.2 * all && shifted >= 0.5 * to {
             (WAY_TIME, "network_delay")
         } else {
             (OWN_TIME, "cpu_contention")
@@ -359,8 +378,66 @@ impl<'a> Scene<'a> {
             detail: detail.join("; "),
             place,
             confidence,
+            begun: false,
             effects: self.effects(service, name),
         }
+    }
+
+    /// A service with a pod at the end of its processor, for which others wait: by metrics, or in requests.
+    /// It says why, of what was measured in requests of that service.
+    fn starves(
+        &self,
+        strain: &Strain,
+        slow: &BTreeMap<u32, Case<'a>>,
+        all: &mut Vec<(u32, f64, Arising)>,
+        name: &dyn Fn(u32) -> Entity,
+        identity: &Identity,
+    ) {
+        let service = identity.service(&strain.service.namespace, &strain.service.name);
+        let id = self.usual.keys().copied().find(|id| name(*id) == service).unwrap_or(u32::MAX);
+        let recent = |last: Time| last + BEFORE >= strain.since;
+        let waits = slow.get(&id).filter(|case| {
+            case.all().any(|slow| {
+                let longer = slow.now[1] - slow.before[1];
+                longer >= VISIBLE && slow.told >= LASTS && recent(slow.last)
+            })
+        });
+        if waits.is_none() && strain.answers.is_none() {
+            return;
+        }
+        let (gauge, now, usual) = &strain.cpu;
+        let cpu = match gauge {
+            Gauge::Cores(_) => format!("uses {now:.2} cores, was {usual:.2}"),
+            _ => format!("uses {:.0} % of its CPU limit, was {:.0} %", now * 100.0, usual * 100.0),
+        };
+        let mut detail = vec![format!("pod {} {cpu}", strain.pod)];
+        if let Some((now, usual)) = strain.answers {
+            detail.push(format!("it answers in {:.0} ms, was {:.0} ms", now * 1e3, usual * 1e3));
+        }
+        let at = all.iter().position(|(_, _, a)| a.service == service && a.kind != STEPS);
+        let measured = at.map(|at| all.remove(at).2).filter(|measured| recent(measured.last));
+        detail.extend(measured.as_ref().map(|m| m.detail.clone()));
+        let (value, baseline) = strain.answers.unwrap_or((*now, *usual));
+        all.push((
+            id,
+            3.0,
+            Arising {
+                kind: OWN_TIME,
+                pattern: "cpu_contention",
+                onset: measured.as_ref().map_or(strain.since, |m| m.onset.min(strain.since)),
+                last: measured.as_ref().map_or(strain.last, |m| m.last.max(strain.last)),
+                times: measured.as_ref().map_or(1, |m| m.times),
+                value,
+                baseline,
+                score: SURE,
+                detail: detail.join("; "),
+                confidence: 0.85,
+                begun: measured.is_none(),
+                place: measured.and_then(|m| m.place),
+                effects: self.effects(id, name),
+                service,
+            },
+        ));
     }
 
     /// Services whose requests are odd, less those that what they ask explains.
@@ -550,6 +627,7 @@ impl<'a> Scene<'a> {
             detail: format!("{operation} goes {}", detail.join("; ")),
             place: Some(place),
             confidence,
+            begun: false,
             effects: self.effects(service, name),
         }
     }

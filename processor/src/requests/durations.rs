@@ -39,6 +39,12 @@ const FLOOR: f32 = 20.0;
 const RELIEF: usize = 4;
 /// And so does silence of this length, ns in sight.
 const SILENT: i64 = 40_000_000_000;
+/// After a hole in what is seen nobody knows whether it goes on: so long it may stay unseen, ns in sight.
+const UNSEEN: i64 = 15_000_000_000;
+/// Of a series with so few durations every one may be the first slow one...
+const MOST_SPLITS: usize = 32;
+/// ... if of those since then so many are slow.
+const ALL: f64 = 0.9;
 /// What has been slow for so long is how it is now, ns in sight.
 const ADOPTED: i64 = 1_800_000_000_000;
 /// Counts of a past are halved above this.
@@ -210,7 +216,18 @@ impl Series {
     }
 
     /// Few slow ones of late do not make it well; several that are not slow do, and that nobody asks.
-    fn is_well(&self, old: &Slow, seen: i64) -> bool {
+    fn is_well(&self, old: &Slow, seen: i64, hole: i64) -> bool {
+        // What was slow before a hole has to be seen again.
+        if old.since < hole && seen <= hole + RECENT {
+            let since = self.recent.iter().find(|now| now.seen >= hole);
+            let over = match since {
+                Some(first) => old.share >= 0.95 && first.ms <= old.bound,
+                None => hole + UNSEEN < seen,
+            };
+            if over {
+                return true;
+            }
+        }
         let newest = self.recent.iter().rev().take(2 * RELIEF);
         let (n, slow) =
             newest.fold((0, 0), |(n, slow), now| (n + 1, slow + usize::from(now.ms > old.bound)));
@@ -221,7 +238,7 @@ impl Series {
         silent || (n >= 2 && all) || (n >= RELIEF && slow * 4 < n)
     }
 
-    fn judge(&mut self, seen: i64, of_like: &mut Past) {
+    fn judge(&mut self, seen: i64, hole: i64, of_like: &mut Past) {
         while self.recent.front().is_some_and(|now| now.seen + RECENT < seen)
             && let Some(now) = self.recent.pop_front()
         {
@@ -232,7 +249,7 @@ impl Series {
         }
         let found = self.find(seen, of_like);
         self.slow = match (self.slow.take(), found) {
-            (Some(old), Some(new)) if !self.is_well(&old, seen) => {
+            (Some(old), Some(new)) if !self.is_well(&old, seen, hole) => {
                 // The clearest look says what it is.
                 let (before, now) = if old.score > new.score {
                     (old.before, old.now)
@@ -250,7 +267,7 @@ impl Series {
                     ..new
                 })
             }
-            (Some(old), None) if !self.is_well(&old, seen) => {
+            (Some(old), None) if !self.is_well(&old, seen, hole) => {
                 let slow = self.recent.iter().filter(|now| now.ms > old.bound).map(|now| now.at);
                 let last = slow.max().unwrap_or(old.last).max(old.last);
                 Some(Slow { last, told: seen - old.since, ..old })
@@ -284,15 +301,19 @@ impl Series {
     fn find(&self, seen: i64, of_like: &Past) -> Option<Slow> {
         let well = |now: &Now| self.slow.as_ref().is_none_or(|slow| now.at < slow.onset);
         let mut best: Option<(f64, f32, [f32; 3])> = None;
-        for span in SPANS {
-            let new = |now: &&Now| now.seen + span >= seen;
+        let mut starts: Vec<(i64, f64)> = SPANS.iter().map(|span| (seen - span, SHARE)).collect();
+        if self.recent.len() <= MOST_SPLITS {
+            starts.extend(self.recent.iter().map(|now| (now.seen, ALL)));
+        }
+        for (start, share) in starts {
+            let new = |now: &&Now| now.seen >= start;
             // The past of this span: what came before it, if it is not known to be slow.
             let mut past = self.past.clone();
             self.recent
                 .iter()
                 .filter(|now| !new(now) && well(now))
                 .for_each(|now| past.add(now.ms));
-            if past.total < LEAST_PAST || seen < span + LEAST_SPAN {
+            if past.total < LEAST_PAST || start < LEAST_SPAN {
                 continue;
             }
             let (bound, p, of) = self.bound(&past, of_like);
@@ -310,7 +331,7 @@ impl Series {
                 newest.fold((0, 0), |(n, slow), now| (n + 1, slow + i32::from(now.ms > bound)));
             let score = (x - 0.5 - n * p) / (n * p * (1.0 - p) * (1.0 + n / of) + 0.25).sqrt();
             if n >= LEAST as f64
-                && x >= SHARE * n
+                && x >= share * n
                 && score >= Z
                 && times.len() >= TIMES
                 && slow * 4 >= few
@@ -358,6 +379,8 @@ pub(super) struct Durations {
     touched: BTreeSet<What>,
     /// The past of all of a sort: for those whose own is thin.
     of_like: [Past; 4],
+    /// When the last hole in what is seen ended, ns in sight.
+    hole: i64,
 }
 
 fn sort(what: &What) -> usize {
@@ -387,13 +410,18 @@ impl Durations {
     pub(super) fn judge(&mut self, seen: i64) {
         for what in std::mem::take(&mut self.touched) {
             if let Some(series) = self.series.get_mut(&what) {
-                series.judge(seen, &mut self.of_like[sort(&what)]);
+                series.judge(seen, self.hole, &mut self.of_like[sort(&what)]);
                 if series.slow.is_some() {
                     // What is slow is looked at until it is not.
                     self.touched.insert(what);
                 }
             }
         }
+    }
+
+    /// After a hole: what was slow has to be seen again.
+    pub(super) fn hidden(&mut self, seen: i64) {
+        self.hole = seen;
     }
 
     /// After a long hole: what was, was; what is, is to be seen.

@@ -36,6 +36,8 @@ const MOST_NAMES: usize = 50_000;
 const LONGEST: usize = 256;
 /// A step of the clock longer than this is a hole in what is seen, ns.
 const STEP: i64 = 5_000_000_000;
+/// After so long a hole what was slow has to be seen again.
+const HIDDEN: Duration = Duration::from_secs(60);
 /// What was not seen for so long is told anew when it is seen again.
 pub const LOST: Duration = Duration::from_secs(300);
 /// Time in sight from one look at what came to the next, ns.
@@ -88,15 +90,15 @@ struct Sight {
 }
 
 impl Sight {
-    /// Moves on to `at`; true after so long a hole that what was known of now is not known any more.
-    fn on(&mut self, at: Time) -> bool {
+    /// Moves on to `at`; says how long nothing was seen.
+    fn on(&mut self, at: Time) -> Duration {
         if self.last == Time::default() {
             self.last = at;
         }
         let step = at.0.saturating_sub(self.last.0).max(0);
         self.seen += step.min(STEP);
         self.last = self.last.max(at);
-        step > LOST.as_nanos() as i64
+        Duration::from_nanos(step.unsigned_abs())
     }
 }
 
@@ -204,9 +206,12 @@ impl Requests {
     /// Takes in what is complete by now, and judges it. True when anything was looked at.
     pub fn settle(&mut self, now: Time) -> bool {
         while let Some(whole) = self.held.due(now) {
-            if self.sight.on(whole.last) {
+            let hole = self.sight.on(whole.last);
+            if hole > LOST {
                 self.durations.lost();
                 self.shapes.lost();
+            } else if hole > HIDDEN {
+                self.durations.hidden(self.sight.seen);
             }
             self.take(&whole);
         }

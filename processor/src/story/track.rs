@@ -24,6 +24,8 @@ const SETTLES: Duration = Duration::from_secs(30);
 const SURER: f64 = 0.05;
 /// What is measured in services that call each other within this time is one incident.
 const NEAR: Duration = Duration::from_secs(90);
+/// What is seen to begin so long after the like was last seen is another incident.
+const AGAIN: Duration = Duration::from_secs(60);
 /// Resolved stories that are kept.
 const MOST_RESOLVED: usize = 1_000;
 
@@ -60,6 +62,8 @@ struct Thread {
     id: String,
     opened: Time,
     last_bad: Time,
+    /// When what is measured of its root was last seen to be bad.
+    measured: Option<Time>,
     hypotheses: Vec<Hypothesis>,
     siblings: BTreeMap<Entity, Hypothesis>,
     failures: BTreeMap<Entity, Failure>,
@@ -94,11 +98,17 @@ impl Stories {
             theirs.extend(group.services.keys().map(|s| (s.clone(), self.open[at].id.clone())));
             self.open[at].take(group, view);
         }
+        // Of two stories of one root it is the newer that goes on.
+        let roots: BTreeMap<Entity, String> = self
+            .open
+            .iter()
+            .filter_map(|t| Some((t.hypotheses.first()?.workload.clone(), t.id.clone())))
+            .collect();
         let mut tellings = Vec::new();
         let mut at = 0;
         while at < self.open.len() {
             let thread = &mut self.open[at];
-            let still = thread.keep(view, &theirs);
+            let still = thread.keep(view, &theirs, &roots);
             let over = !still && thread.last_bad + WELL_FOR <= view.now;
             if let Some(telling) = thread.tell(view, over) {
                 tellings.push(telling);
@@ -158,6 +168,7 @@ impl Thread {
             id: id(&on, since, taken),
             opened: now,
             last_bad: now,
+            measured: None,
             hypotheses: Vec::new(),
             siblings: BTreeMap::new(),
             failures: BTreeMap::new(),
@@ -179,7 +190,10 @@ impl Thread {
     /// Did what is measured now begin when this was well again? Then it is another incident, on the same
     /// service though it be.
     fn was_over(&self, new: &Hypothesis) -> bool {
-        new.measured.is_some() && new.effect_time > self.last_bad
+        new.measured.as_ref().is_some_and(|arising| {
+            let again = |last| arising.begun && new.effect_time > last + AGAIN;
+            new.effect_time > self.last_bad || self.measured.is_some_and(again)
+        })
     }
 
     /// Is it measured near where this one is, and since about as long? Where time is lost shows first
@@ -249,6 +263,8 @@ impl Thread {
             self.siblings.extend(mine.map(|s| (s.workload.clone(), s)));
             self.siblings.remove(&best.workload);
         }
+        let measured = self.hypotheses.first().and_then(|best| best.measured.as_ref());
+        self.measured = self.measured.max(measured.map(|arising| arising.last));
         self.workloads.extend(self.siblings.keys().cloned());
         self.workloads.extend(self.hypotheses.first().map(|h| h.workload.clone()));
         self.workloads.extend(group.services.keys().map(|s| view.graph.workload(s)));
@@ -269,7 +285,12 @@ impl Thread {
     ///
     /// A service that by now fails because of another story (`theirs`) does not keep this one open. True
     /// while one of its own fails: what comes late or seldom was last seen some time ago.
-    fn keep(&mut self, view: &View<'_>, theirs: &BTreeMap<Entity, String>) -> bool {
+    fn keep(
+        &mut self,
+        view: &View<'_>,
+        theirs: &BTreeMap<Entity, String>,
+        roots: &BTreeMap<Entity, String>,
+    ) -> bool {
         let failing = failing(view.symptoms);
         let mut still = false;
         for (service, failure) in &mut self.failures {
@@ -281,6 +302,7 @@ impl Thread {
         }
         let sick = sick(view.symptoms, view.graph);
         if let Some(best) = self.hypotheses.first()
+            && roots.get(&best.workload).is_none_or(|id| *id == self.id)
             && (sick.contains_key(&best.workload)
                 || self.siblings.keys().any(|w| sick.contains_key(w)))
         {

@@ -7,6 +7,7 @@ mod names;
 mod parents;
 mod series;
 mod share;
+mod strain;
 mod texts;
 mod traces;
 mod windows;
@@ -16,6 +17,7 @@ pub use logs::{Templates, signature, template};
 pub(crate) use names::Names;
 pub use series::{Blame, Meaning, Series, Worse};
 pub use share::Share;
+pub use strain::{Gauge, Strain, Strains};
 pub use traces::Traces;
 pub use windows::{CallEdge, KEPT, Sample, ServiceId, SpanFact, SpanKind, Windows};
 
