@@ -43,8 +43,11 @@ const SILENT: i64 = 40_000_000_000;
 const UNSEEN: i64 = 15_000_000_000;
 /// Of a series with so few durations every one may be the first slow one...
 const MOST_SPLITS: usize = 32;
-/// ... if of those since then so many are slow.
+/// ... if of those since then so many are slow, and by so much more than three of four of the past: one or
+/// two that were slow long ago do not hide that all are.
 const ALL: f64 = 0.9;
+const CLEARLY: f32 = 2.0;
+const MOST_OF_PAST: f64 = 0.75;
 /// What has been slow for so long is how it is now, ns in sight.
 const ADOPTED: i64 = 1_800_000_000_000;
 /// Counts of a past are halved above this.
@@ -282,11 +285,13 @@ impl Series {
     }
 
     /// Above this a duration is slow, the chance that one of the past is, and of how many that is known.
-    fn bound(&self, past: &Past, of_like: &Past) -> (f32, f64, f64) {
+    fn bound(&self, past: &Past, of_like: &Past, all: bool) -> (f32, f64, f64) {
         let middle = past.quantile(0.5);
         // Of a short past the slowest two may be chance.
         let most = (1.0 - 2.0 / f64::from(past.total.max(1))).clamp(0.5, 0.95);
-        let mut bound = past.quantile(most).max(self.pieces.bound()) * 1.25;
+        let (most, times) =
+            if all { (most.min(MOST_OF_PAST), CLEARLY) } else { (most, 1.25) };
+        let mut bound = past.quantile(most).max(self.pieces.bound()) * times;
         bound = bound.max(2.0 * middle).max(middle + FLOOR);
         let (mut above, mut of) = (past.above(bound), f64::from(past.total));
         if past.total < THIN && of_like.total > 0 {
@@ -316,7 +321,7 @@ impl Series {
             if past.total < LEAST_PAST || start < LEAST_SPAN {
                 continue;
             }
-            let (bound, p, of) = self.bound(&past, of_like);
+            let (bound, p, of) = self.bound(&past, of_like, share == ALL);
             let run = self.recent.iter().filter(new);
             let (mut n, mut x, mut times) = (0.0, 0.0, BTreeSet::new());
             for now in run {
@@ -428,7 +433,7 @@ impl Durations {
     pub(super) fn lost(&mut self) {
         for (what, series) in &mut self.series {
             let like = &mut self.of_like[sort(what)];
-            let bound = series.bound(&series.past, like).0;
+            let bound = series.bound(&series.past, like, false).0;
             while let Some(now) = series.recent.pop_front() {
                 // What looked odd when sight was lost is no habit.
                 if series.past.total < LEAST_PAST || now.ms <= bound {
