@@ -17,7 +17,7 @@ import sys
 
 NANOS = re.compile(rb'(UnixNano":\s*"?)(\d{16,19})')
 CLOCK = re.compile(rb'\b(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)((?:\.\d+)?Z)')
-IDS = re.compile(rb'(?<![0-9a-zA-Z])(?:[0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{16}|[0-9a-f]{8}(?=(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}))(?![0-9a-zA-Z])')
+IDS = re.compile(rb'(?<![0-9a-zA-Z.])(?:[0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{16}|[0-9a-f]{8}(?=(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}))(?![0-9a-zA-Z])')
 OTHER = bytes.maketrans(b"0123456789abcdef", b"fedcba9876543210")
 UTC = datetime.timezone.utc
 

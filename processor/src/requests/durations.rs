@@ -289,8 +289,7 @@ impl Series {
         let middle = past.quantile(0.5);
         // Of a short past the slowest two may be chance.
         let most = (1.0 - 2.0 / f64::from(past.total.max(1))).clamp(0.5, 0.95);
-        let (most, times) =
-            if all { (most.min(MOST_OF_PAST), CLEARLY) } else { (most, 1.25) };
+        let (most, times) = if all { (most.min(MOST_OF_PAST), CLEARLY) } else { (most, 1.25) };
         let mut bound = past.quantile(most).max(self.pieces.bound()) * times;
         bound = bound.max(2.0 * middle).max(middle + FLOOR);
         let (mut above, mut of) = (past.above(bound), f64::from(past.total));

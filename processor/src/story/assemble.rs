@@ -165,14 +165,14 @@ impl Teller<'_> {
         (story, evidence)
     }
 
-    fn events(&self) -> Vec<&Event> {
+    /// What befell the workload of a hypothesis since its cause.
+    pub(super) fn events_of(&self, of: &Hypothesis) -> Vec<&Event> {
         let until = self.plot.resolved.unwrap_or(self.view.now);
-        let all = self.view.facts.around(
-            &self.best.workload,
-            &self.best.service,
-            self.best.cause_time - SLACK,
-            until,
-        );
+        self.view.facts.around(&of.workload, &of.service, of.cause_time - SLACK, until)
+    }
+
+    fn events(&self) -> Vec<&Event> {
+        let all = self.events_of(self.best);
         // A container that comes up anew says what it always says at its start: new lines tell something
         // only while the cause works on the container that runs, up to its first death.
         let died = all.iter().find(|e| e.r#type == "container.terminated").map(|e| e.time);
@@ -234,9 +234,18 @@ impl Teller<'_> {
         values: &BTreeMap<&'static str, String>,
         change: Option<&str>,
     ) -> String {
+        let mut workload = self.best.workload.path();
+        let more = self.plot.siblings.len();
+        if more > 0 {
+            workload = format!("{workload} (and {more} more)");
+        }
         let effect = match pattern {
-            Some(pattern) => words::fill(&pattern.title, values),
-            None => format!("{} fails", self.best.workload.path()),
+            Some(pattern) => {
+                let mut values = values.clone();
+                values.insert("workload", workload);
+                words::fill(&pattern.title, &values)
+            }
+            None => format!("{workload} fails"),
         };
         let cause = &self.best.cause;
         match change {
@@ -296,14 +305,17 @@ impl Teller<'_> {
             services = vec![self.best.service.clone()];
             services.extend(measured.effects.iter().map(|(on, _, _)| on.name.to_string()));
         }
-        let siblings = self.siblings().into_iter().filter(|s| self.out_of_service(s).is_some());
-        services.extend(siblings.map(|s| s.service.clone()));
+        let siblings = self.siblings();
+        let out = siblings.iter().filter(|s| self.out_of_service(s).is_some());
+        services.extend(out.map(|s| s.service.clone()));
         for (service, _) in order {
             if !services.iter().any(|known| **known == *service.name) {
                 services.push(service.name.to_string());
             }
         }
-        let pods = events.iter().filter(|e| e.entity_kind == "Pod").map(|e| e.entity().path());
+        let theirs = siblings.iter().flat_map(|sibling| self.events_of(sibling));
+        let all = events.iter().copied().chain(theirs);
+        let pods = all.filter(|e| e.entity_kind == "Pod").map(|e| e.entity().path());
         Affected { services, pods: pods.collect::<BTreeSet<_>>().into_iter().collect() }
     }
 }

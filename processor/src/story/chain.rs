@@ -10,6 +10,9 @@ use super::{
 };
 use crate::{correlation::hypotheses::Hypothesis, streaming::Sample};
 
+/// So many workloads besides the first that one cause reaches are told of together.
+const MANY: usize = 3;
+
 impl Teller<'_> {
     pub(super) fn evidence(&self, rows: &[&Change], events: &[&Event]) -> Vec<Evidence> {
         let mut all = Vec::new();
@@ -53,10 +56,19 @@ impl Teller<'_> {
             let from = ("events", Dimension::of_event(line.first, &self.best.workload));
             add(line.first.time, "effect", &on, (line.words(), line.times), from, None);
         }
-        for sibling in self.siblings() {
-            if let Some((what, time)) = self.out_of_service(sibling) {
-                let from = ("events", Dimension::Network);
-                add(time, "effect", &front(sibling), (what, 1), from, None);
+        let from = ("events", Dimension::Network);
+        match self.together() {
+            Some(all) => {
+                for (on, what, time) in all {
+                    add(time, "effect", &on, (what, 1), from, None);
+                }
+            }
+            None => {
+                for sibling in self.siblings() {
+                    if let Some((what, time)) = self.out_of_service(sibling) {
+                        add(time, "effect", &slices(&front(sibling)), (what, 1), from, None);
+                    }
+                }
             }
         }
         let root = front(self.best);
@@ -104,9 +116,32 @@ impl Teller<'_> {
         if !(own && rows.is_empty() && best.told.is_none()) {
             chain.push(link(&best.cause, if own { &service } else { "" }, what, best.cause_time));
         }
+        if best.relation == "resolves"
+            && let Some(dns) = self.view.cluster.resolver()
+        {
+            let dns = self.view.graph.service(&dns);
+            let what = self.view.patterns.get(&best.pattern).map(|p| p.mechanism.clone());
+            chain.push(link(&dns, &dns.name, what.unwrap_or_default(), best.effect_time));
+        } else if let Some(all) = self.together() {
+            chain.extend(all.into_iter().map(|(on, what, time)| link(&on, "", what, time)));
+        } else {
+            self.on_its_own(events, &mut chain);
+        }
+        for (s, failure) in self.order() {
+            chain.push(link(&s, &s.name, self.failure_words(&s, failure), failure.since));
+        }
+        chain
+    }
+
+    /// What the cause does to its workload, and to the few others that it reaches.
+    fn on_its_own(&self, events: &[&Event], chain: &mut Vec<ChainLink>) {
+        let best = self.best;
+        let service = &best.service;
         let lines = words::lines(events);
-        if !own && let Some(first) = lines.first() {
-            chain.push(link(&best.workload, &service, first.words(), first.first.time));
+        if best.cause != best.workload
+            && let Some(first) = lines.first()
+        {
+            chain.push(link(&best.workload, service, first.words(), first.first.time));
         }
         let mechanism = |l: &&words::Line<'_>| {
             matches!(
@@ -121,33 +156,55 @@ impl Teller<'_> {
             } else {
                 Entity::new("Container", &e.entity_namespace, &e.container)
             };
-            chain.push(link(&on, &service, line.counted(), e.time));
+            chain.push(link(&on, service, line.counted(), e.time));
         }
         if let Some(line) = lines.iter().find(|l| l.first.r#type == "endpoints.empty") {
-            chain.push(link(&front(best), &service, line.counted(), line.first.time));
+            chain.push(link(&slices(&front(best)), "", line.counted(), line.first.time));
         }
         for sibling in self.siblings() {
             if let Some((words, time)) = self.out_of_service(sibling) {
-                chain.push(link(&front(sibling), &sibling.service, words, time));
+                chain.push(link(&slices(&front(sibling)), "", words, time));
             }
         }
-        for (s, failure) in self.order() {
-            chain.push(link(&s, &s.name, self.failure_words(&s, failure), failure.since));
+    }
+
+    /// Where one cause reaches many workloads, what it does to all of them, told once: to their pods, and to
+    /// the endpoints of their Services.
+    fn together(&self) -> Option<Vec<(Entity, String, Time)>> {
+        let siblings = self.siblings();
+        if siblings.len() < MANY {
+            return None;
         }
-        chain
+        let mut told = Vec::new();
+        let mut all = vec![self.best];
+        all.extend(siblings);
+        for kind in ["pod.not_ready", "endpoints.empty"] {
+            let hit: Vec<(&Hypothesis, &Event)> =
+                all.iter().filter_map(|h| Some((*h, self.first(h, kind)?))).collect();
+            let Some((_, first)) = hit.iter().min_by_key(|(_, event)| event.time) else { continue };
+            let mut names: Vec<&str> = hit.iter().map(|(h, _)| h.service.as_str()).collect();
+            names.dedup();
+            let (on, of) = match kind {
+                "pod.not_ready" => ("Pod", "pods are not ready"),
+                _ => ("EndpointSlice", "Services have no ready endpoint"),
+            };
+            let one = hit.iter().all(|(h, _)| h.workload.namespace == self.best.workload.namespace);
+            let namespace = if one { &*self.best.workload.namespace } else { "" };
+            let what = format!("{of}: {}", words::some(&names, 8));
+            told.push((Entity::new(on, namespace, "*"), what, first.time));
+        }
+        Some(told)
+    }
+
+    /// The first of this kind that befell a workload since the cause.
+    fn first(&self, on: &Hypothesis, kind: &str) -> Option<&Event> {
+        self.events_of(on).into_iter().find(|e| e.r#type == kind)
     }
 
     /// That a sibling's Service was left without endpoints, and when.
     pub(super) fn out_of_service(&self, sibling: &Hypothesis) -> Option<(String, Time)> {
-        let until = self.plot.resolved.unwrap_or(self.view.now);
-        let around = self.view.facts.around(
-            &sibling.workload,
-            &sibling.service,
-            sibling.cause_time - SLACK,
-            until,
-        );
-        let empty: Vec<&Event> =
-            around.into_iter().filter(|e| e.r#type == "endpoints.empty").collect();
+        let around = self.events_of(sibling).into_iter();
+        let empty: Vec<&Event> = around.filter(|e| e.r#type == "endpoints.empty").collect();
         words::lines(&empty).first().map(|line| (line.counted(), line.first.time))
     }
 
@@ -160,6 +217,11 @@ impl Teller<'_> {
             self.best.cause_time + SLACK,
         )
     }
+}
+
+/// The EndpointSlices of a Service.
+fn slices(service: &Entity) -> Entity {
+    Entity::new("EndpointSlice", &service.namespace, &format!("{}-*", service.name))
 }
 
 /// One link of a chain.

@@ -37,6 +37,16 @@ pub(super) fn lasting(seconds: f64) -> String {
     }
 }
 
+/// `cart, catalog and 5 more`: at most `most` of them by name.
+pub(super) fn some(names: &[&str], most: usize) -> String {
+    let shown = if names.len() > most { most.saturating_sub(1) } else { names.len() };
+    let list = names[..shown].join(", ");
+    match names.len() - shown {
+        0 => list,
+        more => format!("{list} and {more} more"),
+    }
+}
+
 /// At most `most` characters of a text, in one line.
 pub(super) fn short(text: &str, most: usize) -> String {
     let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
