@@ -35,6 +35,10 @@ use tapio_proto::{
     view::{Record, RequestView},
 };
 
+/// The program's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Items in a request.
 const BATCH: u64 = 100;
 const SECOND: u64 = 1_000_000_000;
@@ -500,8 +504,8 @@ fn batches() {
     println!("| | batch p50 | p99 | pass p50 | p99 | mean | tellings |");
     println!("|---|---|---|---|---|---|---|");
     let mut town = Town::new(500, 5_000, 10_000);
-    let mut run = Run::new(&mut town, 1_000);
-    let mut told = |run: &mut Run, when: &str| {
+    let mut run = Run::new(&mut town, 20_000);
+    let told = |run: &mut Run, when: &str| {
         run.anew();
         run.stories = 0;
         run.goes_on(60);
@@ -518,7 +522,7 @@ fn batches() {
     run.goes_on(600);
     told(&mut run, "all is well");
     town.fails = START;
-    run.slice = town.slice(START, 1_000);
+    run.slice = town.slice(START, 20_000);
     told(&mut run, "one service fails");
 }
 
@@ -529,7 +533,7 @@ fn growth() {
     println!("|---|---|---|---|---|");
     for pods in [100, 1_000, 5_000] {
         let mut town = Town::new(pods / 10, pods, 20_000);
-        let mut run = Run::new(&mut town, 1_000);
+        let mut run = Run::new(&mut town, 10_000);
         let minutes: &[u64] = if pods == 1_000 { &[1, 10, 60] } else { &[10] };
         let mut gone = 0;
         for until in minutes {

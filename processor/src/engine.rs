@@ -58,6 +58,8 @@ const RECENT: Duration = Duration::from_secs(15);
 const LOOKBACK: Duration = Duration::from_secs(2 * 3600);
 /// Calls older than this say nothing of who calls whom now.
 const CALLS: Duration = Duration::from_secs(900);
+/// How often they are written down.
+const CALLS_EVERY: Duration = Duration::from_secs(10);
 /// Standard errors above chance from which on a ratio is sick.
 const Z: f64 = 4.0;
 /// Requests that a past must hold before it can be a baseline.
@@ -104,6 +106,7 @@ pub struct Engine {
     edges: BTreeMap<(Relation, Entity, Entity), Edge>,
     ended: Vec<Edge>,
     edges_changed: bool,
+    calls_seen: Time,
     pub(crate) identity: Identity,
     pub(crate) sighted: BTreeSet<&'static str>,
     states: States,
@@ -222,6 +225,7 @@ impl Engine {
             edges: BTreeMap::new(),
             ended: Vec::new(),
             edges_changed: false,
+            calls_seen: Time::default(),
             identity: Identity::default(),
             sighted: BTreeSet::new(),
             states: States::default(),
@@ -398,6 +402,7 @@ impl Engine {
         }
         let mut graph = Graph::new(&self.windows, &self.identity, now - CALLS);
         self.series.edges().for_each(|(caller, callee)| graph.calls(caller, callee));
+        self.see_calls(&graph, now);
         let arising = self.unexplained(&graph);
         let roots: Vec<Arising> =
             arising.iter().filter(|a| a.confidence >= WORTH).cloned().collect();
@@ -760,7 +765,30 @@ impl Engine {
         self.facts.event(event);
     }
 
+    /// Who calls whom is an edge like others: since it was seen, until it was no longer.
+    fn see_calls(&mut self, graph: &Graph, now: Time) {
+        if (self.calls_seen..self.calls_seen + CALLS_EVERY).contains(&now) {
+            return;
+        }
+        self.calls_seen = now;
+        let calls: BTreeSet<(Relation, Entity, Entity)> = graph
+            .all_calls()
+            .map(|(callee, caller)| (Relation::Calls, callee.clone(), caller.clone()))
+            .collect();
+        let known = self.edges.keys().filter(|(relation, ..)| *relation == Relation::Calls);
+        let gone: Vec<_> = known.filter(|edge| !calls.contains(*edge)).cloned().collect();
+        for (relation, callee, caller) in gone {
+            self.edge_ends(relation, callee, caller, now);
+        }
+        for (relation, callee, caller) in calls {
+            self.edge_begins(relation, callee, caller, now);
+        }
+    }
+
     fn edge_begins(&mut self, relation: Relation, from: Entity, to: Entity, time: Time) {
+        if self.edges.contains_key(&(relation, from.clone(), to.clone())) {
+            return;
+        }
         let edge = Edge {
             relation: relation.name().to_owned(),
             from_kind: from.kind.to_string(),
@@ -773,7 +801,7 @@ impl Engine {
             valid_to: None,
         };
         if self.edges.len() < MOST_EDGES {
-            self.edges.entry((relation, from, to)).or_insert(edge);
+            self.edges.insert((relation, from, to), edge);
             self.edges_changed = true;
         }
     }

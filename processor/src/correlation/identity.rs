@@ -23,6 +23,12 @@ const MOST_HOMES: usize = 8;
 /// A workload that a service has not been seen on for this long is its workload no more.
 const STALE: Duration = Duration::from_secs(900);
 
+/// Brought up to date as often at least, for what time alone changes.
+const AT_LEAST: Duration = Duration::from_secs(60);
+
+/// Several for each.
+pub type Many = Arc<BTreeMap<Entity, Vec<Entity>>>;
+
 /// What telemetry told of where a service runs.
 #[derive(Debug, Default)]
 struct Sighting {
@@ -77,12 +83,17 @@ pub struct Identity {
     /// Services that send telemetry, as they are called here, by name.
     speaking: BTreeMap<Arc<str>, BTreeSet<Entity>>,
     /// A service's workloads, the likeliest first.
-    homes: BTreeMap<Entity, Vec<Entity>>,
+    homes: Many,
     /// A workload's services, the one that speaks for it first.
-    fronts: BTreeMap<Entity, Vec<Entity>>,
+    fronts: Many,
     ips: BTreeMap<IpAddr, Entity>,
     /// Kubernetes Services, and the workloads that each selects, or did when it last selected any.
     selected: BTreeMap<Entity, Vec<Entity>>,
+    /// Telemetry told something new since the answers were brought up to date, of which state of the
+    /// cluster, and when.
+    news: bool,
+    version: Option<u64>,
+    refreshed: Time,
 }
 
 impl Identity {
@@ -98,8 +109,10 @@ impl Identity {
                 return;
             }
         }
+        self.news |= !self.sightings.contains_key(&service);
         let seen = self.sightings.entry(service).or_default();
         seen.last = now;
+        self.news |= claim.placed && !seen.placed;
         seen.placed |= claim.placed;
         let home = match claim.workload {
             _ if !claim.placed => None,
@@ -107,19 +120,33 @@ impl Identity {
             None => cluster.workload_of(claim.namespace, claim.pod),
         };
         match home {
-            Some(home) => seen.stays(home, now),
-            None if *seen.pod != *claim.pod => seen.pod = claim.pod.into(),
+            Some(home) => self.news |= seen.stays(home, now),
+            None if *seen.pod != *claim.pod => {
+                seen.pod = claim.pod.into();
+                self.news = true;
+            }
             None => {}
         }
     }
 
-    /// Brings the answers up to date with the cluster.
+    /// Brings the answers up to date with the cluster, if there is anything new.
     pub fn refresh(&mut self, cluster: &Cluster, now: Time) {
+        let version = Some(cluster.version());
+        let fresh = (self.refreshed..self.refreshed + AT_LEAST).contains(&now);
+        if self.version == version && !self.news && fresh {
+            return;
+        }
+        if self.version != version {
+            self.ips = cluster.addresses();
+        }
+        (self.version, self.news, self.refreshed) = (version, false, now);
         self.selected.extend(cluster.selected());
         self.selected.retain(|service, _| cluster.object(service).is_some());
         let selected = &self.selected;
         let mut names = None;
-        (self.services, self.speaking, self.homes, self.fronts) = Default::default();
+        (self.services, self.speaking) = Default::default();
+        let mut all: BTreeMap<Entity, Vec<Entity>> = BTreeMap::new();
+        let mut fronts: BTreeMap<Entity, Vec<Entity>> = BTreeMap::new();
         for (told, seen) in &mut self.sightings {
             if seen.homes.is_empty() && !seen.placed {
                 let pod = cluster.pod_named(&seen.pod);
@@ -148,21 +175,21 @@ impl Identity {
                 }
             }
             self.speaking.entry(service.name.clone()).or_default().insert(service.clone());
-            let known = self.homes.entry(service.clone()).or_default();
+            let known = all.entry(service.clone()).or_default();
             homes.retain(|home| !known.contains(home));
             known.extend(homes);
             self.services.insert(told.clone(), service);
         }
         for (service, homes) in selected {
-            self.homes.entry(service.clone()).or_insert_with(|| homes.clone());
+            all.entry(service.clone()).or_insert_with(|| homes.clone());
         }
-        for (service, homes) in &self.homes {
+        for (service, homes) in &all {
             for home in homes {
-                self.fronts.entry(home.clone()).or_default().push(service.clone());
+                fronts.entry(home.clone()).or_default().push(service.clone());
             }
         }
         let speaking = &self.speaking;
-        for (home, fronts) in &mut self.fronts {
+        for (home, fronts) in &mut fronts {
             // The name that people know it by: what speaks, and what is called like the workload.
             fronts.sort_by_key(|front| {
                 let silent = !speaking.get(&front.name).is_some_and(|all| all.contains(front));
@@ -170,7 +197,7 @@ impl Identity {
                 (silent, front.name != home.name, !like, front.clone())
             });
         }
-        self.ips = cluster.addresses();
+        (self.homes, self.fronts) = (Arc::new(all), Arc::new(fronts));
     }
 
     /// What a service is called here, that its telemetry calls so.
@@ -195,8 +222,8 @@ impl Identity {
     }
 
     /// All of both: workloads by service, services by workload.
-    pub fn all(&self) -> (BTreeMap<Entity, Vec<Entity>>, BTreeMap<Entity, Vec<Entity>>) {
-        (self.homes.clone(), self.fronts.clone())
+    pub fn all(&self) -> (Many, Many) {
+        (Arc::clone(&self.homes), Arc::clone(&self.fronts))
     }
 
     /// What a service is called by its own telemetry, for each name that it has here.
@@ -279,14 +306,15 @@ impl Identity {
 }
 
 impl Sighting {
-    fn stays(&mut self, home: Entity, now: Time) {
+    /// True when that is new.
+    fn stays(&mut self, home: Entity, now: Time) -> bool {
         if self.homes.len() >= MOST_HOMES && !self.homes.contains_key(&home) {
             let oldest = self.homes.iter().min_by_key(|(_, last)| **last);
             if let Some(oldest) = oldest.map(|(home, _)| home.clone()) {
                 self.homes.remove(&oldest);
             }
         }
-        self.homes.insert(home, now);
+        self.homes.insert(home, now).is_none()
     }
 
     /// The workloads it was seen on of late: counted from its own newest, so that silence forgets none.

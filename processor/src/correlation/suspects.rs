@@ -13,7 +13,7 @@ use tapio_proto::model::{Entity, Time};
 
 use super::{
     arises,
-    identity::{Identity, Meant},
+    identity::{Identity, Many, Meant},
     rows::{Front, Reach},
     standing::STANDING,
     symptoms::Symptoms,
@@ -44,9 +44,9 @@ pub struct Graph {
     /// Callee to callers.
     callers: BTreeMap<Entity, BTreeSet<Entity>>,
     /// Service to workloads, the likeliest first.
-    workloads: BTreeMap<Entity, Vec<Entity>>,
+    workloads: Many,
     /// Workload to services, the one that speaks for it first.
-    services: BTreeMap<Entity, Vec<Entity>>,
+    services: Many,
     /// Hosts outside of what is known here, and who calls them.
     outside: BTreeMap<Entity, BTreeSet<Entity>>,
 }
@@ -75,6 +75,12 @@ impl Graph {
     pub fn calls(&mut self, caller: &Entity, callee: &Entity) {
         self.callees.entry(caller.clone()).or_default().insert(callee.clone());
         self.callers.entry(callee.clone()).or_default().insert(caller.clone());
+    }
+
+    /// Every call: the callee, or the host outside, and the caller.
+    pub fn all_calls(&self) -> impl Iterator<Item = (&Entity, &Entity)> {
+        let all = self.callers.iter().chain(&self.outside);
+        all.flat_map(|(callee, callers)| callers.iter().map(move |caller| (callee, caller)))
     }
 
     /// The service and everything it calls, near before far.

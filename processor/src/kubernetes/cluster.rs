@@ -401,6 +401,11 @@ impl Cluster {
         Losses { forgotten: self.objects.dropped, refused: self.refused }
     }
 
+    /// Another number after any object has changed.
+    pub fn version(&self) -> u64 {
+        self.objects.version()
+    }
+
     /// How many objects are kept.
     pub fn len(&self) -> usize {
         self.objects.len()

@@ -141,6 +141,10 @@ fn the_tables_hold_what_passed() {
     assert_eq!(played.rows("spans"), 13_056);
     assert!(played.rows("logs") > 1_000 && played.rows("metrics") > 10_000);
     assert!(played.rows("events") > 10 && played.rows("topology") > 10);
+    let calls = played.calls();
+    for (callee, caller) in [("inventory", "catalog"), ("checkout", "frontend")] {
+        assert!(calls.contains(&(callee.to_owned(), caller.to_owned())), "{calls:?}");
+    }
     assert_eq!(played.rows("changes"), 2, "the change, and its way back");
     let (_, evidence) = only(&played.stories);
     assert_eq!((played.rows("stories"), played.rows("evidence")), (1, evidence.len()));

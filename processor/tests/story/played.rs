@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use arrow::array::{Array, FixedSizeBinaryArray};
+use arrow::array::{Array, FixedSizeBinaryArray, StringArray};
 use tapio_processor::{Engine, Patterns, Telling, replay::Recording, store::Store};
 use tapio_proto::{
     Request, check,
@@ -27,6 +27,21 @@ pub(crate) struct Played {
 impl Played {
     pub(crate) fn rows(&self, table: &str) -> usize {
         usize::try_from(self.store.table(table).unwrap().stats().rows).unwrap()
+    }
+
+    /// Callee and caller of every call in the topology.
+    pub(crate) fn calls(&self) -> HashSet<(String, String)> {
+        let mut calls = HashSet::new();
+        for batch in self.store.table("topology").unwrap().snapshot() {
+            let column = |name: &str| {
+                let column = batch.column_by_name(name).unwrap();
+                column.as_any().downcast_ref::<StringArray>().unwrap().clone()
+            };
+            let (relation, from, to) = (column("relation"), column("from_name"), column("to_name"));
+            let all = (0..relation.len()).filter(|at| relation.value(*at) == "calls");
+            calls.extend(all.map(|at| (from.value(at).to_owned(), to.value(at).to_owned())));
+        }
+        calls
     }
 
     /// Trace and span ids of all spans in the store, in hex.
