@@ -209,7 +209,7 @@ impl Town {
             let end = time + gap * spans.len() as u64;
             let sick =
                 end >= self.fails && (service == self.services - 1 || child == self.services - 1);
-            let failed = if sick { id % 2 == 0 } else { id.is_multiple_of(1000) };
+            let failed = if sick { id.is_multiple_of(2) } else { id.is_multiple_of(1000) };
             let took = 3_000_000 + self.random() % 4_000_000;
             let trace_id = [id.to_be_bytes(), id.rotate_left(17).to_be_bytes()].concat();
             let status = Status {

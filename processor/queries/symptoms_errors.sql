@@ -9,66 +9,41 @@
 -- is binomial (normal approximation with a continuity term): never fewer than six failures. It counts
 -- the spans that were looked at; one that stands for others in a flood says no more than one.
 with failing as (
-    select distinct 'error_ratio' as kind, w.namespace, w.service
-    from windows w cross join params
-    where w.kind in ('server', 'consumer') and w.failed >= params.recent
-    union all
-    select distinct 'call_errors' as kind, w.peer_namespace as namespace, w.peer as service
-    from windows w cross join params
-    where w.kind in ('client', 'producer') and w.peer <> '' and w.failed >= params.recent
-),
-cells as (
-    select f.kind, f.namespace, f.service, w.bucket, w.calm, w.looked as count, w.looked_errors as errors, w.first_error, w.failed
-    from windows w
-    join failing f on f.kind = 'error_ratio' and f.namespace = w.namespace and f.service = w.service
-    where w.kind in ('server', 'consumer')
-    union all
-    select f.kind, f.namespace, f.service, w.bucket, w.calm, w.looked as count, w.looked_errors as errors, w.first_error, w.failed
-    from windows w
-    join failing f on f.kind = 'call_errors' and f.namespace = w.peer_namespace and f.service = w.peer
-    where w.kind in ('client', 'producer')
+    select distinct a.kind, a.namespace, a.service
+    from answers a cross join params
+    where a.errors > 0 and a.failed >= params.recent
 ),
 seen as (
-    select c.kind, c.namespace, c.service, c.bucket, cast(c.bucket as bigint) as at,
-           cast(sum(c.count) as double) as n, cast(sum(c.errors) as double) as e,
-           case when bool_and(c.calm) then cast(sum(c.count) as double) else 0.0 end as calm_n,
-           case when bool_and(c.calm) then cast(sum(c.errors) as double) else 0.0 end as calm_e,
-           min(c.first_error) as first_error, max(c.failed) as failed
-    from cells c
-    group by c.kind, c.namespace, c.service, c.bucket
+    select a.kind, a.namespace, a.service, a.bucket, cast(a.bucket as bigint) as at,
+           cast(a.count as double) as n, cast(a.errors as double) as e,
+           case when a.calm then cast(a.count as double) else 0.0 end as calm_n,
+           case when a.calm then cast(a.errors as double) else 0.0 end as calm_e,
+           a.first_error, a.failed
+    from answers a
+    join failing f on f.kind = a.kind and f.namespace = a.namespace and f.service = a.service
 ),
 summed as (
-    -- sums that end with each window, and the calm past before each of them
-    select s.kind, s.namespace, s.service, s.bucket, s.at, s.failed, s.n as n5, s.e as e5,
-           sum(s.n) over (partition by s.kind, s.namespace, s.service order by s.at
-                          range between 10000000000 preceding and current row) as n15,
-           sum(s.e) over (partition by s.kind, s.namespace, s.service order by s.at
-                          range between 10000000000 preceding and current row) as e15,
-           sum(s.n) over (partition by s.kind, s.namespace, s.service order by s.at
-                          range between 55000000000 preceding and current row) as n60,
-           sum(s.e) over (partition by s.kind, s.namespace, s.service order by s.at
-                          range between 55000000000 preceding and current row) as e60,
-           sum(s.n) over (partition by s.kind, s.namespace, s.service order by s.at
-                          range between 295000000000 preceding and current row) as n300,
-           sum(s.e) over (partition by s.kind, s.namespace, s.service order by s.at
-                          range between 295000000000 preceding and current row) as e300,
-           sum(s.calm_n) over (partition by s.kind, s.namespace, s.service order by s.at
-                               range between unbounded preceding and 5000000000 preceding) as past_n5,
-           sum(s.calm_e) over (partition by s.kind, s.namespace, s.service order by s.at
-                               range between unbounded preceding and 5000000000 preceding) as past_e5,
-           sum(s.calm_n) over (partition by s.kind, s.namespace, s.service order by s.at
-                               range between unbounded preceding and 15000000000 preceding) as past_n15,
-           sum(s.calm_e) over (partition by s.kind, s.namespace, s.service order by s.at
-                               range between unbounded preceding and 15000000000 preceding) as past_e15,
-           sum(s.calm_n) over (partition by s.kind, s.namespace, s.service order by s.at
-                               range between unbounded preceding and 60000000000 preceding) as past_n60,
-           sum(s.calm_e) over (partition by s.kind, s.namespace, s.service order by s.at
-                               range between unbounded preceding and 60000000000 preceding) as past_e60,
-           sum(s.calm_n) over (partition by s.kind, s.namespace, s.service order by s.at
-                               range between unbounded preceding and 300000000000 preceding) as past_n300,
-           sum(s.calm_e) over (partition by s.kind, s.namespace, s.service order by s.at
-                               range between unbounded preceding and 300000000000 preceding) as past_e300
-    from seen s
+    -- sums that end with each window to which failures came lately, and the calm past before each of them
+    select r.kind, r.namespace, r.service, r.bucket, r.at, r.failed, r.n as n5, r.e as e5,
+           sum(case when s.at >= r.at - 10000000000 then s.n end) as n15,
+           sum(case when s.at >= r.at - 10000000000 then s.e end) as e15,
+           sum(case when s.at >= r.at - 55000000000 then s.n end) as n60,
+           sum(case when s.at >= r.at - 55000000000 then s.e end) as e60,
+           sum(case when s.at >= r.at - 295000000000 then s.n end) as n300,
+           sum(case when s.at >= r.at - 295000000000 then s.e end) as e300,
+           sum(case when s.at <= r.at - 5000000000 then s.calm_n end) as past_n5,
+           sum(case when s.at <= r.at - 5000000000 then s.calm_e end) as past_e5,
+           sum(case when s.at <= r.at - 15000000000 then s.calm_n end) as past_n15,
+           sum(case when s.at <= r.at - 15000000000 then s.calm_e end) as past_e15,
+           sum(case when s.at <= r.at - 60000000000 then s.calm_n end) as past_n60,
+           sum(case when s.at <= r.at - 60000000000 then s.calm_e end) as past_e60,
+           sum(case when s.at <= r.at - 300000000000 then s.calm_n end) as past_n300,
+           sum(case when s.at <= r.at - 300000000000 then s.calm_e end) as past_e300
+    from seen r
+    join seen s on s.kind = r.kind and s.namespace = r.namespace and s.service = r.service and s.at <= r.at
+    cross join params
+    where r.failed >= params.recent
+    group by r.kind, r.namespace, r.service, r.bucket, r.at, r.failed, r.n, r.e
 ),
 sums as (
     select s.kind, s.namespace, s.service, s.bucket, s.at, s.failed, t.span_s,
@@ -83,8 +58,6 @@ sums as (
                  case when t.span_s > 60 then s.e60 / s.n60 else 1.0 end) as still
     from summed s
     cross join (values (5), (15), (60), (300)) as t(span_s)
-    cross join params
-    where s.failed >= params.recent
 ),
 judged as (
     select s.*, s.e / s.n as value, s.past_e / s.past_n as usual, (s.past_e + 0.5) / (s.past_n + 1.0) as baseline

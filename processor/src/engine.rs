@@ -27,7 +27,7 @@ use crate::{
         identity::Identity,
         likely::Likely,
         releases::{Releases, Scene},
-        rows::{Front, Level, NeedRow, Params, PatternRow, Reach, State, Window},
+        rows::{Answer, Front, Level, NeedRow, Params, PatternRow, Reach, State, Window},
         standing::Standing,
         states::States,
         suspects::{self, Graph},
@@ -154,6 +154,7 @@ fn specs() -> Vec<TableSpec> {
     row!(Quarantined, Keep::Ring { weight: 1 });
     row!(Edge, Keep::Replace);
     row!(Window, Keep::Replace);
+    row!(Answer, Keep::Replace);
     row!(Level, Keep::Replace);
     row!(State, Keep::Replace);
     row!(Symptom, Keep::Replace);
@@ -696,7 +697,9 @@ impl Engine {
         self.identity.refresh(&self.cluster, now);
         self.windows.name(&self.identity, &self.cluster);
         let since = (!self.budget.is_whole()).then(|| now - self.budget.of(KEPT));
-        self.store.table(Window::TABLE)?.replace(self.windows.publish(since)?)?;
+        let [windows, answers] = self.windows.publish(since)?;
+        self.store.table(Window::TABLE)?.replace(windows)?;
+        self.store.table(Answer::TABLE)?.replace(answers)?;
         let cluster = &self.cluster;
         let levels = self.levels.rows(
             now - Duration::from_secs(600),

@@ -46,6 +46,31 @@ table! { "windows" =>
     }
 }
 
+table! { "answers" =>
+    /// What all operations of one service did in one window: as it says itself, or as its callers do.
+    #[derive(Clone, Debug)]
+    pub struct Answer {
+        /// Start of the window.
+        pub bucket: Time,
+        /// `error_ratio`: its own spans; `call_errors`: those of its callers.
+        pub kind: String,
+        /// Namespace of the service; empty for a host outside.
+        pub namespace: String,
+        /// The service or host.
+        pub service: String,
+        /// Spans that were looked at.
+        pub count: i64,
+        /// Of them, how many failed.
+        pub errors: i64,
+        /// Start of the first span that failed; null when none did.
+        pub first_error: Option<Time>,
+        /// The engine's time when the newest of those that failed came in; null when none did.
+        pub failed: Option<Time>,
+        /// False while anybody concerned is known to be sick: such windows are no baseline.
+        pub calm: bool,
+    }
+}
+
 table! { "levels" =>
     /// A resource of one container at one moment, against its limit.
     #[derive(Clone, Debug)]

@@ -18,7 +18,10 @@ use super::{
     standing::STANDING,
     symptoms::Symptoms,
 };
-use crate::{kubernetes::Cluster, streaming::Windows};
+use crate::{
+    kubernetes::{Carriers, Cluster},
+    streaming::Windows,
+};
 
 /// States of a workload that make it a suspect by itself, without anybody calling it.
 const SICK_STATES: [&str; 12] = [
@@ -254,6 +257,8 @@ pub fn reach(
         suspects.extend(graph.downstream(service).iter().flat_map(|s| graph.workloads(s)));
     }
     let resolver = cluster.resolver();
+    let carriers = if suspects.is_empty() { Carriers::new() } else { cluster.carriers() };
+    let of_resolver = resolver.as_ref().map(|dns| cluster.upstream(dns, &carriers));
     let (mut rows, mut fronts) = (BTreeSet::new(), BTreeSet::new());
     for workload in &suspects {
         let services = graph.services(workload);
@@ -288,14 +293,14 @@ pub fn reach(
                 add(callee, "calls");
             }
         }
-        for (relation, cause) in cluster.upstream(workload) {
+        for (relation, cause) in cluster.upstream(workload, &carriers) {
             add(&cause, relation.name());
         }
         if let Some(dns) = resolver.as_ref().filter(|dns| *dns != workload) {
             add(dns, "resolves");
-            for (relation, cause) in cluster.upstream(dns) {
+            for (relation, cause) in of_resolver.iter().flatten() {
                 if relation.name().starts_with("uses_") {
-                    add(&cause, "resolves");
+                    add(cause, "resolves");
                 }
             }
         }

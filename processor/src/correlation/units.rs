@@ -54,11 +54,13 @@ pub fn hypotheses(
     cluster: &Cluster,
 ) -> Vec<Hypothesis> {
     let mut out = Vec::new();
+    let carriers = cluster.carriers();
     for unit in states.iter().filter(|state| state.kind == "unit.failed") {
         let node = Entity::new("Node", "", &unit.entity_name);
         for (workload, onset) in wrong {
             let service = graph.service(workload);
-            let here = cluster.upstream(workload).contains(&(Relation::RunsOn, node.clone()))
+            let on = (Relation::RunsOn, node.clone());
+            let here = carriers.get(workload).is_some_and(|all| all.contains(&on))
                 || homes.has(&service, &node.name);
             let since = onset.0 - unit.onset.0;
             if !here || !(-SLACK..=WITHIN).contains(&since) {

@@ -17,6 +17,9 @@ use super::{
     value::{at, list, quantity, text},
 };
 
+/// By workload, the nodes and the claims that its pods stand on.
+pub type Carriers = BTreeMap<Entity, BTreeSet<(Relation, Entity)>>;
+
 impl Cluster {
     /// What the object was when it was last seen, without what is large and tells nothing; also
     /// for a while after it was deleted. Values of Secrets are not in it.
@@ -43,17 +46,15 @@ impl Cluster {
     /// controllers name pods. `None` when neither tells.
     pub fn workload_of(&self, namespace: &str, pod: &str) -> Option<Entity> {
         let entity = Entity::new("Pod", namespace, pod);
-        let value = self.objects.get(&entity).map(|object| &*object.value);
-        let top = owners::top(&self.objects, &entity, value);
-        (top != entity || value.is_some()).then_some(top)
+        let top = owners::top(&self.objects, &entity);
+        (top != entity || self.objects.get(&entity).is_some()).then_some(top)
     }
 
     /// The workload that an object belongs to or is; `None` for what runs nothing.
     pub(super) fn workload_above(&self, entity: &Entity) -> Option<Entity> {
         const WORKLOADS: [&str; 6] =
             ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"];
-        let value = self.objects.get(entity).map(|object| &*object.value);
-        let top = owners::top(&self.objects, entity, value);
+        let top = owners::top(&self.objects, entity);
         let runs = || {
             self.objects
                 .get(&top)
@@ -165,7 +166,7 @@ impl Cluster {
             if over || super::value::boolean(value, &["spec", "hostNetwork"]) == Some(true) {
                 continue;
             }
-            let workload = owners::top(&self.objects, pod, Some(value));
+            let workload = owners::top(&self.objects, pod);
             add(at(value, &["status", "podIP"]).and_then(Value::as_str), &workload);
             for ip in list(value, &["status", "podIPs"]) {
                 add(Some(text(ip, &["ip"])), &workload);
@@ -192,11 +193,27 @@ impl Cluster {
         self.workloads_of(&Entity::new("Service", "kube-system", "kube-dns")).into_iter().next()
     }
 
+    /// By workload, what its pods stand on: their nodes, and the claims that they mount.
+    pub fn carriers(&self) -> Carriers {
+        let mut carriers = Carriers::new();
+        for pod in self.objects.of_kind("Pod") {
+            let Some(object) = self.objects.alive(pod) else { continue };
+            let carry = |relation| matches!(relation, Relation::RunsOn | Relation::Mounts);
+            let mut stand =
+                object.links.iter().filter(|(relation, ..)| carry(*relation)).peekable();
+            if stand.peek().is_some() {
+                let on = carriers.entry(owners::top(&self.objects, pod)).or_default();
+                on.extend(stand.map(|(relation, from, _)| (*relation, from.clone())));
+            }
+        }
+        carriers
+    }
+
     /// Everything by which a workload can be broken, with how it bears on it: itself, what it
     /// refers to (also what does not exist any more), the Services that select it, the routes to these, what
     /// scales it, limits it, filters its traffic, grants it rights and admits its pods, the nodes of its pods and
-    /// the claims these mount. Sorted, each once.
-    pub fn upstream(&self, workload: &Entity) -> Vec<(Relation, Entity)> {
+    /// the claims these mount (`carriers`). Sorted, each once.
+    pub fn upstream(&self, workload: &Entity, carriers: &Carriers) -> Vec<(Relation, Entity)> {
         let mut found = BTreeSet::from([(Relation::Owns, workload.clone())]);
         let namespace = &*workload.namespace;
         if let Some(object) = self.objects.get(workload) {
@@ -233,14 +250,7 @@ impl Cluster {
                 }
             }
         }
-        for (pod, object) in self.objects.of("Pod", namespace) {
-            if owners::top(&self.objects, pod, Some(&object.value)) == *workload {
-                let carriers = object.links.iter().filter(|(relation, ..)| {
-                    matches!(relation, Relation::RunsOn | Relation::Mounts)
-                });
-                found.extend(carriers.map(|(relation, from, _)| (*relation, from.clone())));
-            }
-        }
+        found.extend(carriers.get(workload).into_iter().flatten().cloned());
         found.into_iter().collect()
     }
 

@@ -47,6 +47,7 @@ mod tests;
 pub use cluster::{Cluster, Losses, Verb};
 pub use directory::{Directory, Snapshot};
 pub use fact::Fact;
+pub use lookup::Carriers;
 pub use metrics::Lookup;
 pub use notice::{Alert, Kind, Provider, Release};
 pub use objects::Limits;

@@ -38,6 +38,8 @@ impl Default for Limits {
 pub(super) struct Object {
     /// The object as last seen, without what is large and tells nothing.
     pub(super) value: Arc<Value>,
+    /// The controller that owns it, as its value says.
+    pub(super) controller: Option<Entity>,
     /// When it was last seen.
     pub(super) seen: Time,
     /// When it was deleted; it is kept as long as there is room.
@@ -108,8 +110,9 @@ impl Objects {
     }
 
     /// Puts an object in as the latest, and forgets others where there is no room.
-    pub(super) fn put(&mut self, entity: Entity, object: Object) {
+    pub(super) fn put(&mut self, entity: Entity, mut object: Object) {
         self.take(&entity);
+        object.controller = controller(&object.value);
         self.turn += 1;
         let place = Place {
             alive: object.deleted.is_none(),

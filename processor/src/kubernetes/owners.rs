@@ -3,10 +3,7 @@
 use serde_json::Value;
 use tapio_proto::model::Entity;
 
-use super::{
-    objects::{Objects, controller},
-    value::text,
-};
+use super::{objects::Objects, value::text};
 
 /// Owners of owners; Pod, Job, CronJob is the deepest that Kubernetes makes, operators add some.
 const MAX_DEPTH: usize = 6;
@@ -14,16 +11,18 @@ const MAX_DEPTH: usize = 6;
 const SAFE: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 
 /// The workload at the top of the owners of an object; the object itself when nothing owns it.
-pub(super) fn top(objects: &Objects, entity: &Entity, value: Option<&Value>) -> Entity {
+pub(super) fn top(objects: &Objects, entity: &Entity) -> Entity {
     let mut top = entity.clone();
-    let mut owner = value
-        .and_then(controller)
-        .or_else(|| value.is_none().then(|| from_name(objects, entity)).flatten());
+    let object = objects.get(entity);
+    let mut owner = match object {
+        Some(object) => object.controller.clone(),
+        None => from_name(objects, entity),
+    };
+    let value = object.map(|object| &*object.value);
     for _ in 0..MAX_DEPTH {
         let Some(next) = owner.take() else { break };
-        let object = objects.get(&next);
-        owner = match object {
-            Some(object) => controller(&object.value),
+        owner = match objects.get(&next) {
+            Some(object) => object.controller.clone(),
             None => from_template_hash(&next, value).or_else(|| from_name(objects, &next)),
         };
         top = next;

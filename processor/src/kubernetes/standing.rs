@@ -58,7 +58,7 @@ impl Cluster {
         for pod in self.objects.of_kind("Pod") {
             let Some(value) = self.object(pod) else { continue };
             if text(value, &["status", "phase"]) != "Succeeded" {
-                let top = owners::top(&self.objects, pod, Some(value));
+                let top = owners::top(&self.objects, pod);
                 pods.entry(top).or_default().push((pod, value));
             }
         }

@@ -227,8 +227,8 @@ impl Strains {
             let cpu = all.iter().filter(|(gauge, points)| {
                 !matches!(gauge, Gauge::Answer(_)) && points.past.len() >= LEAST
             });
-            let cpu = cpu.filter_map(|(_, points)| Some((points.fresh(now)?.1, points)));
-            if let Some((value, points)) = cpu.last() {
+            let mut cpu = cpu.filter_map(|(_, points)| Some((points.fresh(now)?.1, points)));
+            if let Some((value, points)) = cpu.next_back() {
                 of += 1.0;
                 up += f64::from(u8::from(value >= 2.0 * points.quantile(0.5) && value > 0.01));
             }

@@ -14,7 +14,7 @@ use super::{Map, WINDOW, cut, names::Names, parents::Parents, texts::Texts};
 use crate::{
     correlation::{
         identity::{Identity, Meant},
-        rows::Window,
+        rows::{Answer, Window},
     },
     kubernetes::Cluster,
 };
@@ -174,7 +174,8 @@ struct Cell {
 #[derive(Default)]
 struct Slot {
     cells: Map<Key, Cell>,
-    batch: Option<RecordBatch>,
+    /// Its rows of `windows` and of `answers`, while nothing new came.
+    batches: Option<[RecordBatch; 2]>,
 }
 
 /// The name of what there is no room for.
@@ -336,7 +337,7 @@ impl Windows {
             }
         }
         if changed {
-            self.slots.values_mut().for_each(|slot| slot.batch = None);
+            self.slots.values_mut().for_each(|slot| slot.batches = None);
         }
     }
 
@@ -374,7 +375,7 @@ impl Windows {
             Some(newest) if *newest.key() == window => newest.into_mut(),
             _ => self.slots.entry(window).or_default(),
         };
-        slot.batch = None;
+        slot.batches = None;
         let cells = &mut self.cells;
         let cell = slot.cells.entry(key).or_insert_with(|| {
             *cells += 1;
@@ -511,7 +512,7 @@ impl Windows {
         };
         if since < known {
             for (_, slot) in self.slots.range_mut(since..) {
-                slot.batch = None;
+                slot.batches = None;
             }
         }
     }
@@ -523,7 +524,7 @@ impl Windows {
         if let Some(bout) = open.filter(|bout| bout.1.is_none()) {
             bout.1 = Some(since);
             for (_, slot) in self.slots.range_mut(since.bucket(WINDOW)..) {
-                slot.batch = None;
+                slot.batches = None;
             }
         }
     }
@@ -598,65 +599,89 @@ impl Windows {
         by_operation.into_iter().map(|(name, (count, errors))| (name, count, errors)).collect()
     }
 
-    /// The `windows` table: one batch a window, made anew only where the window changed.
-    pub fn publish(&mut self, since: Option<Time>) -> Result<Vec<RecordBatch>, ArrowError> {
-        let mut batches = Vec::with_capacity(self.slots.len());
+    /// The tables `windows` and `answers`: one batch a window, made anew only where the window changed.
+    pub fn publish(&mut self, since: Option<Time>) -> Result<[Vec<RecordBatch>; 2], ArrowError> {
+        let mut all = [Vec::with_capacity(self.slots.len()), Vec::with_capacity(self.slots.len())];
         let mut slots = std::mem::take(&mut self.slots);
         let old = |bucket: Time| since.is_some_and(|since| bucket < since);
         let mut seen = slots.iter_mut().skip_while(|(bucket, _)| old(**bucket));
         let made = seen.try_for_each(|(bucket, slot)| {
-            batches.push(self.batch(*bucket, slot)?);
+            let batches = match slot.batches.take() {
+                Some(batches) => batches,
+                None => self.batches(*bucket, slot)?,
+            };
+            slot.batches = Some(batches.clone());
+            for (all, batch) in all.iter_mut().zip(batches) {
+                all.push(batch);
+            }
             Ok(())
         });
         self.slots = slots;
-        made.map(|()| batches)
+        made.map(|()| all)
     }
 
-    fn batch(&self, bucket: Time, slot: &mut Slot) -> Result<RecordBatch, ArrowError> {
-        let batch = match slot.batch.take() {
-            Some(batch) => batch,
-            None => {
-                let mut rows: Vec<Window> = Vec::with_capacity(slot.cells.len());
-                for (key, cell) in &slot.cells {
-                    let service = &self.called[key.service.0 as usize];
-                    let address = self.addressed(key.peer);
-                    let operation = self.operations.name(key.operation).map_or(OTHER, |name| name);
-                    let peer = match &*address {
-                        "" => (address.clone(), address),
-                        _ => {
-                            let peer = self.meant(key.service, &address);
-                            (peer.entity().namespace.clone(), peer.entity().name.clone())
-                        }
-                    };
-                    // Who goes on well without a sick callee still has calls that fail.
-                    let well = |who| {
-                        let mut bouts = self.sick.get(who).into_iter().flatten();
-                        !bouts.any(|(since, until)| {
-                            *since <= bucket && until.is_none_or(|until| bucket < until)
-                        })
-                    };
-                    let calm = well(service) && (peer.1.is_empty() || well(&peer));
-                    rows.push(cell.row(bucket, key, service, &peer, operation, calm));
+    fn batches(&self, bucket: Time, slot: &Slot) -> Result<[RecordBatch; 2], ArrowError> {
+        let mut rows: Vec<Window> = Vec::with_capacity(slot.cells.len());
+        for (key, cell) in &slot.cells {
+            let service = &self.called[key.service.0 as usize];
+            let address = self.addressed(key.peer);
+            let operation = self.operations.name(key.operation).map_or(OTHER, |name| name);
+            let peer = match &*address {
+                "" => (address.clone(), address),
+                _ => {
+                    let peer = self.meant(key.service, &address);
+                    (peer.entity().namespace.clone(), peer.entity().name.clone())
                 }
-                rows.sort_by(|a, b| {
-                    (&a.namespace, &a.service, &a.operation, &a.kind, &a.peer_namespace, &a.peer)
-                        .cmp(&(
-                            &b.namespace,
-                            &b.service,
-                            &b.operation,
-                            &b.kind,
-                            &b.peer_namespace,
-                            &b.peer,
-                        ))
-                        .then((a.count, a.errors).cmp(&(b.count, b.errors)))
-                        .then(a.sum_ms.total_cmp(&b.sum_ms))
-                });
-                Window::batch(&rows)?
-            }
-        };
-        slot.batch = Some(batch.clone());
-        Ok(batch)
+            };
+            // Who goes on well without a sick callee still has calls that fail.
+            let well = |who| {
+                let mut bouts = self.sick.get(who).into_iter().flatten();
+                !bouts.any(|(since, until)| {
+                    *since <= bucket && until.is_none_or(|until| bucket < until)
+                })
+            };
+            let calm = well(service) && (peer.1.is_empty() || well(&peer));
+            rows.push(cell.row(bucket, key, service, &peer, operation, calm));
+        }
+        rows.sort_by(|a, b| {
+            (&a.namespace, &a.service, &a.operation, &a.kind, &a.peer_namespace, &a.peer)
+                .cmp(&(&b.namespace, &b.service, &b.operation, &b.kind, &b.peer_namespace, &b.peer))
+                .then((a.count, a.errors).cmp(&(b.count, b.errors)))
+                .then(a.sum_ms.total_cmp(&b.sum_ms))
+        });
+        Ok([Window::batch(&rows)?, Answer::batch(&answers(&rows))?])
     }
+}
+
+/// The windows of all operations of a service as one, and those of its callers.
+fn answers(rows: &[Window]) -> Vec<Answer> {
+    let mut answers: BTreeMap<(&str, &str, &str), Answer> = BTreeMap::new();
+    for row in rows {
+        let (kind, namespace, service) = match row.kind.as_str() {
+            "server" | "consumer" => ("error_ratio", &row.namespace, &row.service),
+            "client" | "producer" if !row.peer.is_empty() => {
+                ("call_errors", &row.peer_namespace, &row.peer)
+            }
+            _ => continue,
+        };
+        let answer = answers.entry((kind, namespace, service)).or_insert_with(|| Answer {
+            bucket: row.bucket,
+            kind: kind.to_owned(),
+            namespace: namespace.clone(),
+            service: service.clone(),
+            count: 0,
+            errors: 0,
+            first_error: row.first_error,
+            failed: row.failed,
+            calm: true,
+        });
+        answer.count += row.looked;
+        answer.errors += row.looked_errors;
+        answer.first_error = answer.first_error.into_iter().chain(row.first_error).min();
+        answer.failed = answer.failed.max(row.failed);
+        answer.calm &= row.calm;
+    }
+    answers.into_values().collect()
 }
 
 impl Cell {
@@ -767,8 +792,8 @@ mod tests {
     #[test]
     fn windows_of_a_bout_that_is_over_stay_no_baseline_whatever_comes_late() {
         let calm = |windows: &mut Windows, bucket: i64| {
-            let slot = &mut windows.slots.remove(&second(bucket)).unwrap();
-            let batch = windows.batch(second(bucket), slot).unwrap();
+            let slot = windows.slots.remove(&second(bucket)).unwrap();
+            let [batch, _] = windows.batches(second(bucket), &slot).unwrap();
             let column = batch.column_by_name("calm").unwrap();
             column.as_any().downcast_ref::<arrow::array::BooleanArray>().unwrap().value(0)
         };

@@ -42,7 +42,7 @@ fn edges_begin_and_end_and_upstream_names_what_is_gone() {
     test.see(Verb::Deleted, object("Secret", "bank", 9, "01:00:00", json!({})), "03:05:00");
     let upstream: Vec<String> = test
         .0
-        .upstream(&cart)
+        .upstream(&cart, &test.0.carriers())
         .iter()
         .map(|(relation, entity)| format!("{} {}", relation.name(), entity))
         .collect();
