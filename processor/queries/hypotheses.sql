@@ -5,6 +5,8 @@
 -- An effect must fit in time: it comes after the cause, was not there just before it, and lasts until
 -- the workload fails.
 --
+-- The weights (w_...) are those of weights.yaml, in the one row of params.
+--
 -- Confidence = the pattern's prior
 --   + evidence   how much of what the pattern asks for was seen
 --   + nearness   how soon after the cause the first effect came, on the pattern's own scale
@@ -12,8 +14,8 @@
 --                weigh double against "nothing was changed"
 -- A pattern that says that nothing was changed is below its prior where something acted in the two
 -- minutes before the effect.
--- Without a pattern (mechanism) never more than 0.6, and below 0.4 while the failure is young: every
--- rollout has its seconds of refused connections.
+-- Without a pattern (mechanism) never more than w_bare_most, and not worth a story while the failure is
+-- young: every rollout has its seconds of refused connections.
 with facts as (
     -- what was said of an object, and until when it held: a state that is open now holds now
     select case when e.type = 'container.started' and e.count > 1 then 'container.restarted' else e.type end as kind,
@@ -207,7 +209,8 @@ bare as (
     select c.cause_kind, c.cause_namespace, c.cause_name, c.relation,
            c.workload_kind, c.workload_namespace, c.workload_name, c.service,
            c.source, c.change, '' as pattern,
-           case when max(l.lasted_s) >= 30.0 then 0.4 else 0.15 end as prior, 600.0 as within_s,
+           case when max(l.lasted_s) >= 30.0 then max(params.w_bare_lasting)
+                else max(params.w_bare_young) end as prior, 600.0 as within_s,
            min(c.time) as cause_time, min(c.acts) as acts, min(l.time) as effect_time, 0.0 as evidence
     from causes c
     cross join params
@@ -227,9 +230,10 @@ bare as (
     select r.cause_kind, r.cause_namespace, r.cause_name, r.relation,
            r.workload_kind, r.workload_namespace, r.workload_name, r.service,
            'none' as source, cast(-1 as bigint) as change, '' as pattern,
-           0.25 as prior, 600.0 as within_s,
+           max(params.w_bare_dies) as prior, 600.0 as within_s,
            min(l.time) as cause_time, min(l.time) as acts, min(l.time) as effect_time, 0.0 as evidence
     from reach r
+    cross join params
     join local l on l.workload_kind = r.workload_kind and l.workload_namespace = r.workload_namespace
                 and l.workload_name = r.workload_name
     join local w on w.workload_kind = r.workload_kind and w.workload_namespace = r.workload_namespace
@@ -269,14 +273,18 @@ lagged as (
 )
 select l.*,
        case when l.pattern = ''
-            then least(0.6, l.prior + 0.2 * exp(-abs(l.lag_s) / 60.0)
-                       - (case when l.source = 'none' then 0.15 else 0.05 end) * least(l.rivals, 3))
+            then least(w.w_bare_most, l.prior + w.w_bare_nearness * exp(-abs(l.lag_s) / 60.0)
+                       - (case when l.source = 'none' then w.w_bare_rival_unchanged
+                               else w.w_bare_rival end) * least(l.rivals, 3))
             -- "nothing was changed" is a guess where something was, just before: less than its prior
-            else least(case when l.source = 'none' and l.nearest_s <= 120.0 then l.prior - 0.1 else 0.97 end,
-                       l.prior + 0.25 * l.evidence
-                       + 0.10 * exp(-abs(l.lag_s) / (0.5 * l.within_s))
-                       - (case when l.source = 'none' then 0.10 else 0.05 end) * least(l.rivals, 3))
+            else least(case when l.source = 'none' and l.nearest_s <= 120.0 then l.prior - w.w_acted_unchanged
+                            else w.w_most end,
+                       l.prior + w.w_evidence * l.evidence
+                       + w.w_nearness * exp(-abs(l.lag_s) / (0.5 * l.within_s))
+                       - (case when l.source = 'none' then w.w_rival_unchanged
+                               else w.w_rival end) * least(l.rivals, 3))
        end as confidence
 from lagged l
+cross join params w
 order by confidence desc, l.cause_time desc, l.cause_kind, l.cause_namespace, l.cause_name,
          l.pattern, l.workload_namespace, l.workload_name, l.relation, l.change

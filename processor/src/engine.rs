@@ -33,6 +33,7 @@ use crate::{
         suspects::{self, Graph},
         symptoms::Symptoms,
         units::{self, Homes},
+        weights::weights,
     },
     ingest::Columns,
     kubernetes::{Cluster, Fact},
@@ -68,14 +69,10 @@ const LEAST: i64 = 30;
 const IDLE: Duration = Duration::from_secs(15);
 /// After silence this long passes are not made up for; nothing could have changed in between.
 const HOLE: Duration = Duration::from_secs(120);
-/// Most confidence in a cause without a change where the workload's object has not been seen.
-const UNSEEN: f64 = 0.6;
 /// Bytes of rows that wait for the next pass.
 const MOST_WAITING: usize = 8 << 20;
 /// An effect may seem to begin so long before its cause.
 const EFFECT: Duration = Duration::from_secs(30);
-/// Below this confidence what arises in requests is the second best.
-const WORTH: f64 = 0.4;
 /// Spans looked at in a window: 200,000 a second.
 const MOST_LOOKED: u64 = 1_000_000;
 /// Log records looked at in a window: 20,000 a second.
@@ -176,7 +173,7 @@ pub(crate) fn scratch(limit: usize) -> Result<Store, StoreError> {
 
 /// A service that does worse while all that it calls does well: what is wrong is in it.
 fn by_metrics(blame: &Blame) -> hypotheses::Hypothesis {
-    let worse = &blame.worse;
+    let (worse, w) = (&blame.worse, &weights().metrics);
     let pattern = if worse.kind == "latency" { "service_slow" } else { "service_errors" };
     hypotheses::Hypothesis {
         cause: worse.service.clone(),
@@ -189,7 +186,11 @@ fn by_metrics(blame: &Blame) -> hypotheses::Hypothesis {
         effect_time: worse.during.0,
         evidence: blame.share,
         rivals: 0,
-        confidence: if blame.borne_out { 0.6 + 0.3 * blame.share } else { 0.69 * blame.share },
+        confidence: if blame.borne_out {
+            w.borne_out + w.borne_out_share * blame.share
+        } else {
+            w.alone_share * blame.share
+        },
         measured: None,
         told: None,
     }
@@ -405,8 +406,9 @@ impl Engine {
         self.series.edges().for_each(|(caller, callee)| graph.calls(caller, callee));
         self.see_calls(&graph, now);
         let arising = self.unexplained(&graph);
+        let worth = weights().judgement.worth;
         let roots: Vec<Arising> =
-            arising.iter().filter(|a| a.confidence >= WORTH).cloned().collect();
+            arising.iter().filter(|a| a.confidence >= worth).cloned().collect();
         self.symptoms.arise(&roots);
         self.alerts(now, &graph);
         self.stand(now);
@@ -581,13 +583,14 @@ impl Engine {
         failing: &BTreeMap<Entity, Time>,
         graph: &Graph,
     ) {
+        let (w, worth) = (&weights().failing, weights().judgement.worth);
         for (service, onset) in failing {
             let Some(active) = self.symptoms.get("error_ratio", service) else { continue };
             if !crate::story::lasts(service, *onset, &self.symptoms) {
                 continue;
             }
             let workload = graph.workload(service);
-            let explained = judged.iter().any(|h| h.workload == workload && h.confidence >= WORTH);
+            let explained = judged.iter().any(|h| h.workload == workload && h.confidence >= worth);
             let below = graph.downstream(service);
             let fails = |s: &Entity| {
                 s != service && failing.get(s).is_some_and(|at| *at <= *onset + EFFECT)
@@ -611,7 +614,7 @@ impl Engine {
                 effect_time: *onset,
                 evidence: share,
                 rivals: 0,
-                confidence: 0.42 + 0.1 * share,
+                confidence: w.deepest + w.deepest_share * share,
                 measured: None,
                 told: None,
             });
@@ -651,7 +654,7 @@ impl Engine {
             effect_time: onset,
             evidence: 1.0,
             rivals: 0,
-            confidence: 0.65,
+            confidence: weights().failing.surge,
             measured: None,
             told: Some(Box::new(hypotheses::Told {
                 title: format!("{} fails under more load than it can carry; {what}", service.name),
@@ -672,7 +675,7 @@ impl Engine {
     fn honest(&self, mut judged: Vec<hypotheses::Hypothesis>) -> Vec<hypotheses::Hypothesis> {
         let seen = |workload: &Entity| self.cluster.object(workload).is_some();
         for blind in judged.iter_mut().filter(|h| h.change.is_none() && !seen(&h.workload)) {
-            blind.confidence = blind.confidence.min(UNSEEN);
+            blind.confidence = blind.confidence.min(weights().judgement.unseen);
         }
         judged
     }
@@ -712,7 +715,7 @@ impl Engine {
         self.store.table(Level::TABLE)?.replace(vec![Level::batch(&levels)?])?;
         self.store.table(State::TABLE)?.replace(vec![State::batch(&self.states.rows())?])?;
         let lookback = now - self.budget.of(LOOKBACK);
-        let params = Params { now, lookback, recent: now - RECENT, z: Z, least: LEAST };
+        let params = Params::new(now, lookback, now - RECENT, (Z, LEAST));
         self.store.table(Params::TABLE)?.replace(vec![Params::batch(&[params])?])?;
         if std::mem::take(&mut self.edges_changed) {
             let edges: Vec<Edge> = self.ended.iter().chain(self.edges.values()).cloned().collect();
@@ -840,15 +843,16 @@ fn with_measured(
     mut judged: Vec<hypotheses::Hypothesis>,
     measured: Vec<hypotheses::Hypothesis>,
 ) -> Vec<hypotheses::Hypothesis> {
+    let w = &weights().judgement;
     for mut new in measured {
         let changed = judged
             .iter()
             .filter(|h| h.change.is_some() && h.workload == new.workload)
             .map(|h| h.confidence)
-            .filter(|confidence| *confidence >= WORTH)
+            .filter(|confidence| *confidence >= w.worth)
             .fold(None, |most: Option<f64>, next| Some(most.map_or(next, |m| m.max(next))));
         if let Some(changed) = changed {
-            new.confidence = new.confidence.min(changed - 0.1);
+            new.confidence = new.confidence.min(changed - w.below_change);
         }
         judged.push(new);
     }

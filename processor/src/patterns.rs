@@ -511,6 +511,7 @@ mod tests {
     #[test]
     fn what_has_many_causes_needs_more_than_one_effect_to_be_sure() {
         let unspecific = Patterns::builtin().unwrap();
+        let w = &crate::correlation::weights::weights().patterns;
         for id in [
             "bad_config_crash_loop",
             "config_change_memory_growth",
@@ -523,7 +524,8 @@ mod tests {
             let weight = |of: fn(&Effect) -> bool| -> f64 {
                 p.see.iter().filter(|e| of(e)).map(|e| e.weight).sum()
             };
-            let alone = p.prior + 0.25 * weight(|e| e.required) / weight(|_| true) + 0.1;
+            let share = weight(|e| e.required) / weight(|_| true);
+            let alone = p.prior + w.evidence * share + w.nearness;
             assert!(alone < 0.7, "{id}: {alone}");
         }
     }

@@ -11,7 +11,7 @@ use std::{
 
 use tapio_proto::model::{Entity, Time};
 
-use super::identity::Identity;
+use super::{identity::Identity, weights::weights};
 use crate::{
     requests::{Deviation, Requests, Slow, Step, What},
     streaming::{Gauge, Strain},
@@ -26,8 +26,6 @@ pub const STEPS: &str = "steps";
 
 /// What began later than its cause began by chance of who was asked first, ns.
 const SLACK: i64 = 30_000_000_000;
-/// Confidence in what is only the second best.
-const SECOND: f64 = 0.35;
 /// Its own work takes so many times as long: it is no network that delays it.
 const MUCH: f32 = 5.0;
 /// What was seen in requests this long before a pod was strained is not its doing.
@@ -118,7 +116,7 @@ pub fn arises(requests: &Requests, identity: &Identity, strained: &[Strain]) -> 
                 || scene.below(*service).contains(root)
         };
         if roots.iter().any(near) {
-            arising.confidence = arising.confidence.min(SECOND);
+            arising.confidence = arising.confidence.min(weights().requests.second);
         } else {
             roots.push(*service);
         }
@@ -352,18 +350,19 @@ impl<'a> Scene<'a> {
         let sure = score >= SURE || lost >= 2.0 * self.users(service);
         // A machine that is busy for some seconds lets all on it wait; that is every day.
         let brief = kind == OWN_TIME && told < BUSY;
+        let w = &weights().requests;
         let confidence = if (!seen && !many) || (!sure && told < LASTS) || brief {
-            SECOND
+            w.second
         } else if !seen {
-            0.5
+            w.unfelt
         } else if pattern == "slow_backend" {
-            0.55
+            w.backend
         } else if share < 0.5 || !sure {
-            0.65
+            w.part
         } else if n >= 12 {
-            0.85
+            w.many
         } else {
-            0.75
+            w.few
         };
         Arising {
             service: name(service),
@@ -431,7 +430,7 @@ impl<'a> Scene<'a> {
                 baseline,
                 score: SURE,
                 detail: detail.join("; "),
-                confidence: 0.85,
+                confidence: weights().requests.starves,
                 begun: measured.is_none(),
                 place: measured.and_then(|m| m.place),
                 effects: self.effects(id, name),
@@ -607,12 +606,13 @@ impl<'a> Scene<'a> {
         let (value, baseline) = first.map_or((0.0, 0.0), |m| (m.now, m.before));
         let clear = (value - baseline).abs() >= 0.5;
         let lasts = d.told >= LASTS || d.score() >= SURE;
+        let w = &weights().requests;
         let confidence = match (clear && !d.mix, guilt.doubtful) {
-            _ if !lasts => SECOND,
-            (true, false) => 0.8,
-            (false, false) => 0.65,
-            (true, true) => 0.65,
-            (false, true) => 0.55,
+            _ if !lasts => w.second,
+            (true, false) => w.steps,
+            (false, false) => w.steps_unclear,
+            (true, true) => w.steps_doubtful,
+            (false, true) => w.steps_both,
         };
         Arising {
             service: name(service),

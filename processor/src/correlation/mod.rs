@@ -16,6 +16,7 @@ pub mod states;
 pub mod suspects;
 pub mod symptoms;
 pub mod units;
+pub(crate) mod weights;
 
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,9 @@ pub enum CorrelationError {
     /// The pass was over its time in this query.
     #[error("the pass was cut in query `{0}`: its time was over")]
     Cut(String),
+    /// Weights that no confidence can be made from.
+    #[error("processor/weights.yaml: {0}")]
+    Weights(String),
     /// A query's result lacks a column that is read from it.
     #[error(transparent)]
     Column(#[from] ColumnError),
@@ -59,7 +63,8 @@ pub struct Plans {
 
 impl Plans {
     /// The queries in `queries/` over a store; nothing is planned before the first run.
-    pub fn new(store: &crate::store::Store) -> Result<Self, QueryError> {
+    pub fn new(store: &crate::store::Store) -> Result<Self, CorrelationError> {
+        weights::check()?;
         let queries = Queries::new(store, crate::files::QUERIES)?;
         Ok(Plans {
             queries,

@@ -17,6 +17,7 @@ use super::{
     hypotheses::{Hypothesis, Told},
     suspects::Graph,
     symptoms::Symptoms,
+    weights::weights,
 };
 use crate::{
     kubernetes::{Alert, Kind, Provider, Release},
@@ -329,34 +330,36 @@ impl Releases {
             let acts = acts.unwrap_or(r.time);
             let lag = onset.seconds_since(acts).max(0.0);
             let verdict = self.verdict(service, r, onset);
+            let w = &weights().releases;
             let base = match (measured, deeper.is_some()) {
-                (true, false) => 0.55,
-                (true, true) => 0.25,
-                (false, true) => 0.1,
+                (true, false) => w.fails,
+                (true, true) => w.fails_deeper,
+                (false, true) => w.only_deeper,
                 // Its requests are seen, and they are well.
-                (false, false) if looked_at => 0.15,
-                (false, false) => 0.4,
+                (false, false) if looked_at => w.well,
+                (false, false) => w.unmeasured,
             };
-            let more = 0.2 * (-lag / 300.0).exp()
-                + if logged.is_empty() { 0.0 } else { 0.1 }
-                + 0.15 * likeness;
-            let mut confidence = base * (0.5 + 0.5 * (-lag / 900.0).exp()) + more * base / 0.55;
+            let more = w.soon * (-lag / 300.0).exp()
+                + if logged.is_empty() { 0.0 } else { w.new_errors }
+                + w.likeness * likeness;
+            let stays = w.late_share + (1.0 - w.late_share) * (-lag / 900.0).exp();
+            let mut confidence = base * stays + more * base / w.fails;
             if r.kind == Kind::Commit {
-                confidence *= 0.85;
+                confidence *= w.commit_factor;
             }
             // A later one of the same service is the nearer.
             if newest.is_some_and(|at| at > r.time) && likeness < 0.3 {
-                confidence *= 0.7;
+                confidence *= w.older_factor;
             }
             match verdict {
-                Verdict::Worse => confidence += 0.2,
-                Verdict::Cleared => confidence = confidence.min(0.15),
+                Verdict::Worse => confidence += w.worse,
+                Verdict::Cleared => confidence = confidence.min(w.cleared),
                 Verdict::Unknown => {}
             }
             if r.service.is_empty() {
-                confidence -= 0.1;
+                confidence -= w.nobodys;
             }
-            let confidence = confidence.clamp(0.0, 0.95);
+            let confidence = confidence.min(w.most).max(0.0);
             let told = told(known, guilty, service, &workload, (verdict, deeper.as_ref()));
             let cause = match r.kind {
                 Kind::Flag => Entity::new("FeatureFlag", &workload.namespace, &r.name),
@@ -528,13 +531,14 @@ impl Releases {
                     .iter()
                     .filter(|e| e.r#type == "log.error")
                     .any(|e| !words(&e.message).is_disjoint(&name));
+                let w = &weights().providers;
                 let confidence = match (hosts.is_empty(), hosts.iter().any(fails), mentioned) {
-                    (false, true, _) => 0.9,
-                    (_, _, true) => 0.85,
+                    (false, true, _) => w.calls_fail,
+                    (_, _, true) => w.errors_name,
                     // Calls to it are seen, and they are well.
                     (false, false, false) => continue,
                     // It is not known who calls it.
-                    (true, ..) if scene.failing.contains_key(service) => 0.35,
+                    (true, ..) if scene.failing.contains_key(service) => w.unknown_caller,
                     _ => continue,
                 };
                 let who = &service.name;

@@ -3,6 +3,8 @@
 
 use tapio_proto::model::{Time, table};
 
+use super::weights::weights;
+
 table! { "windows" =>
     /// What one operation of one service did in one window of [`crate::streaming::WINDOW`].
     #[derive(Clone, Debug)]
@@ -225,5 +227,58 @@ table! { "params" =>
         pub z: f64,
         /// Items that a past must hold before it can be a baseline.
         pub least: i64,
+        /// `patterns.evidence` of `weights.yaml`.
+        pub w_evidence: f64,
+        /// `patterns.nearness`.
+        pub w_nearness: f64,
+        /// `patterns.rival`.
+        pub w_rival: f64,
+        /// `patterns.rival_unchanged`.
+        pub w_rival_unchanged: f64,
+        /// `patterns.acted_unchanged`.
+        pub w_acted_unchanged: f64,
+        /// `patterns.most`.
+        pub w_most: f64,
+        /// `bare.lasting`.
+        pub w_bare_lasting: f64,
+        /// `bare.young`.
+        pub w_bare_young: f64,
+        /// `bare.dies`.
+        pub w_bare_dies: f64,
+        /// `bare.nearness`.
+        pub w_bare_nearness: f64,
+        /// `bare.rival`.
+        pub w_bare_rival: f64,
+        /// `bare.rival_unchanged`.
+        pub w_bare_rival_unchanged: f64,
+        /// `bare.most`.
+        pub w_bare_most: f64,
+    }
+}
+
+impl Params {
+    /// Those of a run at `now`, with the weights of `weights.yaml`.
+    pub fn new(now: Time, lookback: Time, recent: Time, (z, least): (f64, i64)) -> Self {
+        let (patterns, bare) = (&weights().patterns, &weights().bare);
+        Params {
+            now,
+            lookback,
+            recent,
+            z,
+            least,
+            w_evidence: patterns.evidence,
+            w_nearness: patterns.nearness,
+            w_rival: patterns.rival,
+            w_rival_unchanged: patterns.rival_unchanged,
+            w_acted_unchanged: patterns.acted_unchanged,
+            w_most: patterns.most,
+            w_bare_lasting: bare.lasting,
+            w_bare_young: bare.young,
+            w_bare_dies: bare.dies,
+            w_bare_nearness: bare.nearness,
+            w_bare_rival: bare.rival,
+            w_bare_rival_unchanged: bare.rival_unchanged,
+            w_bare_most: bare.most,
+        }
     }
 }

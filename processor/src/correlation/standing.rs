@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use tapio_proto::model::Time;
 
-use super::hypotheses::{Hypothesis, Told};
+use super::{
+    hypotheses::{Hypothesis, Told},
+    weights::weights,
+};
 use crate::{
     kubernetes::{Cluster, Finding},
     story::Facts,
@@ -17,8 +20,7 @@ use crate::{
 pub const STANDING: &str = "standing";
 /// What nobody saw begin began at least so long ago.
 const YOUNG: Duration = Duration::from_secs(60);
-/// From this confidence on a finding speaks for its workload.
-const CERTAIN: f64 = 0.7;
+
 /// What is wrong with the objects now and was so from the beginning.
 #[derive(Debug, Default)]
 pub struct Standing {
@@ -48,10 +50,11 @@ impl Standing {
     /// Adds what was found. It read the objects themselves: of the same workload it knows better than who
     /// only saw that something is wrong and that nothing was changed.
     pub fn join(&self, judged: &mut Vec<Hypothesis>) {
-        for found in self.found.iter().filter(|found| found.confidence >= CERTAIN) {
+        let w = &weights().standing;
+        for found in self.found.iter().filter(|found| found.confidence >= w.certain) {
             let same = judged.iter_mut().filter(|h| h.workload == found.workload);
             for other in same.filter(|h| h.change.is_none() && h.told.is_none()) {
-                other.confidence = other.confidence.min(found.confidence - 0.05);
+                other.confidence = other.confidence.min(found.confidence - w.below);
             }
         }
         judged.extend(self.found.iter().map(hypothesis));

@@ -8,6 +8,7 @@ use super::{
     hypotheses::{Hypothesis, Told},
     rows::State,
     suspects::Graph,
+    weights::weights,
 };
 use crate::kubernetes::Cluster;
 
@@ -53,6 +54,7 @@ pub fn hypotheses(
     graph: &Graph,
     cluster: &Cluster,
 ) -> Vec<Hypothesis> {
+    let w = &weights().units;
     let mut out = Vec::new();
     let carriers = cluster.carriers();
     for unit in states.iter().filter(|state| state.kind == "unit.failed") {
@@ -80,7 +82,7 @@ pub fn hypotheses(
                 effect_time: *onset,
                 evidence: 1.0,
                 rivals: 0,
-                confidence: if pattern == "node_unit_failed" { 0.6 } else { 0.88 },
+                confidence: if pattern == "node_unit_failed" { w.other } else { w.known },
                 measured: None,
                 told: Some(Box::new(Told {
                     title: format!(

@@ -13,6 +13,7 @@ use super::{
     owners, unfit,
     value::{at, boolean, list, number, plain, quantity, text},
 };
+use crate::correlation::weights::weights;
 
 /// Findings told at most.
 const MOST: usize = 50;
@@ -106,7 +107,7 @@ impl Cluster {
             object,
             pattern,
             what,
-            confidence: 0.8,
+            confidence: weights().standing.plain,
             since: sick.since,
         }
     }
@@ -210,7 +211,8 @@ impl Cluster {
                 ["executable file not found", "no such file or directory", "exec format error"];
             let pattern = if says(&bad) { "bad_command" } else { "bad_config_crash_loop" };
             let mut found = self.found(sick, own, pattern, around("back-off"));
-            found.confidence = if says(&bad) { 0.75 } else { 0.5 };
+            let w = &weights().standing;
+            found.confidence = if says(&bad) { w.bad_command } else { w.crashes };
             out.push(found);
         }
         for found in out.iter_mut().filter(|found| found.workload == *sick.workload) {
@@ -256,7 +258,8 @@ impl Cluster {
             sick.workload.kind.to_lowercase(),
             sick.workload.name
         );
-        found.confidence = if counted_on { 0.75 } else { 0.45 };
+        let w = &weights().standing;
+        found.confidence = if counted_on { w.zero_counted_on } else { w.zero };
         out.push(found);
     }
 
@@ -290,7 +293,7 @@ impl Cluster {
             ("incorrect_image_reference", "image")
         };
         let mut found = self.found(sick, sick.workload.clone(), pattern, around(&sick.said, part));
-        found.confidence = 0.85;
+        found.confidence = weights().standing.image;
         found
     }
 
@@ -314,7 +317,7 @@ impl Cluster {
                         sick.workload.path()
                     );
                     let mut found = self.found(sick, object, pattern, what);
-                    found.confidence = 0.85;
+                    found.confidence = weights().standing.missing;
                     return Some(found);
                 }
             }
@@ -356,7 +359,7 @@ impl Cluster {
     fn unscheduled(&self, sick: &Sick<'_>) -> Option<Finding> {
         if let Some((claim, pattern, what)) = self.claim(sick) {
             let mut found = self.found(sick, claim, pattern, what);
-            found.confidence = 0.85;
+            found.confidence = weights().standing.claim;
             return Some(found);
         }
         let pending: Vec<&(&Entity, &Value)> = sick
@@ -387,12 +390,12 @@ impl Cluster {
                 what,
             );
             found.service = "kube-scheduler".to_owned();
-            found.confidence = 0.6;
+            found.confidence = weights().standing.unheard;
             return Some(found);
         };
         let pattern = unfit::why(said, sick.spec)?;
         let mut found = self.found(sick, own, pattern, said.to_owned());
-        found.confidence = 0.85;
+        found.confidence = weights().standing.unfit;
         Some(found)
     }
 
@@ -442,7 +445,7 @@ impl Cluster {
                 let Some(probe) = at(container, &[part]) else { continue };
                 let pattern = unfit::probe(part, probe, container, &words);
                 let mut found = self.found(sick, sick.workload.clone(), pattern, words.clone());
-                found.confidence = 0.75;
+                found.confidence = weights().standing.probe;
                 return Some(found);
             }
         }
@@ -487,7 +490,8 @@ impl Cluster {
                         "service_env_var_address_mismatch"
                     };
                     let mut found = self.found(sick, sick.workload.clone(), pattern, what);
-                    found.confidence = if is_sick { 0.8 } else { 0.6 };
+                    let w = &weights().standing;
+                    found.confidence = if is_sick { w.port_sick } else { w.port };
                     return Some(found);
                 }
                 (None, _) => {
@@ -506,7 +510,8 @@ impl Cluster {
                             "service_env_var_address_mismatch",
                             what,
                         );
-                        found.confidence = if is_sick { 0.7 } else { 0.5 };
+                        let w = &weights().standing;
+                        found.confidence = if is_sick { w.host_sick } else { w.host };
                         return Some(found);
                     }
                 }
@@ -563,7 +568,7 @@ impl Cluster {
                 pattern,
                 what: format!("node {} is not ready: {words}", node.name),
                 advice: format!("look at the node: kubectl describe node {}", node.name),
-                confidence: 0.85,
+                confidence: weights().standing.node,
                 since: created(value).unwrap_or(now).min(now),
             }));
         }
@@ -591,7 +596,7 @@ impl Cluster {
                 pattern: "kube_scheduler_unavailable",
                 what: format!("pod {} is not ready: {words}", pod.name),
                 advice: format!("look at it: kubectl -n kube-system describe pod {}", pod.name),
-                confidence: 0.85,
+                confidence: weights().standing.scheduler,
                 since: created(value).unwrap_or(now).min(now),
             });
         }
@@ -643,7 +648,12 @@ impl Cluster {
                     service.name,
                     workload.path()
                 );
-                tell(workload.clone(), "service_selector_mismatch", what, 0.85);
+                tell(
+                    workload.clone(),
+                    "service_selector_mismatch",
+                    what,
+                    weights().standing.selects_nothing,
+                );
                 continue;
             }
             for workload in behind {
@@ -651,7 +661,7 @@ impl Cluster {
                 let Some((_, spec)) = pod_template(&workload.kind, &object.value) else { continue };
                 if let Some((pattern, what)) = unfit::port(value, spec) {
                     let what = format!("Service {}: {what}", service.name);
-                    tell(workload, pattern, what, 0.75);
+                    tell(workload, pattern, what, weights().standing.wrong_port);
                     break;
                 }
             }
@@ -672,7 +682,7 @@ impl Cluster {
                         kind.to_lowercase(),
                         route.name
                     ),
-                    confidence: 0.8,
+                    confidence: weights().standing.misroute,
                     since: created(value).unwrap_or(now).min(now),
                 });
             }

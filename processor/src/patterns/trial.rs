@@ -121,7 +121,7 @@ impl Bench {
         rows.iter_mut().for_each(|row| row.likely = true);
         store.table(PatternRow::TABLE)?.replace(vec![PatternRow::batch(&rows)?])?;
         store.table(NeedRow::TABLE)?.replace(vec![NeedRow::batch(&needs)?])?;
-        let plans = Plans::new(&store).map_err(CorrelationError::from)?;
+        let plans = Plans::new(&store)?;
         let world = serde_saphyr::from_str(include_str!("../../patterns/world/world.yaml"))
             .map_err(|error| TrialError(format!("the small cluster: {error}")))?;
         Ok(Bench { store, plans, patterns, world })
@@ -417,8 +417,7 @@ impl Scene {
             })
             .collect();
         reach.extend(callers);
-        let params =
-            Params { now, lookback: now - LONGEST, recent: now - PATIENCE, z: 4.0, least: 30 };
+        let params = Params::new(now, now - LONGEST, now - PATIENCE, (4.0, 30));
         macro_rules! fill {
             ($type:ty, $rows:expr) => {
                 store.table(<$type>::TABLE)?.replace(vec![<$type>::batch(&$rows)?])?

@@ -18,7 +18,7 @@ use super::{
     words::{self, failure_words, narrative},
 };
 use crate::{
-    correlation::{hypotheses::Hypothesis, suspects::Graph, symptoms::Symptoms},
+    correlation::{hypotheses::Hypothesis, suspects::Graph, symptoms::Symptoms, weights::weights},
     kubernetes::Cluster,
     patterns::{Pattern, Patterns},
     streaming::{Sample, Windows},
@@ -135,7 +135,7 @@ impl Teller<'_> {
                 StoryState::Open
             },
             title: title.clone(),
-            confidence: round(self.best.confidence),
+            confidence: sureness(self.best),
             opened: self.plot.opened,
             resolved: self.plot.resolved,
             root_cause: Some(RootCause {
@@ -351,11 +351,16 @@ pub(super) fn blame(h: &Hypothesis) -> Blame {
         name: h.cause.name.to_string(),
         service: h.service.clone(),
         pattern: h.pattern.clone(),
-        confidence: round(h.confidence),
+        confidence: sureness(h),
         r#where: h.measured.as_ref().and_then(|m| m.place.clone()),
     }
 }
 
-fn round(confidence: f64) -> f64 {
+/// How sure it is told to be.
+fn sureness(h: &Hypothesis) -> f64 {
+    round(weights().told(&h.pattern, h.confidence))
+}
+
+pub(super) fn round(confidence: f64) -> f64 {
     (confidence * 100.0).round() / 100.0
 }

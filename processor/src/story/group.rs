@@ -7,19 +7,17 @@ use std::{
 
 use tapio_proto::model::{Entity, Time};
 
-use super::unexplained::OUTSIDE;
 use crate::correlation::{
     hypotheses::Hypothesis,
     suspects::{Graph, failing, sick},
     symptoms::Symptoms,
+    weights::weights,
 };
 
 /// A state that lasts shorter is part of any rollout and wakes nobody.
 const SICK_FOR: Duration = Duration::from_secs(10);
 /// Failing that nothing explains is told after this long.
 const UNEXPLAINED_FOR: Duration = Duration::from_secs(20);
-/// Below this a hypothesis is not worth a story.
-const WORTH: f64 = 0.4;
 /// What fails may seem to begin so long before its cause: a request that was under way when the cause
 /// came, and the start of the window in which it ended.
 const UNDER_WAY: Duration = Duration::from_secs(10);
@@ -65,7 +63,7 @@ pub fn groups(
         let best = hypotheses
             .iter()
             .copied()
-            .filter(|h| h.confidence >= WORTH && !told.contains(&h.workload))
+            .filter(|h| h.confidence >= weights().judgement.worth && !told.contains(&h.workload))
             .map(|h| {
                 let same = hypotheses.iter().filter(|other| same_explanation(h, other));
                 (h, same.flat_map(|other| covered(other, &failing, graph)).collect::<BTreeSet<_>>())
@@ -81,7 +79,7 @@ pub fn groups(
             .map(|(h, covers)| {
                 let share = covers.iter().filter(|s| uncovered.contains(*s)).count() as f64
                     / failing.len().max(1) as f64;
-                (h.confidence + 0.1 * share, h, covers)
+                (h.confidence + weights().judgement.covers * share, h, covers)
             })
             .fold(None, |best: Option<(f64, &Hypothesis, BTreeSet<Entity>)>, next| match best {
                 Some(best) if best.0 >= next.0 => Some(best),
@@ -148,7 +146,7 @@ pub(crate) fn lasts(service: &Entity, since: Time, symptoms: &Symptoms) -> bool 
 fn blames_outside(h: &Hypothesis, failing: &BTreeMap<Entity, Time>, graph: &Graph) -> bool {
     let front = front(h);
     let since = failing.get(&front);
-    h.confidence < OUTSIDE
+    h.confidence < weights().outside.certain
         && graph
             .downstream(&front)
             .iter()

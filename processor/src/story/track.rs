@@ -14,14 +14,13 @@ use super::{
 use crate::correlation::{
     hypotheses::Hypothesis,
     suspects::{failing, sick},
+    weights::weights,
 };
 
 /// A story is over when nothing of it has been wrong for this long.
 const WELL_FOR: Duration = Duration::from_secs(30);
 /// A story may find its root this long after it opened; measurements come every so often.
 const SETTLES: Duration = Duration::from_secs(30);
-/// A new root must be this much surer than the old one.
-const SURER: f64 = 0.05;
 /// What is measured in services that call each other within this time is one incident.
 const NEAR: Duration = Duration::from_secs(90);
 /// What is seen to begin so long after the like was last seen is another incident.
@@ -238,7 +237,7 @@ impl Thread {
                 (mine.cause == new.cause
                     && mine.change == new.change
                     && (new.confidence >= mine.confidence || new.measured.is_some()))
-                    || new.confidence > mine.confidence + SURER
+                    || new.confidence > mine.confidence + weights().judgement.surer
             }
         };
         if change_of_mind {

@@ -5,22 +5,17 @@ use std::time::Duration;
 use tapio_proto::model::{Affected, Entity, Evidence, Story, StoryState};
 
 use super::{
-    assemble::{Failure, Plot, View, blame},
+    assemble::{Failure, Plot, View, blame, round},
     chain::{hex, link},
     dimension::Dimension,
     judgement::unseen,
     words::{failure_words, names, narrative},
 };
+use crate::correlation::weights::weights;
 
-/// Confidence that a host outside is to blame when calls to it fail and nothing inside explains it.
-pub(super) const OUTSIDE: f64 = 0.7;
-/// The same where nobody saw that the host failed first, or what runs here is not known.
-const FAINT: f64 = 0.5;
 /// A caller may seem to fail this long before its callee: spans start with the caller, and what is slow
 /// counts from the start of its window.
 const SLACK: Duration = Duration::from_secs(10);
-/// Confidence in a story that blames nothing.
-const WEAK: f64 = 0.3;
 
 /// Are hosts outside to blame: do they look like such, did they fail first and not because their callers
 /// gave up, and are the objects seen of what could have failed here instead?
@@ -48,30 +43,31 @@ pub(super) fn unexplained(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evide
         .collect();
     let hosts = names(order.iter().map(|(s, _)| *s).filter(|s| outside(s)));
     let inside = names(order.iter().map(|(s, _)| *s).filter(|s| !outside(s)));
+    let w = &weights().outside;
     let (title, confidence) = match (hosts.is_empty(), inside.is_empty()) {
         (false, false) if !is_certain(plot, view) => (
             format!(
                 "Nothing inside the cluster explains why {inside} fails; calls to {hosts} fail as well"
             ),
-            FAINT,
+            w.faint,
         ),
         (false, false) => (
             format!(
                 "{inside} cannot do without {hosts}, which is outside the cluster and does not answer as it should"
             ),
-            OUTSIDE,
+            w.certain,
         ),
         (false, true) => (
             format!(
                 "calls to {hosts}, of which nothing is known here, fail; nothing else fails with them"
             ),
-            WEAK,
+            w.weak,
         ),
-        (true, _) => (format!("Nothing inside the cluster explains why {inside} fails"), WEAK),
+        (true, _) => (format!("Nothing inside the cluster explains why {inside} fails"), w.weak),
     };
     let told = plot.hypotheses.first().and_then(|h| Some((h, h.told.as_deref()?)));
     let (title, confidence) = match told {
-        Some((best, told)) => (told.title.clone(), (best.confidence * 100.0).round() / 100.0),
+        Some((best, told)) => (told.title.clone(), round(best.confidence)),
         None => (title, confidence),
     };
     let recommendation = match hosts.is_empty() {
