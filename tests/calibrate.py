@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """How sure the stories may be: fits what they say to what turned out to be true.
 
-    calibrate.py SHARED STORIES [--write]     (STORIES holds what Tapio told, as <set>/<case>.jsonl)
+    calibrate.py SHARED STORIES [--write]     (STORIES holds what Tapio told, as <set>/<case>.jsonl,
+                                               with the weights as they stand now)
 
 A story's confidence is put together from its evidence. What it is worth is seen where the truth is known: for each
 family of patterns in processor/weights.yaml its distance from 0.7, on the scale of logits, is stretched by a factor
-fitted by penalised likelihood: with little to learn from it stays 1, and what is a hypothesis stays one. Prints
-Brier score and reliability as told and by cross-validation over services: what is said of a service was learnt
-from the others only. `--write` puts the factors fitted to all into the weights.
+fitted by penalised likelihood: with little to learn from it stays 1, as it does where it does not help with services
+that it was not fitted to; and what is a hypothesis stays one. What names no pattern is told as it is, and fits
+nothing. Prints Brier score and reliability as told and by cross-validation over services: what is said of a service
+was learnt from the others only. `--write` puts the factors fitted to all into the weights.
 """
 import argparse
 import math
@@ -86,9 +88,12 @@ def gather(shared, told):
     return rows
 
 
+def brier(rows):
+    return sum((confidence - right) ** 2 for *_, confidence, right in rows) / max(len(rows), 1)
+
+
 def reliability(title, pairs):
-    brier = sum((confidence - right) ** 2 for confidence, right in pairs) / max(len(pairs), 1)
-    print(f"\n{title}: n {len(pairs)}, Brier {brier:.3f}")
+    print(f"\n{title}: n {len(pairs)}, Brier {brier(pairs):.3f}")
     print("| said | n | on average | came true |\n|---|---|---|---|")
     edges = [0.0, 0.4, 0.6, 0.7, 0.8, 0.9, 1.01]
     for low, high in zip(edges, edges[1:]):
@@ -113,16 +118,23 @@ def main():
         pattern = (story.get("root_cause") or {}).get("pattern") or ""
         family = next((f for f, (patterns, _) in families.items() if pattern in patterns), other)
         told.append((name, story["confidence"], right))
+        if not pattern:
+            learnt.append(told[-1])
+            continue
         plain = raw(families[family][1], story["confidence"])
         by_family.setdefault(family, []).append((plain, right, zlib.crc32(service.encode()) % FOLDS, name))
-    for rows in by_family.values():
+    fitted = {}
+    for family, rows in by_family.items():
+        plain, held_out = ([(n, c, r) for c, r, _, n in rows], [])
         for fold in range(FOLDS):
             stretch = fit([(c, r) for c, r, f, _ in rows if f != fold])
-            learnt += [(name, said(stretch, c), r) for c, r, f, name in rows if f == fold]
+            held_out += [(name, said(stretch, c), r) for c, r, f, name in rows if f == fold]
+        helps = brier(held_out) < brier(plain)
+        learnt += held_out if helps else plain
+        fitted[family] = fit([(c, r) for c, r, _, _ in rows]) if helps else 1.0
     for name in ["all"] + sorted({name for name, _, _ in told}):
         reliability(f"{name}, as told", [(c, r) for n, c, r in told if name in ("all", n)])
         reliability(f"{name}, learnt from other services", [(c, r) for n, c, r in learnt if name in ("all", n)])
-    fitted = {family: fit([(c, r) for c, r, _, _ in rows]) for family, rows in by_family.items()}
     print()
     for family, stretch in sorted(fitted.items()):
         shown = ", ".join(f"{c} -> {said(stretch, c):.2f}" for c in (0.5, 0.65, 0.75, 0.85, 0.9))
