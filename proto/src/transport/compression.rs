@@ -52,6 +52,10 @@ pub enum DecompressError {
 // Memory that a zstd frame may ask for as its window: 2^25 = 32 MiB, the largest that the
 // encoders of the Collector's exporters use; zstd's own default would grant 128 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 25;
+/// How a gzip member begins: its magic number and the only method there is.
+const GZIP_BEGINS: [u8; 3] = [0x1f, 0x8b, 0x08];
+/// How many times its size deflate can make a body, at most.
+const DEFLATE_MOST: usize = 1032;
 
 // Telemetry repeats itself; level 3 keeps most of the ratio at about half of level 6's time.
 const GZIP_LEVEL: u32 = 3;
@@ -107,9 +111,12 @@ impl Compression {
         match self {
             Compression::None if body.len() > limit => Err(DecompressError::TooLarge { limit }),
             Compression::None => Ok(body),
-            Compression::Gzip => {
-                self.read(flate2::bufread::MultiGzDecoder::new(&body[..]), body.len(), limit)
-            }
+            Compression::Gzip => match single_gzip(&body, limit) {
+                Some(whole) => Ok(whole),
+                None => {
+                    self.read(flate2::bufread::MultiGzDecoder::new(&body[..]), body.len(), limit)
+                }
+            },
             Compression::Zlib => {
                 self.read(flate2::bufread::ZlibDecoder::new(&body[..]), body.len(), limit)
             }
@@ -206,6 +213,21 @@ impl Compression {
     }
 }
 
+/// A gzip body of one member, decompressed at once: three times as fast as in steps. `None` where it is no such
+/// body, or does not say its size truly, or has more than `limit` bytes: steps find out what is wrong with it.
+fn single_gzip(body: &[u8], limit: usize) -> Option<Bytes> {
+    // The size stands at the end (RFC 1952); nothing is larger than deflate can make it.
+    let size = u32::from_le_bytes(*body.last_chunk::<4>()?) as usize;
+    let possible = size > 0 && size <= limit && size <= body.len().saturating_mul(DEFLATE_MOST);
+    // Another member would begin like this; if it is chance, nothing is lost but time.
+    if !possible || memchr::memmem::find(body.get(1..)?, &GZIP_BEGINS).is_some() {
+        return None;
+    }
+    let mut out = vec![0; size];
+    let written = libdeflater::Decompressor::new().gzip_decompress(body, &mut out).ok()?;
+    (written == size).then(|| out.into())
+}
+
 /// Does an LZ4 frame end with its mark of four zeros, behind which a checksum may stand if the frame's
 /// flags say so?
 fn ends_lz4_frame(body: &[u8]) -> bool {
@@ -244,6 +266,24 @@ mod tests {
         assert_eq!(Compression::from_name("brotli"), None);
         assert_eq!(Compression::from_grpc_name("snappy"), Some(Compression::SnappyFramed));
         assert_eq!(Compression::from_grpc_name("lz4"), None);
+    }
+
+    #[test]
+    fn gzip_of_one_member_or_of_several_is_read_whole() {
+        let text = Bytes::from("telemetry repeats itself ".repeat(1000));
+        let one = Compression::Gzip.compress(&text, None).unwrap();
+        assert_eq!(single_gzip(&one, text.len()).unwrap(), text);
+        assert_eq!(single_gzip(&one, text.len() - 1), None, "steps say that it is too large");
+        let two = Bytes::from([&one[..], &one[..]].concat());
+        assert_eq!(single_gzip(&two, 1 << 20), None);
+        let both = Compression::Gzip.decompress(two, 1 << 20).unwrap();
+        assert_eq!(both, [&text[..], &text[..]].concat());
+        let mut lies = one.to_vec();
+        let end = lies.len();
+        for size in [0, 1, u32::MAX] {
+            lies[end - 4..].copy_from_slice(&size.to_le_bytes());
+            assert!(Compression::Gzip.decompress(lies.clone().into(), 1 << 20).is_err(), "{size}");
+        }
     }
 
     #[test]
