@@ -311,7 +311,11 @@ impl Town {
         let every = SECOND * BATCH / self.rate;
         let count = millis * 1_000_000 / every;
         let requests = (0..count).map(|number| self.request(number, from + number * every));
-        Slice { parts: requests.map(|request| Part::of(request, from)).collect(), from, millis }
+        Slice {
+            parts: requests.map(|request| Part::of(request, from, millis)).collect(),
+            from,
+            millis,
+        }
     }
 }
 
@@ -331,10 +335,10 @@ struct Part {
 }
 
 impl Part {
-    fn of(request: Request, from: u64) -> Self {
+    fn of(request: Request, from: u64, millis: u64) -> Self {
         let bytes = request.bytes.to_vec();
         let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
-        let near = from - SECOND..from + 2 * SECOND;
+        let near = from - SECOND..from + SECOND + millis * 1_000_000;
         let times = (1..bytes.len().saturating_sub(7))
             .filter(|at| bytes[at - 1] & 7 == 1 && near.contains(&number(*at)));
         let times = times.collect();
