@@ -8,61 +8,14 @@
 -- speaks. What fades does not count: each shorter sum must show at least half of the excess. The bound
 -- is binomial (normal approximation with a continuity term): never fewer than six failures. It counts
 -- the spans that were looked at; one that stands for others in a flood says no more than one.
-with failing as (
-    select distinct a.kind, a.namespace, a.service
-    from answers a cross join params
-    where a.errors > 0 and a.failed >= params.recent
-),
-seen as (
-    select a.kind, a.namespace, a.service, a.bucket, cast(a.bucket as bigint) as at,
-           cast(a.count as double) as n, cast(a.errors as double) as e,
-           case when a.calm then cast(a.count as double) else 0.0 end as calm_n,
-           case when a.calm then cast(a.errors as double) else 0.0 end as calm_e,
-           a.first_error, a.failed
-    from answers a
-    join failing f on f.kind = a.kind and f.namespace = a.namespace and f.service = a.service
-),
-summed as (
-    -- sums that end with each window to which failures came lately, and the calm past before each of them
-    select r.kind, r.namespace, r.service, r.bucket, r.at, r.failed, r.n as n5, r.e as e5,
-           sum(case when s.at >= r.at - 10000000000 then s.n end) as n15,
-           sum(case when s.at >= r.at - 10000000000 then s.e end) as e15,
-           sum(case when s.at >= r.at - 55000000000 then s.n end) as n60,
-           sum(case when s.at >= r.at - 55000000000 then s.e end) as e60,
-           sum(case when s.at >= r.at - 295000000000 then s.n end) as n300,
-           sum(case when s.at >= r.at - 295000000000 then s.e end) as e300,
-           sum(case when s.at <= r.at - 5000000000 then s.calm_n end) as past_n5,
-           sum(case when s.at <= r.at - 5000000000 then s.calm_e end) as past_e5,
-           sum(case when s.at <= r.at - 15000000000 then s.calm_n end) as past_n15,
-           sum(case when s.at <= r.at - 15000000000 then s.calm_e end) as past_e15,
-           sum(case when s.at <= r.at - 60000000000 then s.calm_n end) as past_n60,
-           sum(case when s.at <= r.at - 60000000000 then s.calm_e end) as past_e60,
-           sum(case when s.at <= r.at - 300000000000 then s.calm_n end) as past_n300,
-           sum(case when s.at <= r.at - 300000000000 then s.calm_e end) as past_e300
-    from seen r
-    join seen s on s.kind = r.kind and s.namespace = r.namespace and s.service = r.service and s.at <= r.at
-    cross join params
-    where r.failed >= params.recent
-    group by r.kind, r.namespace, r.service, r.bucket, r.at, r.failed, r.n, r.e
-),
-sums as (
-    select s.kind, s.namespace, s.service, s.bucket, s.at, s.failed, t.span_s,
-           case t.span_s when 5 then s.n5 when 15 then s.n15 when 60 then s.n60 else s.n300 end as n,
-           case t.span_s when 5 then s.e5 when 15 then s.e15 when 60 then s.e60 else s.e300 end as e,
-           case t.span_s when 5 then s.past_n5 when 15 then s.past_n15
-                         when 60 then s.past_n60 else s.past_n300 end as past_n,
-           case t.span_s when 5 then s.past_e5 when 15 then s.past_e15
-                         when 60 then s.past_e60 else s.past_e300 end as past_e,
-           least(s.e5 / s.n5,
-                 case when t.span_s > 15 then s.e15 / s.n15 else 1.0 end,
-                 case when t.span_s > 60 then s.e60 / s.n60 else 1.0 end) as still
-    from summed s
-    cross join (values (5), (15), (60), (300)) as t(span_s)
-),
-judged as (
-    select s.*, s.e / s.n as value, s.past_e / s.past_n as usual, (s.past_e + 0.5) / (s.past_n + 1.0) as baseline
+with judged as (
+    select s.kind, s.namespace, s.service, s.bucket, s.failed, s.span_s, s.still,
+           cast(s.count as double) as n, cast(s.errors as double) as e,
+           cast(s.errors as double) / s.count as value,
+           cast(s.past_errors as double) / s.past_count as usual,
+           (s.past_errors + 0.5) / (s.past_count + 1.0) as baseline
     from sums s cross join params
-    where s.past_n >= params.least
+    where s.past_count >= params.least
 ),
 above as (
     select j.*,
@@ -74,21 +27,22 @@ above as (
 ),
 walked as (
     -- it began where the failures beyond the usual began to gather (CUSUM)
-    select a.*, s.at as step, s.bucket as step_bucket, s.first_error,
-           coalesce(sum(s.e - s.n * a.baseline) over (
-               partition by a.kind, a.namespace, a.service, a.bucket order by s.at
+    select a.*, s.bucket as step, s.first_error,
+           coalesce(sum(s.errors - s.count * a.baseline) over (
+               partition by a.kind, a.namespace, a.service, a.bucket order by s.bucket
                rows between unbounded preceding and 1 preceding), 0.0) as gathered
     from above a
-    join seen s on s.kind = a.kind and s.namespace = a.namespace and s.service = a.service
-               and s.at <= a.at and s.at > a.at - a.span_s * 1000000000
+    join answers s on s.kind = a.kind and s.namespace = a.namespace and s.service = a.service
+               and s.bucket <= a.bucket
+               and cast(s.bucket as bigint) > cast(a.bucket as bigint) - a.span_s * 1000000000
     where a.place = 1
 ),
 begun as (
     select w.*, row_number() over (partition by w.kind, w.namespace, w.service, w.bucket
-                                   order by w.gathered, w.at - w.step) as place_of_step
+                                   order by w.gathered, w.step desc) as place_of_step
     from walked w
 )
-select b.kind, b.namespace, b.service, b.bucket, coalesce(b.first_error, b.step_bucket) as onset,
+select b.kind, b.namespace, b.service, b.bucket, coalesce(b.first_error, b.step) as onset,
        b.failed, b.span_s, b.value, b.usual as baseline, b.score
 from begun b
 where b.place_of_step = 1

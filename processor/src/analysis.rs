@@ -21,7 +21,7 @@ use crate::{
     kubernetes::Directory,
     pressure::{Pressure, Resolution},
     store::Store,
-    story::otlp,
+    story::{Importance, otlp},
     validator::Reason,
 };
 
@@ -35,7 +35,7 @@ const SILENCE: Duration = Duration::from_secs(2);
 const TRIES: u32 = 5;
 
 /// What the analysis may use.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct AnalysisConfig {
     /// Bytes of the store's ring tables together.
     pub store_bytes: usize,
@@ -49,6 +49,8 @@ pub struct AnalysisConfig {
     pub buffer_events: usize,
     /// Below this confidence a story is told as a hypothesis.
     pub threshold: f64,
+    /// What services promise, and what they are worth.
+    pub importance: Importance,
 }
 
 impl Default for AnalysisConfig {
@@ -60,6 +62,7 @@ impl Default for AnalysisConfig {
             batch_items: 100,
             buffer_events: 65_536,
             threshold: 0.7,
+            importance: Importance::default(),
         }
     }
 }
@@ -130,10 +133,11 @@ impl Analysis {
         let store = Engine::store(config.store_bytes)?;
         patterns.publish(&store)?;
         let (tee, inbox) = mpsc::sync_channel(QUEUE);
+        let (tee_bytes, budget) = (config.tee_bytes, config.pass_budget);
         let (out, tellings) = tokio_mpsc::channel(TELLINGS);
         let analysis = Arc::new(Analysis {
             tee,
-            tee_bytes: config.tee_bytes,
+            tee_bytes,
             sampling: Mutex::default(),
             store,
             marks: Arc::default(),
@@ -162,7 +166,7 @@ impl Analysis {
         };
         thread::Builder::new()
             .name("tapio-engine".to_owned())
-            .spawn(move || worker.start(patterns, config.pass_budget))
+            .spawn(move || worker.start(patterns, budget))
             .map_err(|e| {
                 CorrelationError::Query(crate::store::QueryError {
                     query: "engine".to_owned(),

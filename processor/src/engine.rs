@@ -27,7 +27,7 @@ use crate::{
         identity::Identity,
         likely::Likely,
         releases::{Releases, Scene},
-        rows::{Answer, Front, Level, NeedRow, Params, PatternRow, Reach, State, Window},
+        rows::{Answer, Front, Level, NeedRow, Params, PatternRow, Reach, State, Sum, Window},
         standing::Standing,
         states::States,
         suspects::{self, Graph},
@@ -41,7 +41,7 @@ use crate::{
     pressure::Resolution,
     requests::Requests,
     store::{Keep, Store, StoreError, TableSpec},
-    story::{Facts, Stories, Telling, View, text},
+    story::{Facts, Importance, Stories, Telling, View, text},
     streaming::{
         Blame, KEPT, Levels, Resource, Series, Share, Strain, Strains, Templates, Traces, Windows,
     },
@@ -119,6 +119,7 @@ pub struct Engine {
     stories: Stories,
     /// Below this confidence a story is told as a hypothesis.
     threshold: f64,
+    importance: Importance,
     pub(crate) clock: Clock,
     next: Time,
     passed: Time,
@@ -152,6 +153,7 @@ fn specs() -> Vec<TableSpec> {
     row!(Edge, Keep::Replace);
     row!(Window, Keep::Replace);
     row!(Answer, Keep::Replace);
+    row!(Sum, Keep::Replace);
     row!(Level, Keep::Replace);
     row!(State, Keep::Replace);
     row!(Symptom, Keep::Replace);
@@ -240,6 +242,7 @@ impl Engine {
             symptoms: Symptoms::default(),
             stories: Stories::default(),
             threshold: AnalysisConfig::default().threshold,
+            importance: Importance::default(),
             clock: Clock::default(),
             next: Time::default(),
             passed: Time::default(),
@@ -273,6 +276,7 @@ impl Engine {
     pub fn configured(mut self, config: &AnalysisConfig) -> Self {
         self.facts.keep(config.buffer_events);
         self.threshold = config.threshold;
+        self.importance = config.importance.clone();
         self
     }
 
@@ -475,6 +479,7 @@ impl Engine {
             facts: &self.facts,
             sighted: &self.sighted,
             lacks: &lacks,
+            importance: &self.importance,
         };
         let tellings = self.stories.update(groups, &view);
         if !tellings.is_empty() || self.stories.any_open() {
@@ -700,9 +705,10 @@ impl Engine {
         self.identity.refresh(&self.cluster, now);
         self.windows.name(&self.identity, &self.cluster);
         let since = (!self.budget.is_whole()).then(|| now - self.budget.of(KEPT));
-        let [windows, answers] = self.windows.publish(since)?;
+        let [windows, answers, sums] = self.windows.publish(since, now - RECENT)?;
         self.store.table(Window::TABLE)?.replace(windows)?;
         self.store.table(Answer::TABLE)?.replace(answers)?;
+        self.store.table(Sum::TABLE)?.replace(sums)?;
         let cluster = &self.cluster;
         let levels = self.levels.rows(
             now - Duration::from_secs(600),

@@ -1,6 +1,6 @@
 //! The `stories` table.
 
-use tapio_proto::model::{Story, StoryState, Time, table};
+use tapio_proto::model::{Harm, Story, StoryState, Time, table};
 
 table! { "stories" =>
     /// A story as a row; `text` is what `tapio story` prints, `json` what `tapio replay` prints.
@@ -34,6 +34,16 @@ table! { "stories" =>
         pub root_time: Option<Time>,
         /// Services that are touched.
         pub services: Vec<String>,
+        /// `cascading`, `recurring`, `periodic`; empty for a single fault.
+        pub kinds: Vec<String>,
+        /// How much the business misses what it touches; 1 where nothing says otherwise.
+        pub weight: f64,
+        /// Requests that failed of those that users made since; null where none were seen.
+        pub failed: Option<i64>,
+        /// Requests that users made since; null where none were seen.
+        pub requests: Option<i64>,
+        /// The largest share of an error budget that it has used up so far; null without objectives.
+        pub budget_spent: Option<f64>,
         /// The story in plain words.
         pub narrative: String,
         /// The story as an SRE reads it.
@@ -47,6 +57,12 @@ impl StoryRow {
     /// A row from a story and its rendered text.
     pub fn new(story: &Story, text: String) -> Self {
         let root = story.root_cause.as_ref();
+        let users = |of: fn(&Harm) -> u64| {
+            let met = story.impact.services.iter().filter(|harm| harm.users && harm.requests > 0);
+            met.map(|harm| i64::try_from(of(harm)).unwrap_or(i64::MAX)).reduce(i64::saturating_add)
+        };
+        let spent =
+            story.impact.services.iter().filter_map(|harm| Some(harm.budget.as_ref()?.spent));
         StoryRow {
             id: story.id.clone(),
             state: match story.state {
@@ -65,6 +81,11 @@ impl StoryRow {
             change: root.and_then(|r| r.change.clone()),
             root_time: root.map(|r| r.time),
             services: story.affected.services.clone(),
+            kinds: story.kinds.iter().map(|kind| kind.name().to_owned()).collect(),
+            weight: story.impact.weight,
+            failed: users(|harm| harm.failed),
+            requests: users(|harm| harm.requests),
+            budget_spent: spent.max_by(f64::total_cmp),
             narrative: story.narrative.clone(),
             text,
             json: serde_json::to_string(story).unwrap_or_default(),

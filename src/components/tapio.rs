@@ -1,12 +1,16 @@
 //! The `tapio` processor: one analysis behind all pipelines that name it.
 
 use std::{
+    collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
 use serde::Deserialize;
-use tapio_processor::{Analysis, AnalysisConfig, Patterns, Reason};
+use tapio_processor::{
+    Analysis, AnalysisConfig, Patterns, Reason,
+    story::{Importance, Objective, Weight},
+};
 use tapio_proto::{Next, Signal, transport::GoDuration};
 
 use super::{Context, Stage, nothing_to_stop};
@@ -32,6 +36,38 @@ pub(super) struct Config {
     buffer_size: usize,
     /// Below this confidence a story begins with "Perhaps:".
     confidence_threshold: f64,
+    /// What services promise their users; the first that fits a service.
+    objectives: Vec<ObjectiveConfig>,
+    /// How much the business misses services; the first that fits a service, else 1.
+    weights: Vec<WeightConfig>,
+}
+
+/// A service level objective.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ObjectiveConfig {
+    /// `namespace/name`, either of which may be `*`.
+    service: String,
+    /// Percent of requests that must be answered well.
+    availability: f64,
+    /// An answer that takes longer is none.
+    within: Option<GoDuration>,
+    #[serde(default = "window_days")]
+    window_days: f64,
+}
+
+fn window_days() -> f64 {
+    30.0
+}
+
+/// Weight of services by namespace and labels.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WeightConfig {
+    namespace: Option<String>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    weight: f64,
 }
 
 impl Default for Config {
@@ -45,6 +81,8 @@ impl Default for Config {
             workers: 1,
             buffer_size: analysis.buffer_events,
             confidence_threshold: analysis.threshold,
+            objectives: Vec::new(),
+            weights: Vec::new(),
             pass_budget: GoDuration::from_millis(analysis.pass_budget.as_millis() as u64),
         }
     }
@@ -59,6 +97,21 @@ impl Config {
         Ok(patterns)
     }
 
+    fn importance(&self) -> Importance {
+        let objectives = self.objectives.iter().map(|config| Objective {
+            service: config.service.clone(),
+            availability: config.availability,
+            within: config.within.map(|within| *within),
+            window_days: config.window_days,
+        });
+        let weights = self.weights.iter().map(|config| Weight {
+            namespace: config.namespace.clone(),
+            labels: config.labels.clone(),
+            weight: config.weight,
+        });
+        Importance { objectives: objectives.collect(), weights: weights.collect() }
+    }
+
     fn analysis(&self) -> AnalysisConfig {
         AnalysisConfig {
             store_bytes: self.store_mib << 20,
@@ -67,6 +120,7 @@ impl Config {
             batch_items: self.batch_size,
             buffer_events: self.buffer_size,
             threshold: self.confidence_threshold,
+            importance: self.importance(),
         }
     }
 }
@@ -96,6 +150,18 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
     }
     if !(0.0..=1.0).contains(&config.confidence_threshold) {
         return Err("'confidence_threshold' must be from 0 to 1".to_owned());
+    }
+    for (at, objective) in config.objectives.iter().enumerate() {
+        Objective::check(objective.availability, objective.window_days)
+            .map_err(|error| format!("'objectives[{at}]' of {}: {error}", objective.service))?;
+        if objective.within.is_some_and(|within| within.is_zero()) {
+            return Err(format!("'objectives[{at}].within' must be greater than zero"));
+        }
+    }
+    for (at, rule) in config.weights.iter().enumerate() {
+        if !(rule.weight.is_finite() && rule.weight >= 0.0) {
+            return Err(format!("'weights[{at}].weight' must be a number from 0 on"));
+        }
     }
     config.load_patterns().map(drop)
 }
@@ -267,5 +333,17 @@ mod tests {
         ] {
             assert!(error.starts_with(&format!("'{key}' must be")), "{error}");
         }
+        let wrong = wrong(|config| {
+            config.objectives = vec![ObjectiveConfig {
+                service: "shop/frontend".to_owned(),
+                availability: 100.0,
+                within: None,
+                window_days: 30.0,
+            }];
+        });
+        assert_eq!(
+            wrong,
+            "'objectives[0]' of shop/frontend: availability must be more than 0 and less than 100 percent"
+        );
     }
 }

@@ -73,6 +73,36 @@ table! { "answers" =>
     }
 }
 
+table! { "sums" =>
+    /// What the requests of one service came to over a time that ends with a window to which failures came
+    /// lately, and in the calm windows before that time.
+    #[derive(Clone, Debug)]
+    pub struct Sum {
+        /// Start of the window.
+        pub bucket: Time,
+        /// As in `answers`.
+        pub kind: String,
+        /// Namespace of the service; empty for a host outside.
+        pub namespace: String,
+        /// The service or host.
+        pub service: String,
+        /// The engine's time when the newest of those that failed came in.
+        pub failed: Time,
+        /// The time that is summed up, s: 5, 15, 60 and 300.
+        pub span_s: i64,
+        /// Spans that were looked at.
+        pub count: i64,
+        /// Of them, how many failed.
+        pub errors: i64,
+        /// Spans of the calm windows before.
+        pub past_count: i64,
+        /// Of them, how many failed.
+        pub past_errors: i64,
+        /// The least share that failed in the shorter times that end with this window: what fades is less.
+        pub still: f64,
+    }
+}
+
 table! { "levels" =>
     /// A resource of one container at one moment, against its limit.
     #[derive(Clone, Debug)]

@@ -63,7 +63,7 @@ fn a_flood_of_spans_is_counted_in_full_and_drowns_nobody() {
         engine.ingest(&spans("quiet", [(n, at)].into_iter()));
     }
     let mut sums: BTreeMap<(String, &str), i64> = BTreeMap::new();
-    let [windows, _] = engine.windows.publish(None).unwrap();
+    let [windows, ..] = engine.windows.publish(None, Time::default()).unwrap();
     for batch in windows {
         let services = batch.column_by_name("service").unwrap();
         let services = arrow::compute::cast(services, &arrow::datatypes::DataType::Utf8).unwrap();
@@ -189,7 +189,7 @@ fn what_cannot_be_analysed_is_counted_by_reason_and_kept_to_be_looked_at() {
         [4, 1, 1, 1, 1, 1, 0, 0, 1],
         "by reason, as the metric has them"
     );
-    let [windows, _] = engine.windows.publish(None).unwrap();
+    let [windows, ..] = engine.windows.publish(None, Time::default()).unwrap();
     let spans: usize = windows.iter().map(|batch| batch.num_rows()).sum();
     assert_eq!(spans, 1, "only the good span is in the windows");
     assert_eq!(store.table("metrics").unwrap().stats().rows, 2, "stale and full");

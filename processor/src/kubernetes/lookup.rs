@@ -193,6 +193,16 @@ impl Cluster {
         self.workloads_of(&Entity::new("Service", "kube-system", "kube-dns")).into_iter().next()
     }
 
+    /// The CronJobs that last ran at `since` or later, with their schedules.
+    pub fn scheduled_since(&self, since: Time) -> BTreeMap<Entity, String> {
+        let ran = |cron: &Entity| {
+            let value = self.object(cron)?;
+            let ran = Time::parse_rfc3339(text(value, &["status", "lastScheduleTime"]))?;
+            (ran >= since).then(|| (cron.clone(), text(value, &["spec", "schedule"]).to_owned()))
+        };
+        self.objects.of_kind("CronJob").filter_map(ran).collect()
+    }
+
     /// By workload, what its pods stand on: their nodes, and the claims that they mount.
     pub fn carriers(&self) -> Carriers {
         let mut carriers = Carriers::new();

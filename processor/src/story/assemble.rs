@@ -7,13 +7,14 @@ use std::{
 };
 
 use tapio_proto::model::{
-    Affected, Change, Entity, Event, Evidence, Hypothesis as Blame, RootCause, Story, StoryState,
-    Time,
+    Affected, Change, Entity, Event, Evidence, Hypothesis as Blame, Impact, RootCause, Story,
+    StoryKind, StoryState, Time,
 };
 
 use super::{
     facts::Facts,
     group::front,
+    impact::{self, Importance, Promise},
     unexplained::unexplained,
     words::{self, failure_words, narrative},
 };
@@ -21,11 +22,13 @@ use crate::{
     correlation::{hypotheses::Hypothesis, suspects::Graph, symptoms::Symptoms, weights::weights},
     kubernetes::Cluster,
     patterns::{Pattern, Patterns},
-    streaming::{Sample, Windows},
+    streaming::{Count, Sample, Windows},
 };
 
 /// Clock of a field manager has whole seconds; a first effect may seem to come before its cause.
 pub(super) const SLACK: Duration = Duration::from_secs(2);
+/// Services through which a failure travels before it is a cascade.
+const CASCADES: usize = 2;
 
 /// All that a story is told from.
 pub struct View<'a> {
@@ -47,6 +50,8 @@ pub struct View<'a> {
     pub sighted: &'a BTreeSet<&'static str>,
     /// What the pass had to do without, in words.
     pub lacks: &'a [String],
+    /// What services promise, and what they are worth.
+    pub importance: &'a Importance,
 }
 
 /// What is known of a failing service over the life of its story.
@@ -66,6 +71,10 @@ pub(super) struct Failure {
     pub detail: String,
     /// One of the operator's own spans that shows it.
     pub sample: Option<Sample>,
+    /// How requests went since it fails.
+    pub count: Count,
+    /// What it promises, and when that was asked.
+    pub promise: Option<(Time, Promise)>,
 }
 
 /// What a story is told of.
@@ -88,13 +97,26 @@ pub(super) struct Plot<'a> {
 
 /// A story and the evidence it stands on.
 pub(super) fn assemble(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evidence>) {
-    match plot.hypotheses.first() {
+    let (mut story, evidence) = match plot.hypotheses.first() {
         Some(best) if best.told.as_ref().is_some_and(|told| told.outside) => {
             unexplained(plot, view)
         }
         Some(best) => Teller { plot, view, best }.tell(),
         None => unexplained(plot, view),
+    };
+    let (impact, doubts) = impact::impact(plot.failures, plot.last_bad, view);
+    story.doubts.extend(doubts);
+    for line in impact::lines(&impact) {
+        story.narrative.push_str(&format!(" {line}."));
     }
+    // Where it began does not count.
+    let root = plot.hypotheses.first().map(front);
+    let beyond = plot.failures.keys().filter(|s| Some(*s) != root.as_ref());
+    if root.is_some() && beyond.count() >= CASCADES {
+        story.kinds.push(StoryKind::Cascading);
+    }
+    story.impact = impact;
+    (story, evidence)
 }
 
 /// Tells the story of a plot that a hypothesis explains.
@@ -153,6 +175,10 @@ impl Teller<'_> {
             narrative: narrative(&title, mechanism.as_deref(), &impact),
             chain,
             affected: self.affected(&order, &events),
+            impact: Impact::default(),
+            kinds: Vec::new(),
+            again: None,
+            earlier: Vec::new(),
             recommendations: match told {
                 Some(told) => told.advice.clone(),
                 None => recommendations(pattern, &values),
@@ -281,13 +307,7 @@ impl Teller<'_> {
     }
 
     pub(super) fn failure_words(&self, service: &Entity, failure: &Failure) -> String {
-        failure_words(
-            service,
-            failure,
-            self.view,
-            self.plot.last_bad,
-            self.view.graph.is_called(service),
-        )
+        failure_words(service, failure, self.view.graph.is_called(service))
     }
 
     /// The services that users meet: failing ones that nothing inside calls.

@@ -193,6 +193,15 @@ fn describe(story: &Story) -> Vec<(&'static str, String)> {
         None => texts.extend(story.reason.clone().map(|reason| (attr::STORY_ROOT_CAUSE, reason))),
     }
     texts.push(("tapio.story.services", story.affected.services.join(", ")));
+    let kinds: Vec<&str> = story.kinds.iter().map(|kind| kind.name()).collect();
+    if !kinds.is_empty() {
+        texts.push(("tapio.story.kinds", kinds.join(", ")));
+    }
+    let impact = super::impact::lines(&story.impact);
+    if !impact.is_empty() {
+        texts.push(("tapio.story.impact", impact.join("; ")));
+    }
+    texts.extend(story.again.clone().map(|again| ("tapio.story.again", again)));
     texts.push((
         "tapio.story.chain",
         story

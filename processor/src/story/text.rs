@@ -2,7 +2,7 @@
 
 use tapio_proto::model::{Evidence, Story, StoryState, Time};
 
-use super::words;
+use super::{impact, words};
 
 /// Columns of a terminal that a story may use.
 const WIDTH: usize = 110;
@@ -10,6 +10,8 @@ const WIDTH: usize = 110;
 const LINES: usize = 30;
 /// Facts that are told however long the rest is.
 const LEAST_FACTS: usize = 5;
+/// Lines about error budgets and weights.
+const MOST_IMPACT: usize = 3;
 
 /// The text of a story as it stands at `now`; below the threshold it is a hypothesis and says so.
 pub fn render(story: &Story, evidence: &[Evidence], now: Time, threshold: f64) -> String {
@@ -26,14 +28,23 @@ pub fn render(story: &Story, evidence: &[Evidence], now: Time, threshold: f64) -
         StoryState::Resolved => "RESOLVED after",
     };
     out.push(format!(
-        "{state} {}   confidence {:.2}   story {}",
+        "{state} {}   confidence {:.2}   story {}{}",
         words::lasting(until.seconds_since(since)),
         story.confidence,
-        story.id
+        story.id,
+        kinds(story)
     ));
     let perhaps =
         if story.confidence < threshold && story.root_cause.is_some() { "Perhaps: " } else { "" };
     out.extend(wrap(&format!("{perhaps}{}", story.title), "", ""));
+    for line in impact::lines(&story.impact).iter().take(MOST_IMPACT) {
+        out.extend(wrap(line, "Impact  ", "        "));
+    }
+    if let Some(again) = &story.again {
+        let earlier: Vec<&str> = story.earlier.iter().rev().map(String::as_str).collect();
+        let line = format!("{again}; before: {}", words::some(&earlier, 4));
+        out.extend(wrap(&line, "Again   ", "        "));
+    }
     let tail = tail(story, evidence);
     // Head, its blank line, the heading of the facts and the line that counts the rest.
     let room = LINES.saturating_sub(out.len() + 3 + tail.len()).max(LEAST_FACTS);
@@ -56,6 +67,12 @@ pub fn render(story: &Story, evidence: &[Evidence], now: Time, threshold: f64) -
     }
     out.extend(tail);
     out.join("\n") + "\n"
+}
+
+/// `   cascading, recurring`
+fn kinds(story: &Story) -> String {
+    let names: Vec<&str> = story.kinds.iter().map(|kind| kind.name()).collect();
+    if names.is_empty() { String::new() } else { format!("   {}", names.join(", ")) }
 }
 
 /// The facts that are told where there is no room for all: the cause, what users see, then what led

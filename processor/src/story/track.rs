@@ -8,13 +8,17 @@ use std::{
 use tapio_proto::model::{Entity, Evidence, Story, Time};
 
 use super::{
+    again::{History, jobs_before},
     assemble::{Failure, Plot, View, assemble},
     group::{Group, front},
 };
-use crate::correlation::{
-    hypotheses::Hypothesis,
-    suspects::{failing, sick},
-    weights::weights,
+use crate::{
+    correlation::{
+        hypotheses::Hypothesis,
+        suspects::{failing, sick},
+        weights::weights,
+    },
+    streaming::Count,
 };
 
 /// A story is over when nothing of it has been wrong for this long.
@@ -25,6 +29,8 @@ const SETTLES: Duration = Duration::from_secs(30);
 const NEAR: Duration = Duration::from_secs(90);
 /// What is seen to begin so long after the like was last seen is another incident.
 const AGAIN: Duration = Duration::from_secs(60);
+/// What services promise is asked again after this long.
+const ASKED: Duration = Duration::from_secs(60);
 /// Resolved stories that are kept.
 const MOST_RESOLVED: usize = 1_000;
 
@@ -68,6 +74,8 @@ struct Thread {
     failures: BTreeMap<Entity, Failure>,
     workloads: BTreeSet<Entity>,
     told: Option<(Story, Vec<Evidence>)>,
+    /// CronJobs that ran shortly before it.
+    jobs: BTreeSet<Entity>,
 }
 
 /// All stories, open ones first told first.
@@ -75,6 +83,7 @@ struct Thread {
 pub struct Stories {
     open: Vec<Thread>,
     resolved: Vec<(Story, Vec<Evidence>)>,
+    history: History,
 }
 
 impl Stories {
@@ -89,7 +98,7 @@ impl Stories {
             let at = match same.or_else(|| find(&|thread| thread.is_near(&group, view))) {
                 Some(at) => at,
                 None => {
-                    let thread = Thread::new(&group, view.now, &self.ids());
+                    let thread = Thread::new(&group, view, &self.ids());
                     self.open.push(thread);
                     self.open.len() - 1
                 }
@@ -103,17 +112,22 @@ impl Stories {
             .iter()
             .filter_map(|t| Some((t.hypotheses.first()?.workload.clone(), t.id.clone())))
             .collect();
+        let still: Vec<bool> =
+            self.open.iter_mut().map(|thread| thread.keep(view, &theirs, &roots)).collect();
+        self.count(view);
         let mut tellings = Vec::new();
         let mut at = 0;
-        while at < self.open.len() {
+        for still in still {
             let thread = &mut self.open[at];
-            let still = thread.keep(view, &theirs, &roots);
             let over = !still && thread.last_bad + WELL_FOR <= view.now;
-            if let Some(telling) = thread.tell(view, over) {
+            if let Some(telling) = thread.tell(view, over, &self.history) {
                 tellings.push(telling);
             }
             if over {
                 let thread = self.open.remove(at);
+                if let Some((story, _)) = &thread.told {
+                    self.history.remember(story, thread.jobs);
+                }
                 self.resolved.extend(thread.told);
                 if self.resolved.len() > MOST_RESOLVED {
                     self.resolved.remove(0);
@@ -123,6 +137,22 @@ impl Stories {
             }
         }
         tellings
+    }
+
+    /// How requests went to all that fails, and what it promised.
+    fn count(&mut self, view: &View<'_>) {
+        for thread in &mut self.open {
+            for (service, failure) in &mut thread.failures {
+                if failure.promise.as_ref().is_none_or(|(asked, _)| *asked + ASKED < view.now) {
+                    failure.promise = Some((view.now, view.importance.promise(service, view)));
+                }
+                let objective = failure.promise.as_ref().and_then(|(_, p)| p.objective.as_ref());
+                let within = objective.and_then(|objective| objective.within);
+                failure.count.aim(failure.since, thread.last_bad, within);
+            }
+        }
+        let failures = self.open.iter_mut().flat_map(|thread| &mut thread.failures);
+        view.windows.count(failures.map(|(s, failure)| (s, &mut failure.count)), view.now);
     }
 
     fn ids(&self) -> BTreeSet<String> {
@@ -154,7 +184,8 @@ impl Stories {
 }
 
 impl Thread {
-    fn new(group: &Group, now: Time, taken: &BTreeSet<String>) -> Self {
+    fn new(group: &Group, view: &View<'_>, taken: &BTreeSet<String>) -> Self {
+        let now = view.now;
         let first = group.hypotheses.first();
         let on = first.map(|h| h.workload.to_string());
         let on =
@@ -173,6 +204,7 @@ impl Thread {
             failures: BTreeMap::new(),
             workloads: BTreeSet::new(),
             told: None,
+            jobs: jobs_before(since.min(now), view),
         }
     }
 
@@ -276,6 +308,8 @@ impl Thread {
                 worst: 0.0,
                 detail: String::new(),
                 sample: None,
+                count: Count::default(),
+                promise: None,
             });
         }
     }
@@ -316,7 +350,7 @@ impl Thread {
         still
     }
 
-    fn tell(&mut self, view: &View<'_>, over: bool) -> Option<Telling> {
+    fn tell(&mut self, view: &View<'_>, over: bool, history: &History) -> Option<Telling> {
         let plot = Plot {
             id: &self.id,
             opened: self.opened,
@@ -326,7 +360,12 @@ impl Thread {
             failures: &self.failures,
             last_bad: self.last_bad,
         };
-        let (story, evidence) = assemble(&plot, view);
+        let (mut story, evidence) = assemble(&plot, view);
+        if let Some(again) = history.again(&story, &self.jobs) {
+            story.kinds.extend(again.kinds);
+            story.narrative.push_str(&format!(" It is the {}.", again.words));
+            (story.again, story.earlier) = (Some(again.words), again.earlier);
+        }
         let before = self.told.replace((story.clone(), evidence.clone()));
         match before {
             None => Some(Telling::Opened(Box::new(story), evidence)),

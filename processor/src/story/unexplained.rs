@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tapio_proto::model::{Affected, Entity, Evidence, Story, StoryState};
+use tapio_proto::model::{Affected, Entity, Evidence, Impact, Story, StoryState};
 
 use super::{
     assemble::{Failure, Plot, View, blame, round},
@@ -37,10 +37,8 @@ pub(super) fn unexplained(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evide
     let mut order: Vec<(&Entity, &Failure)> = plot.failures.iter().collect();
     let users_meet = |s: &Entity| !outside(s) && !view.graph.is_called(s);
     order.sort_by_key(|(s, f)| (!outside(s), users_meet(s), f.since));
-    let words: Vec<String> = order
-        .iter()
-        .map(|(s, f)| failure_words(s, f, view, plot.last_bad, !users_meet(s)))
-        .collect();
+    let words: Vec<String> =
+        order.iter().map(|(s, f)| failure_words(s, f, !users_meet(s))).collect();
     let hosts = names(order.iter().map(|(s, _)| *s).filter(|s| outside(s)));
     let inside = names(order.iter().map(|(s, _)| *s).filter(|s| !outside(s)));
     let w = &weights().outside;
@@ -101,6 +99,10 @@ pub(super) fn unexplained(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evide
                 .collect(),
             pods: Vec::new(),
         },
+        impact: Impact::default(),
+        kinds: Vec::new(),
+        again: None,
+        earlier: Vec::new(),
         narrative: narrative(&title, None, &words),
         recommendations: vec![recommendation],
         reasons: match told {

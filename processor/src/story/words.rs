@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use tapio_proto::model::{Change, Entity, Event, Time};
+use tapio_proto::model::{Change, Entity, Event};
 
-use super::assemble::{Failure, View};
+use super::assemble::Failure;
 
 /// `45 %`, `0.4 %`, `0 %`.
 pub(super) fn percent(ratio: f64) -> String {
@@ -27,14 +27,37 @@ pub(super) fn count(n: u64) -> String {
     out
 }
 
-/// `2 m 31 s`, `45 s`, `3 h 5 m`.
+/// `2 m 31 s`, `45 s`, `3 h 5 m`, `5 d 2 h`.
 pub(super) fn lasting(seconds: f64) -> String {
     let s = seconds.max(0.0).round() as u64;
     match s {
         0..=59 => format!("{s} s"),
         60..=3599 => format!("{} m {} s", s / 60, s % 60),
-        _ => format!("{} h {} m", s / 3600, s / 60 % 60),
+        3600..=172_799 => format!("{} h {} m", s / 3600, s / 60 % 60),
+        _ => format!("{} d {} h", s / 86_400, s / 3600 % 24),
     }
+}
+
+/// `second`, `third`, `12th`.
+pub(super) fn ordinal(n: usize) -> String {
+    const FIRST: [&str; 10] = [
+        "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth",
+        "tenth",
+    ];
+    let known = n.checked_sub(1).and_then(|at| FIRST.get(at));
+    known.map_or_else(
+        || {
+            let end = match (n % 10, n % 100) {
+                (_, 11..=13) => "th",
+                (1, _) => "st",
+                (2, _) => "nd",
+                (3, _) => "rd",
+                _ => "th",
+            };
+            format!("{n}{end}")
+        },
+        |word| (*word).to_owned(),
+    )
 }
 
 /// `cart, catalog and 5 more`: at most `most` of them by name.
@@ -210,13 +233,7 @@ pub(super) fn fill(template: &str, values: &BTreeMap<&str, String>) -> String {
 }
 
 /// `checkout: 12 % of requests fail (123 of 1,025), was 0 %; GET /cart`
-pub(super) fn failure_words(
-    service: &Entity,
-    failure: &Failure,
-    view: &View<'_>,
-    until: Time,
-    inner: bool,
-) -> String {
+pub(super) fn failure_words(service: &Entity, failure: &Failure, inner: bool) -> String {
     if failure.kind == "alert" {
         return format!("an alert names {}: {}", service.name, short(&failure.detail, 90));
     }
@@ -227,9 +244,8 @@ pub(super) fn failure_words(
             failure.worst, failure.baseline
         );
     }
-    let served = view.windows.served(&service.namespace, &service.name, failure.since, until);
-    let total: u64 = served.iter().map(|s| s.1).sum();
-    let failed: u64 = served.iter().map(|s| s.2).sum();
+    let own = failure.count.own();
+    let (total, failed) = (own.requests, own.failed);
     if failed == 0 {
         let seen = if failure.detail.is_empty() {
             String::new()
@@ -238,8 +254,8 @@ pub(super) fn failure_words(
         };
         return format!("calls to {} fail{seen}", service.name);
     }
-    let operations: Vec<&str> =
-        served.iter().filter(|s| s.2 * 10 >= failed).map(|s| &*s.0).take(3).collect();
+    let most = failure.count.operations().filter(|(_, tally)| tally.failed * 10 >= failed);
+    let operations: Vec<&str> = most.map(|(name, _)| &**name).take(3).collect();
     format!(
         "{who}: {} of requests fail ({} of {}), was {}; {}",
         percent(failed as f64 / total.max(1) as f64),
@@ -293,5 +309,8 @@ mod tests {
         assert_eq!(count(1285), "1,285");
         assert_eq!(percent(0.4451), "45 %");
         assert_eq!(lasting(151.2), "2 m 31 s");
+        assert_eq!(lasting(86_400.0), "24 h 0 m");
+        assert_eq!(lasting(500_000.0), "5 d 18 h");
+        assert_eq!([3, 11, 22, 113].map(ordinal), ["third", "11th", "22nd", "113th"]);
     }
 }

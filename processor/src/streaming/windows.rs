@@ -1,6 +1,9 @@
 //! Spans to windows: counts, errors and a latency histogram per (service, operation, kind, peer) and
 //! window, who calls whom, and a failing span of each service to show for it.
 
+mod counts;
+mod sums;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -10,11 +13,13 @@ use std::{
 use arrow::{error::ArrowError, record_batch::RecordBatch};
 use tapio_proto::model::{Entity, Row as _, Time};
 
+pub use counts::Count;
+
 use super::{Map, WINDOW, cut, names::Names, parents::Parents, texts::Texts};
 use crate::{
     correlation::{
         identity::{Identity, Meant},
-        rows::{Answer, Window},
+        rows::{Answer, Sum, Window},
     },
     kubernetes::Cluster,
 };
@@ -23,6 +28,8 @@ use crate::{
 const KEEP: usize = 360;
 /// The time that they cover where there is one after the other.
 pub const KEPT: Duration = Duration::from_nanos(KEEP as u64 * WINDOW as u64);
+/// What was usual before a bout is what was usual for so long.
+const PAST: Duration = Duration::from_secs(86_400);
 /// Cells kept over all windows; over it the oldest windows go (about 100 B a cell).
 const MOST_CELLS: usize = 400_000;
 /// Services, operations and peers told apart, each; operations and peers over it are `(other)`, services
@@ -174,8 +181,19 @@ struct Cell {
 #[derive(Default)]
 struct Slot {
     cells: Map<Key, Cell>,
-    /// Its rows of `windows` and of `answers`, while nothing new came.
-    batches: Option<[RecordBatch; 2]>,
+    /// Its rows, while nothing new came.
+    published: Option<Published>,
+}
+
+/// What one window came to.
+#[derive(Clone)]
+struct Published {
+    /// Rows of `windows`.
+    windows: RecordBatch,
+    /// Rows of `answers`.
+    answers: RecordBatch,
+    /// The same rows, to be summed up.
+    short: Arc<[sums::Short]>,
 }
 
 /// The name of what there is no room for.
@@ -193,7 +211,10 @@ pub struct Windows {
     called: Vec<(Arc<str>, Arc<str>)>,
     peers: Map<(ServiceId, Arc<str>), Peer>,
     slots: BTreeMap<Time, Slot>,
+    /// Of windows that went, those who were well then and are sick since.
+    past: BTreeMap<Time, Slot>,
     cells: usize,
+    answering: sums::Answering,
     calls: BTreeMap<CallEdge, Time>,
     /// The window in which a call, by its numbers, was last entered in `peers` and `calls`.
     entered: Map<Call, Time>,
@@ -218,7 +239,9 @@ impl Default for Windows {
             called: Vec::new(),
             peers: Map::default(),
             slots: BTreeMap::new(),
+            past: BTreeMap::new(),
             cells: 0,
+            answering: sums::Answering::default(),
             calls: BTreeMap::new(),
             entered: Map::default(),
             parents: Parents::default(),
@@ -268,7 +291,8 @@ impl Windows {
 
     /// Start of the oldest window.
     fn oldest(&self) -> Option<Time> {
-        self.slots.first_key_value().map(|(bucket, _)| *bucket)
+        let first = self.past.first_key_value().map(|(bucket, _)| *bucket);
+        first.into_iter().chain(self.slots.first_key_value().map(|(bucket, _)| *bucket)).min()
     }
 
     fn operation(&mut self, name: &str, now: Time) -> u32 {
@@ -337,7 +361,7 @@ impl Windows {
             }
         }
         if changed {
-            self.slots.values_mut().for_each(|slot| slot.batches = None);
+            self.unpublish();
         }
     }
 
@@ -375,7 +399,7 @@ impl Windows {
             Some(newest) if *newest.key() == window => newest.into_mut(),
             _ => self.slots.entry(window).or_default(),
         };
-        slot.batches = None;
+        slot.published = None;
         let cells = &mut self.cells;
         let cell = slot.cells.entry(key).or_insert_with(|| {
             *cells += 1;
@@ -470,10 +494,12 @@ impl Windows {
 
     fn shrink(&mut self) {
         while self.slots.len() > KEEP || (self.cells > MOST_CELLS && self.slots.len() > 1) {
-            if let Some((_, slot)) = self.slots.pop_first() {
+            let gone = if self.cells > MOST_CELLS { self.past.pop_first() } else { None };
+            if let Some((_, slot)) = gone {
                 self.cells -= slot.cells.len();
-                self.evicted += 1;
+                continue;
             }
+            let gone = self.slots.pop_first();
             let Some(oldest) = self.slots.first_key_value().map(|(bucket, _)| *bucket) else {
                 return;
             };
@@ -482,7 +508,54 @@ impl Windows {
                 bouts.retain(|(_, until)| until.is_none_or(|until| until >= oldest));
                 !bouts.is_empty()
             });
+            if let Some((bucket, slot)) = gone {
+                self.cells -= slot.cells.len();
+                self.evicted += 1;
+                self.remember(bucket, slot);
+            }
         }
+    }
+
+    /// Of a window that goes, keeps what is the past of those that are sick since later, or were lately: a bout
+    /// may last longer than windows are kept, and would be the usual then.
+    fn remember(&mut self, bucket: Time, slot: Slot) {
+        if self.sick.is_empty() && self.past.is_empty() {
+            return;
+        }
+        let mut past = std::mem::take(&mut self.past);
+        self.cells -= past.values().map(|slot| slot.cells.len()).sum::<usize>();
+        // What comes late for one that went says little.
+        past.entry(bucket).or_insert(slot);
+        past.retain(|bucket, slot| {
+            if *bucket + PAST < self.heard {
+                return false;
+            }
+            let had = slot.cells.len();
+            slot.cells.retain(|key, _| self.is_past(*bucket, key));
+            if slot.cells.len() < had {
+                slot.published = None;
+            }
+            !slot.cells.is_empty()
+        });
+        while past.len() > KEEP {
+            past.pop_first();
+        }
+        self.cells += past.values().map(|slot| slot.cells.len()).sum::<usize>();
+        self.past = past;
+    }
+
+    /// Does the cell belong to one who was well then and is known to be sick since?
+    fn is_past(&self, bucket: Time, key: &Key) -> bool {
+        let sick_since = |who: &(Arc<str>, Arc<str>)| {
+            let bouts = self.sick.get(who);
+            bouts.is_some_and(|bouts| bouts.iter().all(|(since, _)| bucket < *since))
+        };
+        let address = self.addressed(key.peer);
+        sick_since(&self.called[key.service.0 as usize])
+            || (!address.is_empty() && {
+                let peer = self.meant(key.service, &address);
+                sick_since(&(peer.entity().namespace.clone(), peer.entity().name.clone()))
+            })
     }
 
     /// When the newest span came in.
@@ -512,7 +585,7 @@ impl Windows {
         };
         if since < known {
             for (_, slot) in self.slots.range_mut(since..) {
-                slot.batches = None;
+                slot.published = None;
             }
         }
     }
@@ -524,7 +597,7 @@ impl Windows {
         if let Some(bout) = open.filter(|bout| bout.1.is_none()) {
             bout.1 = Some(since);
             for (_, slot) in self.slots.range_mut(since.bucket(WINDOW)..) {
-                slot.batches = None;
+                slot.published = None;
             }
         }
     }
@@ -599,28 +672,47 @@ impl Windows {
         by_operation.into_iter().map(|(name, (count, errors))| (name, count, errors)).collect()
     }
 
-    /// The tables `windows` and `answers`: one batch a window, made anew only where the window changed.
-    pub fn publish(&mut self, since: Option<Time>) -> Result<[Vec<RecordBatch>; 2], ArrowError> {
-        let mut all = [Vec::with_capacity(self.slots.len()), Vec::with_capacity(self.slots.len())];
-        let mut slots = std::mem::take(&mut self.slots);
-        let old = |bucket: Time| since.is_some_and(|since| bucket < since);
-        let mut seen = slots.iter_mut().skip_while(|(bucket, _)| old(**bucket));
-        let made = seen.try_for_each(|(bucket, slot)| {
-            let batches = match slot.batches.take() {
-                Some(batches) => batches,
-                None => self.batches(*bucket, slot)?,
-            };
-            slot.batches = Some(batches.clone());
-            for (all, batch) in all.iter_mut().zip(batches) {
-                all.push(batch);
-            }
-            Ok(())
-        });
-        self.slots = slots;
-        made.map(|()| all)
+    /// All rows are made anew.
+    fn unpublish(&mut self) {
+        let all = self.past.values_mut().chain(self.slots.values_mut());
+        all.for_each(|slot| slot.published = None);
     }
 
-    fn batches(&self, bucket: Time, slot: &Slot) -> Result<[RecordBatch; 2], ArrowError> {
+    /// The tables `windows` and `answers`, one batch a window, made anew only where the window changed; and
+    /// `sums` for the windows to which failures came at `recent` or later.
+    pub fn publish(
+        &mut self,
+        since: Option<Time>,
+        recent: Time,
+    ) -> Result<[Vec<RecordBatch>; 3], ArrowError> {
+        if self.answering.is_full() {
+            self.answering = sums::Answering::default();
+            self.unpublish();
+        }
+        let mut slots = std::mem::take(&mut self.slots);
+        let mut past = std::mem::take(&mut self.past);
+        let mut all = Vec::with_capacity(past.len() + slots.len());
+        let young = |bucket: Time| since.is_none_or(|since| bucket >= since);
+        let mut seen = past.iter_mut().chain(&mut slots).filter(|(bucket, _)| young(**bucket));
+        let made = seen.try_for_each(|(bucket, slot)| {
+            let published = match slot.published.take() {
+                Some(published) => published,
+                None => self.published(*bucket, slot)?,
+            };
+            all.push((*bucket, published.clone()));
+            slot.published = Some(published);
+            Ok::<_, ArrowError>(())
+        });
+        (self.slots, self.past) = (slots, past);
+        made?;
+        let short = all.iter().map(|(bucket, published)| (*bucket, &*published.short));
+        let sums = Sum::batch(&self.answering.sums(short, recent))?;
+        let (windows, answers) =
+            all.into_iter().map(|(_, published)| (published.windows, published.answers)).unzip();
+        Ok([windows, answers, vec![sums]])
+    }
+
+    fn published(&mut self, bucket: Time, slot: &Slot) -> Result<Published, ArrowError> {
         let mut rows: Vec<Window> = Vec::with_capacity(slot.cells.len());
         for (key, cell) in &slot.cells {
             let service = &self.called[key.service.0 as usize];
@@ -649,7 +741,12 @@ impl Windows {
                 .then((a.count, a.errors).cmp(&(b.count, b.errors)))
                 .then(a.sum_ms.total_cmp(&b.sum_ms))
         });
-        Ok([Window::batch(&rows)?, Answer::batch(&answers(&rows))?])
+        let answers = answers(&rows);
+        Ok(Published {
+            windows: Window::batch(&rows)?,
+            answers: Answer::batch(&answers)?,
+            short: answers.iter().map(|answer| self.answering.short(answer)).collect(),
+        })
     }
 }
 
@@ -793,8 +890,8 @@ mod tests {
     fn windows_of_a_bout_that_is_over_stay_no_baseline_whatever_comes_late() {
         let calm = |windows: &mut Windows, bucket: i64| {
             let slot = windows.slots.remove(&second(bucket)).unwrap();
-            let [batch, _] = windows.batches(second(bucket), &slot).unwrap();
-            let column = batch.column_by_name("calm").unwrap();
+            let published = windows.published(second(bucket), &slot).unwrap();
+            let column = published.windows.column_by_name("calm").unwrap();
             column.as_any().downcast_ref::<arrow::array::BooleanArray>().unwrap().value(0)
         };
         let mut windows = Windows::default();

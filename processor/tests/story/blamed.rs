@@ -1,13 +1,14 @@
 //! Who is blamed: small clusters in which an object that everybody would suspect is innocent.
 
 use serde_json::{Value, json};
+use tapio_processor::story::Importance;
 use tapio_proto::{
     Request, Signal, check,
     json::to_proto,
     model::{Story, Time},
 };
 
-use crate::played::play;
+use crate::played::play_with;
 
 const SECOND: u64 = 1_000_000_000;
 /// 2026-11-22T03:00:00Z
@@ -22,7 +23,7 @@ pub(crate) struct Shop {
 
 /// What one request to `front` meets.
 #[derive(Clone, Copy, PartialEq)]
-enum Meets {
+pub(crate) enum Meets {
     Health,
     /// The service that is asked does not answer.
     Nobody,
@@ -146,7 +147,7 @@ impl Shop {
     }
 
     /// Ten requests in this second that users make of `front`, which asks `callee`.
-    fn requests(&mut self, second: u64, callee: &str, meets: Meets) {
+    pub(crate) fn requests(&mut self, second: u64, callee: &str, meets: Meets) {
         for tenth in 0..10 {
             let end = START + second * SECOND + tenth * SECOND / 10;
             let span = |service: &str, kind: u8, peer: &str, failed: bool, late: u64| {
@@ -195,11 +196,23 @@ impl Shop {
         );
     }
 
+    /// A CronJob at this second, at which it ran.
+    pub(crate) fn ran(&mut self, second: u64, name: &str, schedule: &str) {
+        let rest = json!({"spec": {"schedule": schedule, "jobTemplate": {}},
+            "status": {"lastScheduleTime": clock(second)}});
+        self.object(second, "MODIFIED", "CronJob", name, &rest);
+    }
+
     /// The stories that are told of it, by the time they opened.
-    pub(crate) fn stories(mut self) -> Vec<Story> {
+    pub(crate) fn stories(self) -> Vec<Story> {
+        self.stories_with(Importance::default())
+    }
+
+    /// The same where services promise this, and are worth that.
+    pub(crate) fn stories_with(mut self, importance: Importance) -> Vec<Story> {
         self.seen.sort_by_key(|(time, _)| *time);
         let mut seen = self.seen.into_iter();
-        play(|| seen.next().map(|(_, request)| request))
+        play_with(importance, || seen.next().map(|(_, request)| request))
             .stories
             .into_iter()
             .map(|(s, _)| s)

@@ -6,6 +6,7 @@
 mod blamed;
 mod hostile;
 mod identity;
+mod impact;
 mod live;
 mod measured;
 mod metrics;

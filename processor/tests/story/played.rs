@@ -7,7 +7,9 @@ use std::{
 };
 
 use arrow::array::{Array, FixedSizeBinaryArray, StringArray};
-use tapio_processor::{Engine, Patterns, Telling, replay::Recording, store::Store};
+use tapio_processor::{
+    AnalysisConfig, Engine, Patterns, Telling, replay::Recording, store::Store, story::Importance,
+};
 use tapio_proto::{
     Request, check,
     model::{Evidence, Story},
@@ -78,9 +80,18 @@ pub(crate) fn whole(name: &str) -> Played {
 }
 
 /// These requests through an engine of their own, to the end.
-pub(crate) fn play(mut requests: impl FnMut() -> Option<Request>) -> Played {
+pub(crate) fn play(requests: impl FnMut() -> Option<Request>) -> Played {
+    play_with(Importance::default(), requests)
+}
+
+/// The same where services promise this, and are worth that.
+pub(crate) fn play_with(
+    importance: Importance,
+    mut requests: impl FnMut() -> Option<Request>,
+) -> Played {
     let store = Engine::store(256 << 20).unwrap();
-    let mut engine = Engine::new(store.clone(), Arc::new(Patterns::builtin().unwrap())).unwrap();
+    let engine = Engine::new(store.clone(), Arc::new(Patterns::builtin().unwrap())).unwrap();
+    let mut engine = engine.configured(&AnalysisConfig { importance, ..AnalysisConfig::default() });
     let mut tellings = Vec::new();
     while let Some(request) = requests() {
         tellings.extend(engine.ingest(&request));

@@ -12,5 +12,8 @@ mod time;
 pub use entity::{Edge, Entity, Relation};
 pub use event::{Change, ChangeVerb, Event, Severity};
 pub use row::{Column, Row, table};
-pub use story::{Affected, ChainLink, Evidence, Hypothesis, RootCause, Story, StoryState, Symptom};
+pub use story::{
+    Affected, Budget, ChainLink, Evidence, Harm, Hypothesis, Impact, RootCause, Story, StoryKind,
+    StoryState, Symptom,
+};
 pub use time::Time;

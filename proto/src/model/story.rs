@@ -113,6 +113,81 @@ pub struct Affected {
     pub pods: Vec<String>,
 }
 
+/// How a story runs, beyond its cause.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoryKind {
+    /// The failure travelled through two services or more.
+    Cascading,
+    /// The same happened before, in the last seven days.
+    Recurring,
+    /// It happens at even intervals, or after the same job.
+    Periodic,
+}
+
+impl StoryKind {
+    /// As it is told.
+    pub fn name(self) -> &'static str {
+        match self {
+            StoryKind::Cascading => "cascading",
+            StoryKind::Recurring => "recurring",
+            StoryKind::Periodic => "periodic",
+        }
+    }
+}
+
+/// What an incident costs so far.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Impact {
+    /// How much the business misses the service that it misses most; 1 where nothing says otherwise.
+    pub weight: f64,
+    /// The services that fail, first those that users meet.
+    pub services: Vec<Harm>,
+}
+
+/// What a service owes its callers since it fails.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Harm {
+    /// Namespace of the service.
+    pub namespace: String,
+    /// The service.
+    pub service: String,
+    /// Nothing inside calls it: users meet it.
+    pub users: bool,
+    /// Requests, as far as they are still remembered (two hours).
+    pub requests: u64,
+    /// Of them, how many failed.
+    pub failed: u64,
+    /// Of the others, how many took longer than they may, as the histogram has it; null where nothing says
+    /// how long that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow: Option<u64>,
+    /// Share of requests that failed before, 0 to 1; null for one that is slow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usual: Option<f64>,
+    /// How much the business misses it.
+    pub weight: f64,
+    /// Against its objective; null where it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
+}
+
+/// What an incident takes of an error budget.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Budget {
+    /// Percent of requests that must be answered well.
+    pub availability: f64,
+    /// Within so many ms; null when only errors count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within_ms: Option<f64>,
+    /// Days over which the objective holds.
+    pub window_days: f64,
+    /// How many times faster than may be the budget is used up.
+    pub burn_rate: f64,
+    /// Share of the whole window's budget that this incident has used up so far; above 1 it took more.
+    pub spent: f64,
+}
+
 /// A root-cause story.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Story {
@@ -139,6 +214,17 @@ pub struct Story {
     pub chain: Vec<ChainLink>,
     /// Who is touched.
     pub affected: Affected,
+    /// What it costs so far.
+    pub impact: Impact,
+    /// How it runs; empty for a single fault of one service.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<StoryKind>,
+    /// How it repeats, in words; null when it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub again: Option<String>,
+    /// Ids of the latest earlier stories of the same cause, oldest first; ten at most.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<String>,
     /// The story in plain words.
     pub narrative: String,
     /// What to do, safest first; commands can be pasted.

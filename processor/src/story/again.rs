@@ -1,0 +1,144 @@
+//! Whether it happened before: recurring, and periodic where it comes at regular times or after the same job.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
+
+use tapio_proto::model::{Entity, Story, StoryKind, Time};
+
+use super::{
+    assemble::View,
+    words::{lasting, ordinal},
+};
+use crate::correlation::weights::weights;
+
+/// Longer ago is another story.
+const REMEMBERED: Duration = Duration::from_secs(7 * 86_400);
+/// Incidents that are remembered.
+const MOST: usize = 1_000;
+/// Earlier ones that are named.
+const MOST_NAMED: usize = 10;
+/// How far from the middle of all an interval may lie.
+const EVEN: f64 = 0.1;
+/// Onsets from which on their distances tell.
+const REGULAR: usize = 4;
+/// Onsets from which on a job that ran before each of them tells.
+const FOLLOWED: usize = 3;
+/// A job does its harm within this time.
+const AFTER_JOB: Duration = Duration::from_secs(600);
+
+/// An incident that is over.
+struct Past {
+    id: String,
+    root: (Entity, String),
+    since: Time,
+    /// CronJobs that ran shortly before it.
+    jobs: BTreeSet<Entity>,
+}
+
+/// Incidents that are over, oldest first.
+#[derive(Default)]
+pub(super) struct History(VecDeque<Past>);
+
+/// How it repeats.
+pub(super) struct Again {
+    /// The kinds that it is of.
+    pub kinds: Vec<StoryKind>,
+    /// In words: `third time in 2 h 10 m, every 1 h`.
+    pub words: String,
+    /// Ids of the latest earlier ones, oldest first.
+    pub earlier: Vec<String>,
+}
+
+impl History {
+    /// Remembers a story that is over; what was never sure enough to be worth one is none.
+    pub(super) fn remember(&mut self, story: &Story, jobs: BTreeSet<Entity>) {
+        if story.confidence < weights().judgement.worth {
+            return;
+        }
+        if self.0.len() >= MOST {
+            self.0.pop_front();
+        }
+        let (id, root) = (story.id.clone(), root(story));
+        self.0.push_back(Past { id, root, since: story.opened, jobs });
+    }
+
+    /// The earlier ones of the same root, and what they have in common with this one, before which these
+    /// CronJobs ran.
+    pub(super) fn again(&self, story: &Story, jobs: &BTreeSet<Entity>) -> Option<Again> {
+        let (root, now) = (root(story), story.opened);
+        let recent =
+            |past: &&Past| past.root == root && past.since < now && past.since + REMEMBERED >= now;
+        let mut earlier: Vec<&Past> = self.0.iter().filter(recent).collect();
+        earlier.sort_by_key(|past| past.since);
+        let first = earlier.first()?.since;
+        let onsets: Vec<Time> = earlier.iter().map(|past| past.since).chain([now]).collect();
+        let mut kinds = vec![StoryKind::Recurring];
+        let mut words =
+            format!("{} time in {}", ordinal(onsets.len()), lasting(now.seconds_since(first)));
+        let mut common = jobs.clone();
+        earlier.iter().for_each(|past| common.retain(|job| past.jobs.contains(job)));
+        let every = period(&onsets);
+        if let Some(every) = every {
+            words += &format!(", every {}", lasting(every));
+        }
+        let common = common.first().filter(|_| onsets.len() >= FOLLOWED);
+        if let Some(job) = common {
+            words += &format!(", each after CronJob {} ran", job.path());
+        }
+        if every.is_some() || common.is_some() {
+            kinds.push(StoryKind::Periodic);
+        }
+        let earlier = earlier.iter().rev().take(MOST_NAMED).rev();
+        let earlier = earlier.map(|past| past.id.clone()).collect();
+        Some(Again { kinds, words, earlier })
+    }
+}
+
+/// Seconds from one onset to the next, where they are even.
+fn period(onsets: &[Time]) -> Option<f64> {
+    let mut gaps: Vec<f64> = onsets.windows(2).map(|pair| pair[1].seconds_since(pair[0])).collect();
+    gaps.sort_by(f64::total_cmp);
+    let middle = *gaps.get(gaps.len() / 2)?;
+    let even = |gap: &f64| (gap - middle).abs() <= EVEN * middle;
+    (onsets.len() >= REGULAR && gaps.iter().all(even)).then_some(middle)
+}
+
+/// What makes two stories the same trouble: the guilty object and the pattern, or who fails where nothing
+/// inside is guilty.
+fn root(story: &Story) -> (Entity, String) {
+    match &story.root_cause {
+        Some(root) => (Entity::new(&root.kind, &root.namespace, &root.name), root.pattern.clone()),
+        None => (Entity::new("", "", ""), story.title.clone()),
+    }
+}
+
+/// CronJobs that ran shortly before `now`, of those that run once an hour at most: what runs all the time ran
+/// before everything.
+pub(super) fn jobs_before(now: Time, view: &View<'_>) -> BTreeSet<Entity> {
+    let mut jobs = view.cluster.scheduled_since(now - AFTER_JOB);
+    jobs.retain(|_, schedule| {
+        let minute = schedule.split_whitespace().next().unwrap_or_default();
+        let rare =
+            ["@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"];
+        minute.parse::<u8>().is_ok() || rare.contains(&minute)
+    });
+    jobs.into_keys().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(minutes: &[i64]) -> Vec<Time> {
+        minutes.iter().map(|m| Time(m * 60_000_000_000)).collect()
+    }
+
+    #[test]
+    fn only_many_even_onsets_are_a_period() {
+        assert_eq!(period(&at(&[0, 60, 119, 180])), Some(3600.0));
+        assert_eq!(period(&at(&[0, 60, 120])), None, "three may be chance");
+        assert_eq!(period(&at(&[0, 60, 100, 180])), None);
+    }
+}
