@@ -2,6 +2,7 @@
 //! tells, back onto the passing telemetry and out beside it.
 
 use std::{
+    num::NonZero,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -47,6 +48,8 @@ pub struct AnalysisConfig {
     pub batch_items: usize,
     /// Events, and rows of changes, that causes are looked for in; over it the oldest go.
     pub buffer_events: usize,
+    /// Queries of one pass that may run at once.
+    pub workers: usize,
     /// Below this confidence a story is told as a hypothesis.
     pub threshold: f64,
     /// What services promise, and what they are worth.
@@ -61,6 +64,7 @@ impl Default for AnalysisConfig {
             pass_budget: Duration::from_secs(5),
             batch_items: 100,
             buffer_events: 65_536,
+            workers: 8,
             threshold: 0.7,
             importance: Importance::default(),
         }
@@ -125,11 +129,15 @@ type Fed = Arc<Mutex<Option<Arc<Directory>>>>;
 impl Analysis {
     /// Starts the engine's thread, and the task that sends its stories on the current runtime. Under
     /// `pressure` it looks less closely, in steps, and its store holds half of what it did.
+    ///
+    /// Of the machine's cores one is left to the hop, however many workers there may be.
     pub fn start(
-        config: AnalysisConfig,
+        mut config: AnalysisConfig,
         patterns: Arc<Patterns>,
         pressure: Arc<Pressure>,
     ) -> Result<Arc<Self>, CorrelationError> {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        config.workers = config.workers.min(cores.saturating_sub(1)).max(1);
         let store = Engine::store(config.store_bytes)?;
         patterns.publish(&store)?;
         let (tee, inbox) = mpsc::sync_channel(QUEUE);

@@ -277,6 +277,7 @@ impl Engine {
         self.facts.keep(config.buffer_events);
         self.threshold = config.threshold;
         self.importance = config.importance.clone();
+        self.plans = self.plans.with_workers(config.workers);
         self
     }
 

@@ -30,7 +30,7 @@ pub(super) struct Config {
     patterns: Vec<PathBuf>,
     /// Items that the analysis takes in before it shows what they changed, if as many wait.
     batch_size: usize,
-    /// Threads of the engine; one.
+    /// Queries of one pass that run at once; at most one for each core but one, which is left to the hop.
     workers: usize,
     /// Events, and rows of changes, that causes are looked for in; over it the oldest go.
     buffer_size: usize,
@@ -78,7 +78,7 @@ impl Default for Config {
             queue_mib: analysis.tee_bytes >> 20,
             patterns: Vec::new(),
             batch_size: analysis.batch_items,
-            workers: 1,
+            workers: analysis.workers,
             buffer_size: analysis.buffer_events,
             confidence_threshold: analysis.threshold,
             objectives: Vec::new(),
@@ -119,6 +119,7 @@ impl Config {
             pass_budget: *self.pass_budget,
             batch_items: self.batch_size,
             buffer_events: self.buffer_size,
+            workers: self.workers,
             threshold: self.confidence_threshold,
             importance: self.importance(),
         }
@@ -136,17 +137,14 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
         return Err("'pass_budget' must be greater than zero".to_owned());
     }
     // A million events are a gigabyte.
-    for (key, size, most) in
-        [("batch_size", config.batch_size, 1 << 20), ("buffer_size", config.buffer_size, 1 << 20)]
-    {
+    for (key, size, most) in [
+        ("batch_size", config.batch_size, 1 << 20),
+        ("buffer_size", config.buffer_size, 1 << 20),
+        ("workers", config.workers, 1024),
+    ] {
         if size == 0 || size > most {
             return Err(format!("'{key}' must be greater than zero and at most {most}"));
         }
-    }
-    if config.workers != 1 {
-        return Err("'workers' must be 1: one thread reads all in one order, so that the same input always tells \
-                    the same stories; in a flood it looks at fewer spans, each with its weight"
-            .to_owned());
     }
     if !(0.0..=1.0).contains(&config.confidence_threshold) {
         return Err("'confidence_threshold' must be from 0 to 1".to_owned());
@@ -327,7 +325,7 @@ mod tests {
             ("queue_mib", wrong(|c| c.queue_mib = 1 << 30)),
             ("batch_size", wrong(|c| c.batch_size = 0)),
             ("buffer_size", wrong(|c| c.buffer_size = 100_000_000)),
-            ("workers", wrong(|c| c.workers = 8)),
+            ("workers", wrong(|c| c.workers = 0)),
             ("confidence_threshold", wrong(|c| c.confidence_threshold = 70.0)),
             ("confidence_threshold", wrong(|c| c.confidence_threshold = f64::NAN)),
         ] {

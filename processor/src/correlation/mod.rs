@@ -18,12 +18,17 @@ pub mod symptoms;
 pub mod units;
 pub(crate) mod weights;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
 
 use arrow::record_batch::RecordBatch;
-
 use breaker::{Breakers, Part};
 use tapio_proto::model::Time;
+use tokio::runtime::Runtime;
 
 use crate::store::{ColumnError, Queries, QueryError, Rows, StoreError};
 
@@ -50,10 +55,17 @@ pub enum CorrelationError {
     Store(#[from] StoreError),
 }
 
-/// Kept plans, run from a thread of their own: DataFusion is asynchronous, the engine is not.
+/// What came of a query; nothing when its time was over.
+type Outcome = Option<Result<Vec<RecordBatch>, QueryError>>;
+
+/// Kept plans, run from the engine's thread: DataFusion is asynchronous, the engine is not.
 pub struct Plans {
     queries: Queries,
-    runtime: Option<tokio::runtime::Runtime>,
+    /// One for each query that runs at once; the first is that of the engine's own thread.
+    runtimes: Vec<Runtime>,
+    workers: usize,
+    /// What came of those that were run ahead, at once.
+    ahead: BTreeMap<String, Outcome>,
     /// What failed and is left out.
     pub breakers: Breakers,
     now: Time,
@@ -68,7 +80,9 @@ impl Plans {
         let queries = Queries::new(store, crate::files::QUERIES)?;
         Ok(Plans {
             queries,
-            runtime: None,
+            runtimes: Vec::new(),
+            workers: 1,
+            ahead: BTreeMap::new(),
             breakers: Breakers::default(),
             now: Time::default(),
             began: Instant::now(),
@@ -76,9 +90,57 @@ impl Plans {
         })
     }
 
+    /// So many queries may run at once; each runs as it does alone, and answers the same.
+    pub fn with_workers(mut self, workers: usize) -> Self {
+        self.workers = workers.max(1);
+        self
+    }
+
     /// A pass at event time `now` begins, which is cut when it has taken this long.
     pub fn begin(&mut self, now: Time, time: Option<Duration>) {
         (self.now, self.began, self.time) = (now, Instant::now(), time);
+        self.ahead.clear();
+    }
+
+    /// Runs queries that do not need each other at once, as far as there are workers: their rows are there
+    /// when they are asked for.
+    pub fn run_ahead(&mut self, names: &[&str]) {
+        let lets = |name: &&&str| self.breakers.lets(Part::Query, name, self.now);
+        let names: Vec<&str> = names.iter().filter(lets).copied().collect();
+        let at_once = self.workers.min(names.len());
+        if at_once < 2 || (0..at_once).any(|at| self.runtime(at).is_err()) {
+            return;
+        }
+        let (queries, left, next) = (&self.queries, self.left(), AtomicUsize::new(0));
+        let work = |runtime: &Runtime| {
+            let mut done = Vec::new();
+            while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
+                done.push(((*name).to_owned(), outcome(queries, runtime, name, left)));
+            }
+            done
+        };
+        let (own, others) = self.runtimes[..at_once].split_at(1);
+        self.ahead = thread::scope(|scope| {
+            let others: Vec<_> =
+                others.iter().map(|runtime| scope.spawn(|| work(runtime))).collect();
+            let mut done: Vec<_> = own.iter().flat_map(work).collect();
+            // One whose thread died is run again when it is asked for.
+            done.extend(others.into_iter().filter_map(|other| other.join().ok()).flatten());
+            done.into_iter().collect()
+        });
+    }
+
+    /// What is left of the pass's time.
+    fn left(&self) -> Option<Duration> {
+        self.time.map(|time| time.saturating_sub(self.took()))
+    }
+
+    fn runtime(&mut self, at: usize) -> std::io::Result<&Runtime> {
+        while self.runtimes.len() <= at {
+            let made = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+            self.runtimes.push(made);
+        }
+        Ok(&self.runtimes[at])
     }
 
     /// How long the pass has taken so far.
@@ -106,27 +168,32 @@ impl Plans {
 
     /// The rows of one query.
     pub fn rows(&mut self, name: &str) -> Result<Rows, CorrelationError> {
-        let left = self.time.map(|time| time.saturating_sub(self.took()));
         let cut = || CorrelationError::Cut(name.to_owned());
-        if left == Some(Duration::ZERO) {
+        let known = self.ahead.remove(name);
+        let left = self.left();
+        if known.is_none() && left == Some(Duration::ZERO) {
             return Err(cut());
         }
-        let failed = |message: String| QueryError { query: name.to_owned(), message };
-        let runtime = match self.runtime.take() {
-            Some(runtime) => runtime,
-            None => tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .build()
-                .map_err(|e| failed(format!("no runtime: {e}")))?,
-        };
-        let batches: Option<Result<Vec<RecordBatch>, QueryError>> = runtime.block_on(async {
-            let run = self.queries.run(name);
-            match left {
-                Some(left) => tokio::time::timeout(left, run).await.ok(),
-                None => Some(run.await),
+        let outcome = match known {
+            Some(outcome) => outcome,
+            None => {
+                let failed =
+                    |e| QueryError { query: name.to_owned(), message: format!("no runtime: {e}") };
+                self.runtime(0).map_err(failed)?;
+                outcome(&self.queries, &self.runtimes[0], name, left)
             }
-        });
-        self.runtime = Some(runtime);
-        Ok(Rows::new(&batches.ok_or_else(cut)??)?)
+        };
+        Ok(Rows::new(&outcome.ok_or_else(cut)??)?)
     }
+}
+
+/// Runs a query to its end, or to that of the time that is left.
+fn outcome(queries: &Queries, runtime: &Runtime, name: &str, left: Option<Duration>) -> Outcome {
+    runtime.block_on(async {
+        let run = queries.run(name);
+        match left {
+            Some(left) => tokio::time::timeout(left, run).await.ok(),
+            None => Some(run.await),
+        }
+    })
 }

@@ -15,6 +15,12 @@ use crate::{
     streaming::{WINDOW, Windows, Worse},
 };
 
+/// The queries, by the names of their files.
+const ERRORS: &str = "symptoms_errors";
+const LATENCY: &str = "symptoms_latency";
+const STATE: &str = "symptoms_state";
+const RESOURCES: &str = "symptoms_resources";
+
 /// A ratio or a latency is over when it has not been judged sick for four windows, or for as long as it
 /// takes to be judged.
 const QUIET: Duration = Duration::from_nanos(4 * WINDOW as u64);
@@ -84,8 +90,11 @@ impl Symptoms {
         windows: &mut Windows,
         (now, recent): (Time, Time),
     ) -> Result<(), CorrelationError> {
-        for query in ["symptoms_errors", "symptoms_latency"] {
-            if query == "symptoms_errors" && !windows.failed_since(recent) {
+        let all = [ERRORS, LATENCY, STATE, RESOURCES];
+        let errors = windows.failed_since(recent);
+        plans.run_ahead(if errors { &all } else { &all[1..] });
+        for query in [ERRORS, LATENCY] {
+            if query == ERRORS && !errors {
                 continue;
             }
             let Some(rows) = plans.rows_if_well(query)? else { continue };
@@ -173,7 +182,7 @@ impl Symptoms {
 
     /// States are told anew by each run; what is not told any more is over.
     fn states(&mut self, plans: &mut Plans) -> Result<(), CorrelationError> {
-        let Some(rows) = plans.rows_if_well("symptoms_state")? else { return Ok(()) };
+        let Some(rows) = plans.rows_if_well(STATE)? else { return Ok(()) };
         self.active.retain(|(kind, _), _| {
             MEASURED.contains(&kind.as_str()) || kind == GROWTH || kind == STANDING
         });
@@ -243,7 +252,7 @@ impl Symptoms {
     }
 
     fn resources(&mut self, plans: &mut Plans) -> Result<(), CorrelationError> {
-        let Some(rows) = plans.rows_if_well("symptoms_resources")? else { return Ok(()) };
+        let Some(rows) = plans.rows_if_well(RESOURCES)? else { return Ok(()) };
         for row in rows.iter() {
             let kind = row.text("kind")?;
             let entity = Entity::new(

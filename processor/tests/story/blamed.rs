@@ -1,7 +1,7 @@
 //! Who is blamed: small clusters in which an object that everybody would suspect is innocent.
 
 use serde_json::{Value, json};
-use tapio_processor::story::Importance;
+use tapio_processor::{AnalysisConfig, story::Importance};
 use tapio_proto::{
     Request, Signal, check,
     json::to_proto,
@@ -210,9 +210,10 @@ impl Shop {
 
     /// The same where services promise this, and are worth that.
     pub(crate) fn stories_with(mut self, importance: Importance) -> Vec<Story> {
+        let config = AnalysisConfig { importance, ..AnalysisConfig::default() };
         self.seen.sort_by_key(|(time, _)| *time);
         let mut seen = self.seen.into_iter();
-        play_with(importance, || seen.next().map(|(_, request)| request))
+        play_with(&config, || seen.next().map(|(_, request)| request))
             .stories
             .into_iter()
             .map(|(s, _)| s)

@@ -17,13 +17,13 @@ mod sent;
 mod standing;
 mod times;
 
-use tapio_processor::{Telling, story::text};
+use tapio_processor::{AnalysisConfig, Telling, story::text};
 use tapio_proto::{
     Request, Signal,
     model::{Evidence, Story, StoryState},
 };
 
-use played::{INCIDENT, play, recording, resources, whole};
+use played::{INCIDENT, Played, play, play_with, recording, resources, whole};
 
 /// The recorded incident as everybody who tells it must tell it.
 pub(crate) fn assert_root(story: &Story) {
@@ -120,6 +120,19 @@ fn the_same_recording_is_told_in_the_same_words() {
         words.collect()
     };
     assert_eq!(told(&whole("pool-oom").tellings), told(&INCIDENT.tellings));
+}
+
+/// Guarantees: nor do queries that run at once tell anything else than one after the other.
+#[test]
+fn many_workers_tell_the_same_words() {
+    let mut recording = recording("pool-oom");
+    let config = AnalysisConfig { workers: 4, ..AnalysisConfig::default() };
+    let played = play_with(&config, || recording.next_request().map(|(_, request)| request));
+    let told = |played: &Played| -> Vec<String> {
+        let stories = played.tellings.iter().map(|telling| telling.story().0);
+        stories.map(|story| serde_json::to_string(story).unwrap()).collect()
+    };
+    assert_eq!(told(&played), told(&INCIDENT));
 }
 
 /// Guarantees: where nothing is wrong nothing is told that anybody would be woken for, at no time.

@@ -7,9 +7,7 @@ use std::{
 };
 
 use arrow::array::{Array, FixedSizeBinaryArray, StringArray};
-use tapio_processor::{
-    AnalysisConfig, Engine, Patterns, Telling, replay::Recording, store::Store, story::Importance,
-};
+use tapio_processor::{AnalysisConfig, Engine, Patterns, Telling, replay::Recording, store::Store};
 use tapio_proto::{
     Request, check,
     model::{Evidence, Story},
@@ -81,17 +79,17 @@ pub(crate) fn whole(name: &str) -> Played {
 
 /// These requests through an engine of their own, to the end.
 pub(crate) fn play(requests: impl FnMut() -> Option<Request>) -> Played {
-    play_with(Importance::default(), requests)
+    play_with(&AnalysisConfig { workers: 1, ..AnalysisConfig::default() }, requests)
 }
 
-/// The same where services promise this, and are worth that.
+/// The same with settings of its own.
 pub(crate) fn play_with(
-    importance: Importance,
+    config: &AnalysisConfig,
     mut requests: impl FnMut() -> Option<Request>,
 ) -> Played {
     let store = Engine::store(256 << 20).unwrap();
     let engine = Engine::new(store.clone(), Arc::new(Patterns::builtin().unwrap())).unwrap();
-    let mut engine = engine.configured(&AnalysisConfig { importance, ..AnalysisConfig::default() });
+    let mut engine = engine.configured(config);
     let mut tellings = Vec::new();
     while let Some(request) = requests() {
         tellings.extend(engine.ingest(&request));
