@@ -30,6 +30,7 @@ use crate::{
         rows::{Answer, Front, Level, NeedRow, Params, PatternRow, Reach, State, Sum, Window},
         standing::Standing,
         states::States,
+        surge,
         suspects::{self, Graph},
         symptoms::Symptoms,
         units::{self, Homes},
@@ -459,6 +460,7 @@ impl Engine {
             }
             judged.extend(units::hypotheses(&states, &wrong, &self.homes, &graph, &self.cluster));
         }
+        self.relayed(&mut judged, (&failing, &sick), &graph);
         self.deepest(&mut judged, &failing, &graph);
         let mut all: Vec<_> = arising
             .iter()
@@ -467,7 +469,9 @@ impl Engine {
         if !self.sighted.contains("traces") {
             all.extend(self.series.blamed().iter().map(by_metrics));
         }
-        let judged = with_measured(judged, all);
+        let mut judged = with_measured(judged, all);
+        let (asked, changed) = ((&self.windows, &graph), (&self.cluster, &self.facts));
+        surge::judge(&mut judged, &failing, asked, changed);
         let groups = crate::story::groups(&judged, &self.symptoms, &graph, now);
         let lacks = self.lacks();
         let view = View {
@@ -581,6 +585,51 @@ impl Engine {
         self.symptoms.alerted(named, now);
     }
 
+    /// What a service logs of an error may be what it was told by a service that it asks, or what it comes to
+    /// when that one is away: where that one says the same, or is sick for a reason of its own, it is that
+    /// one's.
+    fn relayed(
+        &self,
+        judged: &mut Vec<hypotheses::Hypothesis>,
+        (failing, sick): (&BTreeMap<Entity, Time>, &BTreeMap<Entity, Time>),
+        graph: &Graph,
+    ) {
+        let by_words = |h: &hypotheses::Hypothesis| {
+            self.patterns.get(&h.pattern).is_some_and(|p| p.by_words())
+        };
+        let said: Vec<(String, Entity)> = judged
+            .iter()
+            .filter(|h| by_words(h))
+            .map(|h| (h.pattern.clone(), crate::story::front(h)))
+            .collect();
+        if said.is_empty() {
+            return;
+        }
+        let worth = weights().judgement.worth;
+        let reasons: BTreeMap<Entity, Time> = judged
+            .iter()
+            .filter(|h| h.confidence >= worth && !by_words(h))
+            .filter_map(|h| {
+                let front = crate::story::front(h);
+                let since = failing.get(&front).or_else(|| sick.get(&h.workload))?;
+                Some((front, *since))
+            })
+            .collect();
+        let asks = |from: &Entity, to: &Entity| from != to && graph.downstream(from).contains(to);
+        judged.retain(|h| {
+            let here = crate::story::front(h);
+            let same = said.iter().filter(|(pattern, _)| *pattern == h.pattern);
+            let reason = reasons.iter().filter(|(_, since)| {
+                by_words(h) && h.change.is_none() && **since <= h.effect_time + EFFECT
+            });
+            // Of two that ask each other neither is the first.
+            !same
+                .map(|(_, on)| on)
+                .chain(reason.map(|(on, _)| on))
+                .any(|on| asks(&here, on) && !asks(on, &here))
+        });
+    }
+
     /// A service that fails by itself, while nothing that it asks fails as early, is where to look, though
     /// nothing says why.
     fn deepest(
@@ -604,10 +653,6 @@ impl Engine {
             if explained || below.iter().any(|s| fails(s) || graph.hosts(s).any(fails)) {
                 continue;
             }
-            if let Some(surge) = self.surge(service, *onset, graph) {
-                judged.push(surge);
-                continue;
-            }
             let share = (active.symptom.value - active.symptom.baseline).clamp(0.0, 1.0);
             judged.push(hypotheses::Hypothesis {
                 cause: workload.clone(),
@@ -625,56 +670,6 @@ impl Engine {
                 told: None,
             });
         }
-    }
-
-    /// Users who ask more than twice as much as in each of the four minutes before are the cause.
-    fn surge(
-        &self,
-        service: &Entity,
-        onset: Time,
-        graph: &Graph,
-    ) -> Option<hypotheses::Hypothesis> {
-        const MINUTE: Duration = Duration::from_secs(60);
-        let entry = graph.upstream(service).into_iter().rfind(|s| !graph.is_called(s))?;
-        let asked = |from: Time| {
-            let served =
-                self.windows.served(&entry.namespace, &entry.name, from, from + (MINUTE - STEP));
-            served.iter().map(|(_, count, _)| *count).sum::<u64>()
-        };
-        let before: Vec<u64> = (2..6).map(|ago| asked(onset - MINUTE * ago)).collect();
-        let most = before.iter().copied().max()?;
-        let now = asked(onset).max(asked(onset - MINUTE));
-        if before.contains(&0) || now < 100 || now <= 2 * most {
-            return None;
-        }
-        let users = &entry.name;
-        let what = format!("users ask {users} {now} times a minute, {most} before");
-        Some(hypotheses::Hypothesis {
-            cause: entry.clone(),
-            relation: "calls".to_owned(),
-            workload: graph.workload(service),
-            service: service.name.to_string(),
-            pattern: "traffic_surge".to_owned(),
-            change: None,
-            cause_time: onset,
-            effect_time: onset,
-            evidence: 1.0,
-            rivals: 0,
-            confidence: weights().failing.surge,
-            measured: None,
-            told: Some(Box::new(hypotheses::Told {
-                title: format!("{} fails under more load than it can carry; {what}", service.name),
-                mechanism: what.clone(),
-                what: what.clone(),
-                change: None,
-                reasons: vec![what, "nothing here was changed before it".to_owned()],
-                advice: vec![format!(
-                    "limit what {users} lets in, and add replicas of {}",
-                    service.name
-                )],
-                outside: true,
-            })),
-        })
     }
 
     /// "Nothing was changed" cannot be said of a workload whose objects are not seen.

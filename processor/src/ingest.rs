@@ -8,8 +8,8 @@ use tapio_proto::{
     columns::{LogColumns, MetricColumns, SpanColumns, SpanTold},
     model::{Change, Entity, Event, Row as _, Severity, Time},
     view::{
-        AnyValue, LogView, MetricView, PointView, Record, Records, RequestView, ResourceGroup,
-        ResourceView, SpanView,
+        LogView, MetricView, PointView, Record, Records, RequestView, ResourceGroup, ResourceView,
+        SpanView,
     },
 };
 
@@ -19,7 +19,7 @@ use crate::{
     requests::{Line, Part},
     store::Store,
     streaming::{
-        Gauge, Meaning, Resource, ServiceId, SpanFact, SpanKind, Traces, signature, template,
+        Gauge, Meaning, Resource, ServiceId, SpanFact, SpanKind, Traces, said, signature, template,
     },
     validator::{AHEAD, Quarantine, Reason, Within, wrong_point},
 };
@@ -327,6 +327,9 @@ impl Engine {
         let told = SpanTold::by(span);
         let kind = SpanKind::from_wire(i64::from(span.kind));
         let calls = matches!(kind, SpanKind::Client | SpanKind::Producer);
+        if kind == SpanKind::Server && span.parent_span_id.is_empty() && !told.client.is_empty() {
+            self.windows.asked_from(service, told.client, &self.identity, end);
+        }
         let refused = kind == SpanKind::Server && told.http_status.is_some_and(|code| code >= 500);
         let failed = span.status_code == 2 || refused;
         let error =
@@ -485,9 +488,9 @@ impl Engine {
 
     /// A line that its service has not said before is a fact.
     fn line(&mut self, origin: &Origin<'_>, speaker: &Speaker, log: &LogView<'_>, time: Time) {
-        let Some(AnyValue::String(body)) = log.body else { return };
+        let Some((body, severity)) = said(log) else { return };
+        let body = &*body;
         let template = template(body);
-        let severity = severity(log, body);
         self.request_line(origin, log, (&template, body), severity == Severity::Error);
         // Of a cluster of which no more is told than what there is, its errors are told as well.
         let snapshot = severity == Severity::Error
@@ -718,24 +721,6 @@ fn log_time(log: &LogView<'_>) -> Time {
     let time =
         if log.time_unix_nano == 0 { log.observed_time_unix_nano } else { log.time_unix_nano };
     Time::from_unix_nano(time)
-}
-
-/// Severity of a record; of a line without one, as a shell reader would take it.
-fn severity(log: &LogView<'_>, body: &str) -> Severity {
-    match log.severity_number {
-        17.. => Severity::Error,
-        13..=16 => Severity::Warning,
-        1..=12 => Severity::Info,
-        _ => {
-            let start: String = body.chars().take(200).collect::<String>().to_ascii_lowercase();
-            let bad = ["fatal", "panic", "error", "exception", "traceback", "segfault"];
-            if bad.iter().any(|word| start.contains(word)) {
-                Severity::Error
-            } else {
-                Severity::Info
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -348,6 +348,11 @@ fn place(text: &str, flaw: &Flaw) -> (u64, u64) {
 }
 
 impl Pattern {
+    /// Is it told by what services log?
+    pub(crate) fn by_words(&self) -> bool {
+        self.see.iter().any(|effect| effect.required && effect.r#type.contains(r"log\.error"))
+    }
+
     fn check(&self) -> Result<(), Flaw> {
         let flaw = |key, value: &str, expected: &str| Flaw {
             key,

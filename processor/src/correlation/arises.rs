@@ -607,8 +607,11 @@ impl<'a> Scene<'a> {
         let clear = (value - baseline).abs() >= 0.5;
         let lasts = d.told >= LASTS || d.score() >= SURE;
         let w = &weights().requests;
+        // A service that only does more than it did is a new version at work, not a failure.
+        let lost = d.missing.iter().any(|moved| !matches!(moved.step, Step::Last(_)));
+        let fails = d.more.iter().any(|moved| matches!(moved.step, Step::Error(_) | Step::Last(_)));
         let confidence = match (clear && !d.mix, guilt.doubtful) {
-            _ if !lasts => w.second,
+            _ if !lasts || !(lost || fails) => w.second,
             (true, false) => w.steps,
             (false, false) => w.steps_unclear,
             (true, true) => w.steps_doubtful,

@@ -231,6 +231,11 @@ impl Identity {
         self.services.iter().filter(|(told, service)| told != service)
     }
 
+    /// The workload of the pod that has this address.
+    pub fn workload_at(&self, address: &IpAddr) -> Option<&Entity> {
+        self.ips.get(address).filter(|owner| &*owner.kind != "Service")
+    }
+
     /// Whom an address means, asked from a namespace. The cluster's objects are believed before the
     /// names of services, and these before who answered (`answered`, as called here).
     pub fn address(

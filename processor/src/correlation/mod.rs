@@ -13,6 +13,7 @@ pub mod releases;
 pub mod rows;
 pub mod standing;
 pub mod states;
+pub mod surge;
 pub mod suspects;
 pub mod symptoms;
 pub mod units;

@@ -52,13 +52,16 @@ pub struct Graph {
     services: Many,
     /// Hosts outside of what is known here, and who calls them.
     outside: BTreeMap<Entity, BTreeSet<Entity>>,
+    /// Services that fail a few requests more than usual, be it too few to be proven.
+    erring: BTreeSet<Entity>,
 }
 
 impl Graph {
     /// The graph from the calls since `since`, with all services by their names here.
     pub fn new(windows: &Windows, identity: &Identity, since: Time) -> Self {
         let (workloads, services) = identity.all();
-        let mut graph = Graph { workloads, services, ..Graph::default() };
+        let erring = windows.erring().clone();
+        let mut graph = Graph { workloads, services, erring, ..Graph::default() };
         for (caller, callee) in windows.calls(since) {
             match callee {
                 Meant::Outside(host) => {
@@ -94,6 +97,11 @@ impl Graph {
     /// The service and everything that calls it, near before far.
     pub fn upstream(&self, service: &Entity) -> Vec<Entity> {
         walk(service, &self.callers)
+    }
+
+    /// May the service pass failures on: does it fail a few requests more than usual itself?
+    pub fn passes_on(&self, service: &Entity) -> bool {
+        self.erring.contains(service)
     }
 
     /// Does anything inside call this service?

@@ -39,8 +39,12 @@ pub(super) fn count(objects: &Objects, service: &Entity) -> Count {
             let first =
                 list(endpoint, &["addresses"]).first().and_then(Value::as_str).unwrap_or("");
             let who = if pod.is_empty() { first } else { pod };
-            // "A nil value should be interpreted as true": discovery.k8s.io/v1 EndpointConditions.
+            // "A nil value should be interpreted as true": discovery.k8s.io/v1 EndpointConditions. A pod
+            // that is being stopped is none that could become ready.
             match boolean(endpoint, &["conditions", "ready"]) {
+                Some(false) if boolean(endpoint, &["conditions", "terminating"]) == Some(true) => {
+                    false
+                }
                 Some(false) => others.insert(who),
                 Some(true) | None => ready.insert(who),
             };

@@ -203,20 +203,39 @@ impl Cluster {
         self.objects.of_kind("CronJob").filter_map(ran).collect()
     }
 
-    /// By workload, what its pods stand on: their nodes, and the claims that they mount.
+    /// By workload, what its pods stand on: their nodes, and the claims that they mount; for pods that wait for a
+    /// node those that are closed to them.
     pub fn carriers(&self) -> Carriers {
         let mut carriers = Carriers::new();
+        let mut closed = None;
         for pod in self.objects.of_kind("Pod") {
             let Some(object) = self.objects.alive(pod) else { continue };
             let carry = |relation| matches!(relation, Relation::RunsOn | Relation::Mounts);
             let mut stand =
                 object.links.iter().filter(|(relation, ..)| carry(*relation)).peekable();
-            if stand.peek().is_some() {
+            let waits = text(&object.value, &["spec", "nodeName"]).is_empty();
+            if stand.peek().is_some() || waits {
                 let on = carriers.entry(owners::top(&self.objects, pod)).or_default();
                 on.extend(stand.map(|(relation, from, _)| (*relation, from.clone())));
+                if waits {
+                    let closed = closed.get_or_insert_with(|| self.closed_nodes());
+                    on.extend(closed.iter().map(|node| (Relation::RunsOn, node.clone())));
+                }
             }
         }
         carriers
+    }
+
+    /// Nodes that take no new pod, or none without a toleration.
+    fn closed_nodes(&self) -> Vec<Entity> {
+        let is_closed = |node: &&Entity| {
+            self.object(node).is_some_and(|value| {
+                let keeps_out = |taint: &Value| text(taint, &["effect"]).starts_with("No");
+                super::value::boolean(value, &["spec", "unschedulable"]) == Some(true)
+                    || list(value, &["spec", "taints"]).iter().any(keeps_out)
+            })
+        };
+        self.objects.of_kind("Node").filter(is_closed).cloned().collect()
     }
 
     /// Everything by which a workload can be broken, with how it bears on it: itself, what it

@@ -54,7 +54,9 @@ pub fn groups(
     let hypotheses: Vec<&Hypothesis> = hypotheses
         .iter()
         .filter(|h| sick.contains_key(&h.workload) || failing.contains_key(&front(h)))
-        .filter(|h| !h.pattern.is_empty() || !blames_outside(h, &failing, graph))
+        .filter(|h| {
+            !(h.pattern.is_empty() || h.measured.is_some()) || !blames_outside(h, &failing, graph)
+        })
         .collect();
     let mut uncovered: BTreeSet<Entity> = failing.keys().cloned().collect();
     let mut told: BTreeSet<Entity> = BTreeSet::new();
@@ -113,11 +115,18 @@ pub fn groups(
         uncovered.retain(|s| !covers.contains(s) && !told.contains(&graph.workload(s)));
         groups.push(Group { hypotheses: chosen, siblings, services });
     }
-    // A host outside that fails those who are sick themselves may well be what they cut short.
-    let cut_short = |host: &Entity| {
-        graph
-            .outside(host)
-            .is_some_and(|callers| callers.iter().all(|c| told.contains(&graph.workload(c))))
+    // What fails only in the eyes of those who are sick themselves may well be what they cut short: a host
+    // outside, or a service that answers all others as ever.
+    let cut_short = |service: &Entity| match graph.outside(service) {
+        Some(callers) => callers.iter().all(|c| told.contains(&graph.workload(c))),
+        None => {
+            let mut sick = graph.callers(service).filter(|c| failing.contains_key(*c)).peekable();
+            let fails = |kind| symptoms.get(kind, service).is_some();
+            !fails("error_ratio")
+                && !fails("latency")
+                && sick.peek().is_some()
+                && sick.all(|c| told.contains(&graph.workload(c)))
+        }
     };
     let rest: BTreeMap<Entity, Time> = uncovered
         .into_iter()
@@ -156,8 +165,8 @@ fn blames_outside(h: &Hypothesis, failing: &BTreeMap<Entity, Time>, graph: &Grap
             .any(|outside| since.is_none_or(|since| *outside <= *since + FIRST_CALL))
 }
 
-/// Failing services that the hypothesis explains: the one where it shows, and its failing callers. What
-/// failed before the cause came is not its effect, nor is what is asked only by that.
+/// Failing services that the hypothesis explains: the one where it shows, and its failing callers, be it
+/// through callers that fail too little to be told apart from luck. What failed before the cause came is not its effect, nor is what is asked only by that.
 fn covered(h: &Hypothesis, failing: &BTreeMap<Entity, Time>, graph: &Graph) -> BTreeSet<Entity> {
     let after = |s: &Entity| failing.get(s).is_some_and(|at| *at + UNDER_WAY >= h.cause_time);
     let mut covers = BTreeSet::new();
@@ -170,7 +179,7 @@ fn covered(h: &Hypothesis, failing: &BTreeMap<Entity, Time>, graph: &Graph) -> B
             covers.insert(at.clone());
         }
         for caller in graph.callers(&at) {
-            if after(caller) && seen.insert(caller.clone()) {
+            if (after(caller) || graph.passes_on(caller)) && seen.insert(caller.clone()) {
                 next.push(caller.clone());
             }
         }
@@ -184,6 +193,6 @@ fn related(h: &Hypothesis, best: &Hypothesis, covers: &BTreeSet<Entity>, graph: 
 }
 
 /// The service where a hypothesis shows first.
-pub(super) fn front(h: &Hypothesis) -> Entity {
+pub(crate) fn front(h: &Hypothesis) -> Entity {
     Entity::new("Service", &h.workload.namespace, &h.service)
 }

@@ -21,6 +21,6 @@ pub use assemble::View;
 pub use dimension::Dimension;
 pub use facts::Facts;
 pub use group::groups;
-pub(crate) use group::lasts;
+pub(crate) use group::{front, lasts};
 pub use impact::{Importance, Objective, Weight};
 pub use track::{Stories, Telling};

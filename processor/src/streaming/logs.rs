@@ -2,11 +2,15 @@
 //! its kind is a count.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     time::Duration,
 };
 
-use tapio_proto::model::Time;
+use tapio_proto::{
+    model::{Severity, Time},
+    view::{AnyValue, Attributes, LogView},
+};
 
 /// Templates kept of each service; those that were not said for longest make room.
 const MOST_TEMPLATES: usize = 1_000;
@@ -20,6 +24,13 @@ const PAUSE: Duration = Duration::from_secs(60);
 const LEARN: i64 = 20_000_000_000;
 /// Characters of a line that tell one template from another.
 const LENGTH: usize = 120;
+
+/// Where structured logs keep their message, in a body in JSON or a map.
+const MESSAGE: [&str; 4] = ["message", "msg", "log", "event"];
+/// Where they keep what went wrong beside it: `exception.*` and `error.message` by the semantic
+/// conventions, the others by the habit of loggers. The first that is there.
+const WRONG: [&str; 6] =
+    ["exception.message", "error.message", "error", "err", "exception", "exception.type"];
 
 /// Templates of log lines, by who said them.
 #[derive(Default)]
@@ -132,23 +143,85 @@ fn hexadecimal(text: &str) -> usize {
     if is { length } else { 0 }
 }
 
+/// What a record says, when it says anything in words: the message of its body (a text, JSON or a map), and of a
+/// warning or an error what went wrong, which structured logs keep beside a message that never
+/// varies.
+pub fn said<'a>(log: &LogView<'a>) -> Option<(Cow<'a, str>, Severity)> {
+    let of_map = |map: Attributes<'a>, keys: &[&str]| -> Option<&'a str> {
+        keys.iter().find_map(|key| {
+            let mut named = map.flatten().filter(|field| field.key == *key);
+            named.find_map(|field| field.value.as_str()).filter(|text| !text.is_empty())
+        })
+    };
+    let (whole, line, beside) = match log.body {
+        Some(AnyValue::String(line)) => (line, message(line), of_json(line, &WRONG)),
+        Some(AnyValue::KvList(map)) => {
+            let line = of_map(map, &MESSAGE)?;
+            (line, line, of_map(map, &WRONG))
+        }
+        _ => return None,
+    };
+    let severity = severity(log, whole);
+    if severity == Severity::Info {
+        return Some((line.into(), severity));
+    }
+    let wrong = beside.or_else(|| of_map(log.attributes(), &WRONG));
+    let line = match wrong.filter(|wrong| !line.contains(wrong)) {
+        Some(wrong) => format!("{line}: {wrong}").into(),
+        None => line.into(),
+    };
+    Some((line, severity))
+}
+
+/// Severity of a record; of a line without one, as a shell reader would take it.
+fn severity(log: &LogView<'_>, body: &str) -> Severity {
+    match log.severity_number {
+        17.. => Severity::Error,
+        13..=16 => Severity::Warning,
+        1..=12 => Severity::Info,
+        _ => {
+            let start: String = body.chars().take(200).collect::<String>().to_ascii_lowercase();
+            let bad = ["fatal", "panic", "error", "exception", "traceback", "segfault"];
+            if bad.iter().any(|word| start.contains(word)) {
+                Severity::Error
+            } else {
+                Severity::Info
+            }
+        }
+    }
+}
+
 /// The message of a line in JSON; another line as it is.
 fn message(line: &str) -> &str {
+    of_json(line, &MESSAGE).unwrap_or(line)
+}
+
+/// The text of the first of these keys that a line in JSON has, escaped as it came.
+fn of_json<'a>(line: &'a str, keys: &[&str]) -> Option<&'a str> {
     if !line.starts_with('{') {
-        return line;
+        return None;
     }
-    for key in ["\"message\":", "\"msg\":", "\"log\":", "\"event\":"] {
-        let Some((_, rest)) = line.split_once(key) else { continue };
-        let Some(rest) = rest.trim_start().strip_prefix('"') else { continue };
-        let mut escaped = false;
-        let end = rest.find(|c| {
-            let ends = c == '"' && !escaped;
-            escaped = c == '\\' && !escaped;
-            ends
-        });
-        return end.and_then(|end| rest.get(..end)).unwrap_or(rest);
-    }
-    line
+    keys.iter().find_map(|key| {
+        let mut rest = line;
+        loop {
+            let at = rest.find(key)?;
+            let quoted = rest[..at].ends_with('"');
+            rest = &rest[at + key.len()..];
+            let value = rest.strip_prefix('"').map(str::trim_start);
+            let value = value.and_then(|rest| rest.strip_prefix(':')).map(str::trim_start);
+            let Some(text) = value.filter(|_| quoted).and_then(|value| value.strip_prefix('"'))
+            else {
+                continue;
+            };
+            let mut escaped = false;
+            let end = text.find(|c| {
+                let ends = c == '"' && !escaped;
+                escaped = c == '\\' && !escaped;
+                ends
+            });
+            return Some(end.map_or(text, |end| &text[..end])).filter(|text| !text.is_empty());
+        }
+    })
 }
 
 /// What kind of error a line tells of: the exceptions that it names, where it names any; else its
@@ -167,6 +240,11 @@ pub fn signature(line: &str, template: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tapio_proto::{
+        Signal,
+        view::{Record, RequestView},
+    };
+
     use super::*;
 
     #[test]
@@ -189,6 +267,37 @@ mod tests {
         let json =
             r#"{"id":"c52c","message":"paid \"12\" for 3f2a8c00-1a8b-4598","severity":"info"}"#;
         assert_eq!(template(json), template("paid \\\"99\\\" for 4f2a8c00-1a8b-4598"));
+    }
+
+    #[test]
+    fn what_went_wrong_is_said_with_a_message_that_never_varies() {
+        let said = |record: &str| {
+            let json =
+                format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{record}]}}]}}]}}"#);
+            let bytes = tapio_proto::json::to_proto(Signal::Logs, json.as_bytes()).unwrap();
+            let resource = RequestView::new(Signal::Logs, &bytes).resources().flatten().next();
+            let scope = resource.unwrap().scopes().flatten().next().unwrap();
+            match scope.records().flatten().next().unwrap() {
+                Record::Log(log) => {
+                    said(&log).map(|(line, severity)| (line.into_owned(), severity))
+                }
+                _ => unreachable!(),
+            }
+        };
+        let beside = |severity: u8| {
+            said(&format!(
+                r#"{{"severityNumber":{severity},"body":{{"stringValue":"request failed"}},"attributes":[{{"key":"error","value":{{"stringValue":"pool is empty"}}}}]}}"#
+            ))
+        };
+        let failed = Some(("request failed: pool is empty".to_owned(), Severity::Error));
+        assert_eq!(beside(17), failed);
+        assert_eq!(beside(9), Some(("request failed".to_owned(), Severity::Info)));
+        let json = r#"{"body":{"stringValue":"{\"level\":\"error\",\"error\": \"pool is empty\",\"msg\":\"request failed\"}"}}"#;
+        assert_eq!(said(json), failed);
+        let map = r#"{"severityNumber":17,"body":{"kvlistValue":{"values":[{"key":"msg","value":{"stringValue":"request failed"}},{"key":"err","value":{"stringValue":"pool is empty"}}]}}}"#;
+        assert_eq!(said(map), failed);
+        let whole = r#"{"severityNumber":17,"body":{"stringValue":"cannot: pool is empty"},"attributes":[{"key":"error","value":{"stringValue":"pool is empty"}}]}"#;
+        assert_eq!(said(whole).unwrap().0, "cannot: pool is empty");
     }
 
     #[test]

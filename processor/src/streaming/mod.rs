@@ -13,7 +13,7 @@ mod traces;
 mod windows;
 
 pub use levels::{Levels, Resource};
-pub use logs::{Templates, signature, template};
+pub use logs::{Templates, said, signature, template};
 pub(crate) use names::Names;
 pub use series::{Blame, Meaning, Series, Worse};
 pub use share::Share;

@@ -1,6 +1,7 @@
 //! Spans to windows: counts, errors and a latency histogram per (service, operation, kind, peer) and
 //! window, who calls whom, and a failing span of each service to show for it.
 
+mod clients;
 mod counts;
 mod sums;
 
@@ -13,6 +14,7 @@ use std::{
 use arrow::{error::ArrowError, record_batch::RecordBatch};
 use tapio_proto::model::{Entity, Row as _, Time};
 
+use clients::Clients;
 pub use counts::Count;
 
 use super::{Map, WINDOW, cut, names::Names, parents::Parents, texts::Texts};
@@ -225,6 +227,9 @@ pub struct Windows {
     /// When the newest failure came in, and the newest span.
     failed: Time,
     heard: Time,
+    /// Services that failed more of late than is usual, as of what was published last.
+    erring: BTreeSet<Entity>,
+    clients: Clients,
     /// Windows that went because the limit on cells was reached.
     pub evicted: u64,
 }
@@ -250,6 +255,8 @@ impl Default for Windows {
             sick: Sick::new(),
             failed: Time::default(),
             heard: Time::default(),
+            erring: BTreeSet::new(),
+            clients: Clients::default(),
             evicted: 0,
         };
         // The number of all that there is no room for is 0, for good.
@@ -273,6 +280,7 @@ impl Windows {
             let here = |id: &ServiceId| !gone.contains(&id.0);
             self.texts.retain(|(service, _), _| here(service));
             self.samples.retain(|service, _| here(service));
+            self.clients.retain(here);
             self.peers.retain(|(service, _), _| here(service));
             self.peers
                 .values_mut()
@@ -345,6 +353,7 @@ impl Windows {
             }
         }
         let oldest = self.oldest().unwrap_or_default();
+        self.clients.name(identity, oldest);
         self.peers.retain(|_, peer| peer.last >= oldest);
         for ((caller, address), peer) in &mut self.peers {
             let (namespace, _) = &self.called[caller.0 as usize];
@@ -558,6 +567,46 @@ impl Windows {
             })
     }
 
+    /// Services that failed more requests of late than is usual for them, be it too few to be proven.
+    pub fn erring(&self) -> &BTreeSet<Entity> {
+        &self.erring
+    }
+
+    /// A service is asked from this address, by one who sends no span of it.
+    pub fn asked_from(&mut self, service: ServiceId, address: &str, identity: &Identity, at: Time) {
+        self.clients.saw(service, address, identity, at);
+    }
+
+    /// Workloads that ask a service since then and send no spans of it.
+    pub fn clients(&self, service: &Entity, since: Time) -> BTreeSet<Entity> {
+        let ids: BTreeSet<ServiceId> = self.ids(&service.namespace, &service.name).collect();
+        self.clients.of(&ids, since)
+    }
+
+    /// Does it answer requests?
+    pub fn serves(&self, service: &Entity) -> bool {
+        let ids: BTreeSet<ServiceId> = self.ids(&service.namespace, &service.name).collect();
+        let newest = self.slots.values().rev().take(12).flat_map(|slot| slot.cells.keys());
+        newest.into_iter().any(|key| ids.contains(&key.service) && key.kind == SpanKind::Server)
+    }
+
+    /// Requests that a service was asked in each window from `from` on, up to `to`.
+    pub fn asked(&self, service: &Entity, from: Time, to: Time) -> Vec<u64> {
+        let ids: BTreeSet<ServiceId> = self.ids(&service.namespace, &service.name).collect();
+        let from = from.bucket(WINDOW);
+        let mut counts = vec![0; ((to.0 - from.0) / WINDOW).max(0) as usize + 1];
+        for (bucket, slot) in self.slots.range(from..=to.max(from)) {
+            let of = |(key, _): &(&Key, &Cell)| {
+                ids.contains(&key.service) && key.kind == SpanKind::Server
+            };
+            let asked = slot.cells.iter().filter(of).map(|(_, cell)| u64::from(cell.count));
+            if let Some(count) = counts.get_mut(((bucket.0 - from.0) / WINDOW) as usize) {
+                *count = asked.sum();
+            }
+        }
+        counts
+    }
+
     /// When the newest span came in.
     pub fn heard(&self) -> Time {
         self.heard
@@ -706,7 +755,9 @@ impl Windows {
         (self.slots, self.past) = (slots, past);
         made?;
         let short = all.iter().map(|(bucket, published)| (*bucket, &*published.short));
-        let sums = Sum::batch(&self.answering.sums(short, recent))?;
+        let sums = self.answering.sums(short, recent);
+        self.erring = sums.iter().filter(|sum| sums::errs(sum)).map(sums::service).collect();
+        let sums = Sum::batch(&sums)?;
         let (windows, answers) =
             all.into_iter().map(|(_, published)| (published.windows, published.answers)).unzip();
         Ok([windows, answers, vec![sums]])

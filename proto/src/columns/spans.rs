@@ -88,6 +88,8 @@ pub struct SpanTold<'a> {
     pub error_type: &'a str,
     /// The other side of a call, and how good its name is: the better one wins.
     peer: (u8, &'a str),
+    /// `client.address`: who asks, as far as the one who is asked can tell.
+    pub client: &'a str,
 }
 
 impl<'a> SpanTold<'a> {
@@ -111,6 +113,10 @@ impl<'a> SpanTold<'a> {
                 }
                 b"error.type" => {
                     told.error_type = text(value);
+                    continue;
+                }
+                b"client.address" | b"net.sock.peer.addr" => {
+                    told.client = text(value);
                     continue;
                 }
                 b"peer.service" => 4,

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use tapio_proto::model::Time;
+use tapio_proto::model::{Entity, Time};
 
 use crate::{
     correlation::rows::{Answer, Sum},
@@ -16,6 +16,9 @@ use crate::{
 const SPANS: [i64; 4] = [1, 3, 12, 60];
 /// Services told apart; over it they are numbered anew.
 const MOST: usize = 50_000;
+
+/// So few failures may be what a caller passes on.
+const ERRING: i64 = 2;
 
 /// Kind, namespace and name of one who answers.
 type Who = (Arc<str>, Arc<str>, Arc<str>);
@@ -143,6 +146,19 @@ fn of(
             still: least,
         }
     })
+}
+
+/// Do the requests that a service answers fail more than is usual for it, be it too few to be proven?
+pub(super) fn errs(sum: &Sum) -> bool {
+    let usual = sum.past_errors as f64 / sum.past_count.max(1) as f64;
+    sum.kind == "error_ratio"
+        && sum.errors >= ERRING
+        && sum.errors as f64 > 2.0 * usual * sum.count as f64 + 1.0
+}
+
+/// The service whose requests are summed up.
+pub(super) fn service(sum: &Sum) -> Entity {
+    Entity::new("Service", &sum.namespace, &sum.service)
 }
 
 #[cfg(test)]
