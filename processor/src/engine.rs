@@ -107,6 +107,8 @@ pub struct Engine {
     calls_seen: Time,
     pub(crate) identity: Identity,
     pub(crate) sighted: BTreeSet<&'static str>,
+    /// When the first pass was made.
+    pub(crate) began: Option<Time>,
     states: States,
     standing: Standing,
     pub(crate) homes: Homes,
@@ -233,6 +235,7 @@ impl Engine {
             calls_seen: Time::default(),
             identity: Identity::default(),
             sighted: BTreeSet::new(),
+            began: None,
             states: States::default(),
             standing: Standing::default(),
             homes: Homes::default(),
@@ -402,6 +405,7 @@ impl Engine {
     }
 
     fn try_pass(&mut self, now: Time) -> Result<Vec<Telling>, CorrelationError> {
+        self.began.get_or_insert(now);
         self.publish(now)?;
         self.symptoms.judge(&mut self.plans, &mut self.windows, (now, now - RECENT))?;
         // Where there are spans they tell more.

@@ -491,13 +491,15 @@ impl Engine {
         let Some((body, severity)) = said(log) else { return };
         let body = &*body;
         let template = template(body);
-        self.request_line(origin, log, (&template, body), severity == Severity::Error);
+        let error = severity == Severity::Error;
+        self.request_line(origin, log, (&template, body), error);
         // Of a cluster of which no more is told than what there is, its errors are told as well.
-        let snapshot = severity == Severity::Error
+        let snapshot = error
             && !self.cluster.is_empty()
             && self.cluster.is_snapshot()
             && !self.sighted.contains("traces");
-        let new = self.templates.is_new(&speaker.name, &template, time);
+        let since = self.began.filter(|_| error);
+        let new = self.templates.is_new(&speaker.name, &template, since, time);
         if !(new || snapshot && self.said < MOST_SAID) {
             return;
         }

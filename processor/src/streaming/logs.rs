@@ -47,8 +47,9 @@ struct Habits {
 }
 
 impl Templates {
-    /// Counts a line; true when `who` has been heard for a while and never said the like.
-    pub fn is_new(&mut self, who: &str, template: &str, time: Time) -> bool {
+    /// Counts a line; true when `who` has been heard for a while and never said the like. It counts as heard from
+    /// its first line on, or since `since`: who was silent and begins with an error has no such habit.
+    pub fn is_new(&mut self, who: &str, template: &str, since: Option<Time>, time: Time) -> bool {
         if !self.services.contains_key(who) {
             if self.services.len() >= MOST_SERVICES && self.swept + PAUSE <= time {
                 self.swept = time;
@@ -75,7 +76,8 @@ impl Templates {
             habits.known.remove(&oldest);
         }
         habits.known.insert(template.into(), time);
-        !crowded && time.0.saturating_sub(habits.since.0) >= LEARN
+        let since = since.unwrap_or(habits.since);
+        !crowded && time.0.saturating_sub(since.0) >= LEARN
     }
 }
 
@@ -311,10 +313,13 @@ mod tests {
     fn a_line_is_new_once_and_only_after_the_service_has_been_heard() {
         let mut templates = Templates::default();
         let second = |s: i64| Time(s * 1_000_000_000);
-        assert!(!templates.is_new("a", &template("listening on 80"), second(0)));
-        assert!(!templates.is_new("a", &template("listening on 81"), second(30)));
-        assert!(templates.is_new("a", "configuration reloaded", second(31)));
-        assert!(!templates.is_new("a", "configuration reloaded", second(32)));
+        let mut is_new = |who, line, at| templates.is_new(who, &template(line), None, second(at));
+        assert!(!is_new("a", "listening on 80", 0));
+        assert!(!is_new("a", "listening on 81", 30));
+        assert!(is_new("a", "configuration reloaded", 31));
+        assert!(!is_new("a", "configuration reloaded", 32));
+        assert!(!is_new("b", "listening on 80", 33));
+        assert!(templates.is_new("c", "cannot listen", Some(second(0)), second(34)));
     }
 
     #[test]
@@ -323,9 +328,9 @@ mod tests {
         let second = |s: i64| Time(s * 1_000_000_000);
         let letters = |n: usize| format!("x{}", "y".repeat(n % 60) + &"z".repeat(n / 60));
         for n in 0..3_000 {
-            assert!(!templates.is_new("a", &letters(n), second(10)) || n > 3_000);
+            assert!(!templates.is_new("a", &letters(n), None, second(10)) || n > 3_000);
         }
-        assert!(!templates.is_new("a", "panic: crowded", second(60)));
-        assert!(templates.is_new("a", "configuration reloaded", second(4_000)));
+        assert!(!templates.is_new("a", "panic: crowded", None, second(60)));
+        assert!(templates.is_new("a", "configuration reloaded", None, second(4_000)));
     }
 }

@@ -57,6 +57,9 @@ fn body(value: &Value) -> Value {
     }
 }
 
+/// Where the users' requests come from.
+const USERS: &str = "10.0.0.77";
+
 impl Shop {
     fn add(&mut self, time: u64, signal: Signal, value: &Value) {
         let bytes = to_proto(signal, value.to_string().as_bytes()).unwrap();
@@ -152,7 +155,7 @@ impl Shop {
             let end = START + second * SECOND + tenth * SECOND / 10;
             let span = |service: &str, kind: u8, peer: &str, failed: bool, late: u64| {
                 let span = json!({"name": format!("GET /{callee}"), "kind": kind,
-                    "attributes": [text("server.address", peer)],
+                    "attributes": [text("server.address", peer), text("client.address", USERS)],
                     "status": {"code": if failed { 2 } else { 0 }},
                     "startTimeUnixNano": (end - 2_000_000 - late).to_string(),
                     "endTimeUnixNano": (end + late).to_string()});
@@ -168,6 +171,26 @@ impl Shop {
             }
             self.add(end, Signal::Traces, &json!({"resourceSpans": spans}));
         }
+    }
+
+    /// A line that a service logs in this second, and what it keeps beside it as `error`.
+    pub(crate) fn says(&mut self, second: u64, service: &str, line: &str, error: &str) {
+        let time = START + second * SECOND;
+        let record = json!({"timeUnixNano": time.to_string(), "severityNumber": 17,
+            "body": {"stringValue": line}, "attributes": [text("error", error)]});
+        let resource = json!({"attributes": [text("service.name", service),
+            text("k8s.namespace.name", "shop"), text("k8s.deployment.name", service)]});
+        let logs = json!([{"resource": resource, "scopeLogs": [{"logRecords": [record]}]}]);
+        self.add(time, Signal::Logs, &json!({"resourceLogs": logs}));
+    }
+
+    /// A Deployment without spans of its own, from whose pod the users' requests come.
+    pub(crate) fn users(&mut self, name: &str) {
+        self.deployment(0, name, "1", &json!({}));
+        let rest = json!({"metadata": {"ownerReferences": [
+                {"kind": "ReplicaSet", "name": format!("{name}-5f4ddbf799"), "controller": true}]},
+            "status": {"phase": "Running", "podIP": USERS}});
+        self.object(0, "ADDED", "Pod", &format!("{name}-5f4ddbf799-zzzzz"), &rest);
     }
 
     /// A request to `front` in this second, which is well.
