@@ -62,7 +62,10 @@ local as (
                         and w.entity_name = r.service and w.kind in ('error_ratio', 'latency')
     where r.relation = 'calls' and s.kind in ('error_ratio', 'latency', 'call_errors')
     group by r.workload_kind, r.workload_namespace, r.workload_name, s.kind, s.detail, s.onset, s.last
-    having min(w.onset) is null or s.onset <= min(w.onset) + interval '1 second'
+    -- since when it is slow is known some windows less well than since when it fails
+    having min(w.onset) is null
+        or s.onset <= min(case when w.kind = 'latency' then w.onset + interval '15 seconds' else w.onset end)
+                      + interval '1 second'
 ),
 onsets as (
     -- since when the workload fails those who ask it

@@ -72,6 +72,8 @@ const IDLE: Duration = Duration::from_secs(15);
 const HOLE: Duration = Duration::from_secs(120);
 /// Bytes of rows that wait for the next pass.
 const MOST_WAITING: usize = 8 << 20;
+/// Requests are judged for so long after they were made.
+const IN_SIGHT: Duration = Duration::from_secs(60);
 /// An effect may seem to begin so long before its cause.
 const EFFECT: Duration = Duration::from_secs(30);
 /// Spans looked at in a window: 200,000 a second.
@@ -94,6 +96,8 @@ pub struct Engine {
     pub(crate) traces: Traces,
     pub(crate) requests: Requests,
     arising: Vec<Arising>,
+    /// What arose and was explained, and when that was so last.
+    accounted: BTreeMap<(Entity, &'static str), Time>,
     strained: Vec<Strain>,
     pub(crate) levels: Levels,
     pub(crate) series: Series,
@@ -222,6 +226,7 @@ impl Engine {
             traces: Traces::default(),
             requests: Requests::default(),
             arising: Vec::new(),
+            accounted: BTreeMap::new(),
             strained: Vec::new(),
             levels: Levels::default(),
             series: Series::default(),
@@ -415,7 +420,7 @@ impl Engine {
         let mut graph = Graph::new(&self.windows, &self.identity, now - CALLS);
         self.series.edges().for_each(|(caller, callee)| graph.calls(caller, callee));
         self.see_calls(&graph, now);
-        let arising = self.unexplained(&graph);
+        let arising = self.unexplained(&graph, now);
         let worth = weights().judgement.worth;
         let roots: Vec<Arising> =
             arising.iter().filter(|a| a.confidence >= worth).cloned().collect();
@@ -686,8 +691,8 @@ impl Engine {
     }
 
     /// What arises in requests and no failure explains: requests that lose steps because what they ask
-    /// fails, or is not there, are an effect of that.
-    fn unexplained(&self, graph: &Graph) -> Vec<Arising> {
+    /// fails, or is not there, are an effect of that, also while they are still in sight when it is over.
+    fn unexplained(&mut self, graph: &Graph, now: Time) -> Vec<Arising> {
         let fails = suspects::fails(&self.symptoms, graph);
         let since = |service: &Entity| fails.get(&graph.workload(service));
         let explained = |arising: &Arising| {
@@ -697,7 +702,12 @@ impl Engine {
                 })
             })
         };
-        self.arising.iter().filter(|arising| !explained(arising)).cloned().collect()
+        let name = |arising: &Arising| (arising.service.clone(), arising.kind);
+        let now_explained = self.arising.iter().filter(|arising| explained(arising));
+        self.accounted.extend(now_explained.map(|arising| (name(arising), now)));
+        self.accounted.retain(|_, at| *at + IN_SIGHT >= now);
+        let open = |arising: &&Arising| !self.accounted.contains_key(&name(arising));
+        self.arising.iter().filter(open).cloned().collect()
     }
 
     fn publish(&mut self, now: Time) -> Result<(), CorrelationError> {

@@ -1,6 +1,7 @@
 //! The DataFusion gear: symptoms and hypotheses, judged in SQL over the reduced tables.
 //!
-//! [`arises`] says in which service requests lose time or steps, [`releases`] which release brought it about, [`identity`] who is who, [`symptoms`] keeps what is wrong and since when, [`suspects`] says which objects could bring that
+//! [`arises`] says in which service requests lose time or steps, [`releases`] which release brought it about, [`surge`] whether users ask too
+//! much, [`identity`] who is who, [`symptoms`] keeps what is wrong and since when, [`suspects`] says which objects could bring that
 //! about, [`hypotheses`] reads the judgement of `queries/hypotheses.sql`.
 
 pub mod arises;
