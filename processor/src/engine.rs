@@ -96,6 +96,8 @@ pub struct Engine {
     pub(crate) traces: Traces,
     pub(crate) requests: Requests,
     arising: Vec<Arising>,
+    /// What was only passed on, by pattern and service, and when that was so last.
+    relays: BTreeMap<(String, Entity), Time>,
     /// What arose and was explained, and when that was so last.
     accounted: BTreeMap<(Entity, &'static str), Time>,
     strained: Vec<Strain>,
@@ -226,6 +228,7 @@ impl Engine {
             traces: Traces::default(),
             requests: Requests::default(),
             arising: Vec::new(),
+            relays: BTreeMap::new(),
             accounted: BTreeMap::new(),
             strained: Vec::new(),
             levels: Levels::default(),
@@ -469,7 +472,7 @@ impl Engine {
             }
             judged.extend(units::hypotheses(&states, &wrong, &self.homes, &graph, &self.cluster));
         }
-        self.relayed(&mut judged, (&failing, &sick), &graph);
+        self.relayed(now, &mut judged, (&failing, &sick), &graph);
         self.deepest(&mut judged, &failing, &graph);
         let mut all: Vec<_> = arising
             .iter()
@@ -598,7 +601,8 @@ impl Engine {
     /// when that one is away: where that one says the same, or is sick for a reason of its own, it is that
     /// one's.
     fn relayed(
-        &self,
+        &mut self,
+        now: Time,
         judged: &mut Vec<hypotheses::Hypothesis>,
         (failing, sick): (&BTreeMap<Entity, Time>, &BTreeMap<Entity, Time>),
         graph: &Graph,
@@ -625,18 +629,22 @@ impl Engine {
             })
             .collect();
         let asks = |from: &Entity, to: &Entity| from != to && graph.downstream(from).contains(to);
-        judged.retain(|h| {
+        let passed_on = |h: &hypotheses::Hypothesis| {
             let here = crate::story::front(h);
             let same = said.iter().filter(|(pattern, _)| *pattern == h.pattern);
             let reason = reasons.iter().filter(|(_, since)| {
                 by_words(h) && h.change.is_none() && **since <= h.effect_time + EFFECT
             });
             // Of two that ask each other neither is the first.
-            !same
-                .map(|(_, on)| on)
+            same.map(|(_, on)| on)
                 .chain(reason.map(|(on, _)| on))
                 .any(|on| asks(&here, on) && !asks(on, &here))
-        });
+        };
+        let name = |h: &hypotheses::Hypothesis| (h.pattern.clone(), crate::story::front(h));
+        let relays: Vec<_> = judged.iter().filter(|h| passed_on(h)).map(name).collect();
+        self.relays.extend(relays.into_iter().map(|relay| (relay, now)));
+        self.relays.retain(|_, at| *at + IN_SIGHT >= now);
+        judged.retain(|h| !self.relays.contains_key(&name(h)));
     }
 
     /// A service that fails by itself, while nothing that it asks fails as early, is where to look, though
