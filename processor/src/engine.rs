@@ -96,10 +96,10 @@ pub struct Engine {
     pub(crate) traces: Traces,
     pub(crate) requests: Requests,
     arising: Vec<Arising>,
-    /// What was only passed on, by pattern and service, and when that was so last.
-    relays: BTreeMap<(String, Entity), Time>,
-    /// What arose and was explained, and when that was so last.
-    accounted: BTreeMap<(Entity, &'static str), Time>,
+    /// What was only passed on, by pattern and service.
+    relays: InSight<(String, Entity)>,
+    /// What arose in a service and was explained.
+    accounted: InSight<(Entity, &'static str)>,
     strained: Vec<Strain>,
     pub(crate) levels: Levels,
     pub(crate) series: Series,
@@ -143,6 +143,28 @@ pub struct Engine {
     resolution: Resolution,
     /// Passes that failed, and why the last one did.
     pub failures: (u64, Option<String>),
+}
+
+/// What has an explanation, and when it had one last: while its requests are in sight it is told no more,
+/// though the explanation is over.
+struct InSight<K>(BTreeMap<K, Time>);
+
+impl<K> Default for InSight<K> {
+    fn default() -> Self {
+        InSight(BTreeMap::new())
+    }
+}
+
+impl<K: Ord> InSight<K> {
+    /// These are explained now; what was so too long ago is forgotten.
+    fn explain(&mut self, these: impl IntoIterator<Item = K>, now: Time) {
+        self.0.extend(these.into_iter().map(|what| (what, now)));
+        self.0.retain(|_, at| *at + IN_SIGHT >= now);
+    }
+
+    fn has(&self, what: &K) -> bool {
+        self.0.contains_key(what)
+    }
 }
 
 /// Every table of the store, with its weight in the ring's bytes.
@@ -228,8 +250,8 @@ impl Engine {
             traces: Traces::default(),
             requests: Requests::default(),
             arising: Vec::new(),
-            relays: BTreeMap::new(),
-            accounted: BTreeMap::new(),
+            relays: InSight::default(),
+            accounted: InSight::default(),
             strained: Vec::new(),
             levels: Levels::default(),
             series: Series::default(),
@@ -642,9 +664,8 @@ impl Engine {
         };
         let name = |h: &hypotheses::Hypothesis| (h.pattern.clone(), crate::story::front(h));
         let relays: Vec<_> = judged.iter().filter(|h| passed_on(h)).map(name).collect();
-        self.relays.extend(relays.into_iter().map(|relay| (relay, now)));
-        self.relays.retain(|_, at| *at + IN_SIGHT >= now);
-        judged.retain(|h| !self.relays.contains_key(&name(h)));
+        self.relays.explain(relays, now);
+        judged.retain(|h| !self.relays.has(&name(h)));
     }
 
     /// A service that fails by itself, while nothing that it asks fails as early, is where to look, though
@@ -711,10 +732,9 @@ impl Engine {
             })
         };
         let name = |arising: &Arising| (arising.service.clone(), arising.kind);
-        let now_explained = self.arising.iter().filter(|arising| explained(arising));
-        self.accounted.extend(now_explained.map(|arising| (name(arising), now)));
-        self.accounted.retain(|_, at| *at + IN_SIGHT >= now);
-        let open = |arising: &&Arising| !self.accounted.contains_key(&name(arising));
+        let explained = self.arising.iter().filter(|arising| explained(arising));
+        self.accounted.explain(explained.map(name), now);
+        let open = |arising: &&Arising| !self.accounted.has(&name(arising));
         self.arising.iter().filter(open).cloned().collect()
     }
 

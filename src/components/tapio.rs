@@ -57,7 +57,7 @@ struct ObjectiveConfig {
 }
 
 fn window_days() -> f64 {
-    30.0
+    Objective::WINDOW_DAYS
 }
 
 /// Weight of services by namespace and labels.

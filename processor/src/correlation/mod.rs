@@ -1,8 +1,9 @@
 //! The DataFusion gear: symptoms and hypotheses, judged in SQL over the reduced tables.
 //!
-//! [`arises`] says in which service requests lose time or steps, [`releases`] which release brought it about, [`surge`] whether users ask too
-//! much, [`identity`] who is who, [`symptoms`] keeps what is wrong and since when, [`suspects`] says which objects could bring that
-//! about, [`hypotheses`] reads the judgement of `queries/hypotheses.sql`.
+//! [`arises`] says in which service requests lose time or steps, [`releases`] which release brought it about,
+//! [`surge`] whether users ask too much, [`identity`] who is who, [`symptoms`] keeps what is wrong and since
+//! when, [`suspects`] says which objects could bring that about, [`hypotheses`] reads the judgement of
+//! `queries/hypotheses.sql`.
 
 pub mod arises;
 pub mod breaker;

@@ -33,7 +33,7 @@ pub struct States {
 impl States {
     /// Takes a fact of the cluster in.
     pub fn event(&mut self, event: &Event) {
-        let entity = Entity::new(&event.entity_kind, &event.entity_namespace, &event.entity_name);
+        let entity = event.entity();
         let bad = event.severity != "info";
         if bad && ENDS.iter().any(|(begins, _)| *begins == event.r#type) {
             self.begin(event, entity);

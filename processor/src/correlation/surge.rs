@@ -33,7 +33,6 @@ const NO_RETRIES: u64 = 4;
 const CHANGED: Duration = Duration::from_secs(90);
 
 /// What users ask of the first service that they meet.
-#[derive(Clone, Debug, PartialEq)]
 struct Surge {
     entry: Entity,
     since: Time,
@@ -42,7 +41,8 @@ struct Surge {
     now: u64,
 }
 
-/// Adds to each workload that fails by itself the users as its cause, where they ask so much more than before.
+/// Adds to each workload that fails by itself the users as its cause, where they ask so much more than
+/// before.
 pub fn judge(
     judged: &mut Vec<Hypothesis>,
     failing: &BTreeMap<Entity, Time>,
@@ -111,7 +111,8 @@ fn of(entry: &Entity, windows: &Windows, onset: Time) -> Option<Surge> {
     })
 }
 
-/// The users as the cause of what fails by itself; or who asks more inside of the cluster, where that one was changed.
+/// The users as the cause of what fails by itself; or who asks more inside of the cluster, where that one
+/// was changed.
 fn hypothesis(
     surge: &Surge,
     (h, confidence): (&Hypothesis, f64),
@@ -127,12 +128,12 @@ fn hypothesis(
     let changed = facts
         .changes_between(*since - CHANGED, *since + Duration::from_nanos(WINDOW as u64))
         .filter(|row| !row.path.starts_with("metadata."))
-        .find(|row| clients.contains(&of_change(row)));
+        .find(|row| clients.contains(&row.entity()));
     let mut reasons = vec![what.clone()];
     let mut advice = vec![format!("limit what {name} lets in, and add replicas of {}", h.service)];
     match changed {
         Some(row) => {
-            reasons.push(format!("{} asks {name}, and was changed just before", of_change(row)));
+            reasons.push(format!("{} asks {name}, and was changed just before", row.entity()));
             if !row.undo.is_empty() {
                 advice.insert(0, format!("put the change back: {}", row.undo));
             }
@@ -149,7 +150,7 @@ fn hypothesis(
     if !pattern.is_empty() {
         reasons.push(format!("what it comes to in {}: {}", h.service, pattern.replace('_', " ")));
     }
-    let cause = changed.map_or_else(|| entry.clone(), of_change);
+    let cause = changed.map_or_else(|| entry.clone(), Change::entity);
     let because = changed.map(|_| format!(", because {} {} was changed", cause.kind, cause.name));
     // Whoever asks more is known by its place in the cluster, if it has one there.
     let inside = changed.is_some() && cluster.object(&cause).is_some();
@@ -179,8 +180,4 @@ fn hypothesis(
         cause,
         ..h.clone()
     }
-}
-
-fn of_change(row: &Change) -> Entity {
-    Entity::new(&row.entity_kind, &row.entity_namespace, &row.entity_name)
 }

@@ -166,7 +166,8 @@ fn blames_outside(h: &Hypothesis, failing: &BTreeMap<Entity, Time>, graph: &Grap
 }
 
 /// Failing services that the hypothesis explains: the one where it shows, and its failing callers, be it
-/// through callers that fail too little to be told apart from luck. What failed before the cause came is not its effect, nor is what is asked only by that.
+/// through callers that fail too little to be told apart from luck. What failed before the cause came is not
+/// its effect, nor is what is asked only by that.
 fn covered(h: &Hypothesis, failing: &BTreeMap<Entity, Time>, graph: &Graph) -> BTreeSet<Entity> {
     let after = |s: &Entity| failing.get(s).is_some_and(|at| *at + UNDER_WAY >= h.cause_time);
     let mut covers = BTreeSet::new();

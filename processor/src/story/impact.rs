@@ -14,8 +14,6 @@ use super::{
 /// Prefix of the annotations by which a Service, its workload or its namespace says what it promises and what it
 /// is worth.
 const PREFIX: &str = "tapio/";
-/// Of an objective that says none, the rolling window that teams take most often.
-const WINDOW_DAYS: f64 = 30.0;
 const DAY: f64 = 86_400.0;
 
 /// What services promise their callers, and how much the business misses them.
@@ -55,6 +53,9 @@ pub struct Weight {
 }
 
 impl Objective {
+    /// Of one that says none, the rolling window that teams take most often.
+    pub const WINDOW_DAYS: f64 = 30.0;
+
     /// Why it can be none, in words that end a sentence which names it.
     pub fn check(availability: f64, window_days: f64) -> Result<(), &'static str> {
         if !(availability > 0.0 && availability < 100.0) {
@@ -137,7 +138,7 @@ impl Importance {
         };
         let optional = |name| bearers.annotation(name).map(|text| number(name, text)).transpose();
         let availability = number("availability", availability)?;
-        let window_days = optional("window-days")?.unwrap_or(WINDOW_DAYS);
+        let window_days = optional("window-days")?.unwrap_or(Objective::WINDOW_DAYS);
         Objective::check(availability, window_days)
             .map_err(|error| format!("annotations {PREFIX}... of {}: {error}", service.path()))?;
         let within = optional("within-ms")?.filter(|ms| *ms > 0.0);

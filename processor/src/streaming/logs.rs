@@ -155,11 +155,11 @@ pub fn said<'a>(log: &LogView<'a>) -> Option<(Cow<'a, str>, Severity)> {
             named.find_map(|field| field.value.as_str()).filter(|text| !text.is_empty())
         })
     };
-    let (whole, line, beside) = match log.body {
-        Some(AnyValue::String(line)) => (line, message(line), of_json(line, &WRONG)),
+    let (whole, line) = match log.body {
+        Some(AnyValue::String(whole)) => (whole, message(whole)),
         Some(AnyValue::KvList(map)) => {
             let line = of_map(map, &MESSAGE)?;
-            (line, line, of_map(map, &WRONG))
+            (line, line)
         }
         _ => return None,
     };
@@ -167,6 +167,10 @@ pub fn said<'a>(log: &LogView<'a>) -> Option<(Cow<'a, str>, Severity)> {
     if severity == Severity::Info {
         return Some((line.into(), severity));
     }
+    let beside = match log.body {
+        Some(AnyValue::KvList(map)) => of_map(map, &WRONG),
+        _ => of_json(whole, &WRONG),
+    };
     let wrong = beside.or_else(|| of_map(log.attributes(), &WRONG));
     let line = match wrong.filter(|wrong| !line.contains(wrong)) {
         Some(wrong) => format!("{line}: {wrong}").into(),

@@ -572,41 +572,6 @@ impl Windows {
         &self.erring
     }
 
-    /// A service is asked from this address, by one who sends no span of it.
-    pub fn asked_from(&mut self, service: ServiceId, address: &str, identity: &Identity, at: Time) {
-        self.clients.saw(service, address, identity, at);
-    }
-
-    /// Workloads that ask a service since then and send no spans of it.
-    pub fn clients(&self, service: &Entity, since: Time) -> BTreeSet<Entity> {
-        let ids: BTreeSet<ServiceId> = self.ids(&service.namespace, &service.name).collect();
-        self.clients.of(&ids, since)
-    }
-
-    /// Does it answer requests?
-    pub fn serves(&self, service: &Entity) -> bool {
-        let ids: BTreeSet<ServiceId> = self.ids(&service.namespace, &service.name).collect();
-        let newest = self.slots.values().rev().take(12).flat_map(|slot| slot.cells.keys());
-        newest.into_iter().any(|key| ids.contains(&key.service) && key.kind == SpanKind::Server)
-    }
-
-    /// Requests that a service was asked in each window from `from` on, up to `to`.
-    pub fn asked(&self, service: &Entity, from: Time, to: Time) -> Vec<u64> {
-        let ids: BTreeSet<ServiceId> = self.ids(&service.namespace, &service.name).collect();
-        let from = from.bucket(WINDOW);
-        let mut counts = vec![0; ((to.0 - from.0) / WINDOW).max(0) as usize + 1];
-        for (bucket, slot) in self.slots.range(from..=to.max(from)) {
-            let of = |(key, _): &(&Key, &Cell)| {
-                ids.contains(&key.service) && key.kind == SpanKind::Server
-            };
-            let asked = slot.cells.iter().filter(of).map(|(_, cell)| u64::from(cell.count));
-            if let Some(count) = counts.get_mut(((bucket.0 - from.0) / WINDOW) as usize) {
-                *count = asked.sum();
-            }
-        }
-        counts
-    }
-
     /// When the newest span came in.
     pub fn heard(&self) -> Time {
         self.heard

@@ -88,7 +88,8 @@ pub struct SpanTold<'a> {
     pub error_type: &'a str,
     /// The other side of a call, and how good its name is: the better one wins.
     peer: (u8, &'a str),
-    /// `client.address`: who asks, as far as the one who is asked can tell.
+    /// `client.address`, or `net.sock.peer.addr` of older conventions: who asks, as far as the one who is asked
+    /// can tell.
     pub client: &'a str,
 }
 

@@ -154,7 +154,7 @@ pub struct Harm {
     pub service: String,
     /// Nothing inside calls it: users meet it.
     pub users: bool,
-    /// Requests, as far as they are still remembered (two hours).
+    /// Requests since then.
     pub requests: u64,
     /// Of them, how many failed.
     pub failed: u64,

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use tapio_proto::model::{Entity, Time};
 
-use super::ServiceId;
+use super::{ServiceId, Windows};
 use crate::{correlation::identity::Identity, streaming::Map};
 
 /// Clients kept, over all services.
@@ -54,5 +54,18 @@ impl Clients {
             .iter()
             .filter(|((service, _), (_, last))| services.contains(service) && *last >= since);
         lately.map(|(_, (workload, _))| workload.clone()).collect()
+    }
+}
+
+impl Windows {
+    /// A service is asked from this address, by one who sends no span of it.
+    pub fn asked_from(&mut self, service: ServiceId, address: &str, identity: &Identity, at: Time) {
+        self.clients.saw(service, address, identity, at);
+    }
+
+    /// Workloads that ask a service since then and send no spans of it.
+    pub fn clients(&self, service: &Entity, since: Time) -> BTreeSet<Entity> {
+        let ids: BTreeSet<ServiceId> = self.ids(&service.namespace, &service.name).collect();
+        self.clients.of(&ids, since)
     }
 }

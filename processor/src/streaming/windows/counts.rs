@@ -8,7 +8,7 @@ use std::{
 
 use tapio_proto::model::{Entity, Time};
 
-use super::{Cell, OTHER, SpanKind, Windows, bucket_of};
+use super::{Cell, Key, OTHER, ServiceId, SpanKind, Windows, bucket_of};
 use crate::streaming::WINDOW;
 
 /// Windows to which more may still come.
@@ -95,6 +95,30 @@ impl Count {
 }
 
 impl Windows {
+    /// Does it answer requests?
+    pub fn serves(&self, service: &Entity) -> bool {
+        let ids: BTreeSet<ServiceId> = self.ids(&service.namespace, &service.name).collect();
+        let newest = self.slots.values().rev().take(12).flat_map(|slot| slot.cells.keys());
+        newest.into_iter().any(|key| ids.contains(&key.service) && key.kind == SpanKind::Server)
+    }
+
+    /// Requests that a service was asked in each window from `from` on, up to `to`.
+    pub fn asked(&self, service: &Entity, from: Time, to: Time) -> Vec<u64> {
+        let ids: BTreeSet<ServiceId> = self.ids(&service.namespace, &service.name).collect();
+        let from = from.bucket(WINDOW);
+        let mut counts = vec![0; ((to.0 - from.0) / WINDOW).max(0) as usize + 1];
+        for (bucket, slot) in self.slots.range(from..=to.max(from)) {
+            let of = |(key, _): &(&Key, &Cell)| {
+                ids.contains(&key.service) && key.kind == SpanKind::Server
+            };
+            let asked = slot.cells.iter().filter(of).map(|(_, cell)| u64::from(cell.count));
+            if let Some(count) = counts.get_mut(((bucket.0 - from.0) / WINDOW) as usize) {
+                *count = asked.sum();
+            }
+        }
+        counts
+    }
+
     /// Counts on: one walk over the windows that are new to any of them, or to which more may have come.
     pub fn count<'a>(&self, counts: impl Iterator<Item = (&'a Entity, &'a mut Count)>, now: Time) {
         let mut all: Vec<&mut Count> = Vec::new();
