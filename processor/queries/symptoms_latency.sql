@@ -5,17 +5,18 @@
 -- its spread the median absolute deviation from it (Hampel). A shift counts when the newest windows,
 -- four at least and with nine requests in five minutes at most, lie above both twice the level and
 -- level + 8 spreads, and by at least 50 ms: less than that no user sees; a window in five may be an
--- exception. Of a service's operations the most used one speaks for it.
+-- exception. Of a service's operations the most used one speaks for it. In each join the few rows come first:
+-- they are what is kept in memory.
 with touched as (
     select distinct w.namespace, w.service, w.operation
-    from windows w cross join params
+    from params cross join windows w
     where w.kind in ('server', 'consumer') and w.arrived >= params.recent and w.p50_ms > 50.0
 ),
 per as (
     select w.namespace, w.service, w.operation, w.bucket, bool_and(w.calm) as calm, sum(w.looked) as n,
            sum(w.p50_ms * w.looked) / sum(w.looked) as p50, max(w.arrived) as arrived
-    from windows w
-    join touched t on t.namespace = w.namespace and t.service = w.service and t.operation = w.operation
+    from touched t
+    join windows w on w.namespace = t.namespace and w.service = t.service and w.operation = t.operation
     where w.kind in ('server', 'consumer')
     group by w.namespace, w.service, w.operation, w.bucket
 ),

@@ -400,6 +400,10 @@ impl Engine {
 
     /// One run of the DataFusion gear at event time `now`.
     fn pass(&mut self, now: Time) -> Vec<Telling> {
+        let mut overdue = Vec::new();
+        self.cluster.overdue(now, &mut overdue);
+        self.dirty |= !overdue.is_empty();
+        self.take(overdue);
         let strained = self.strains.now(now);
         if self.requests.settle(now) | (strained != self.strained) {
             self.arising = arises(&self.requests, &self.identity, &strained);

@@ -1,6 +1,8 @@
 //! The reduced tables that the queries in `queries/` read: small, replaced whole, and open to
 //! anybody who asks in SQL.
 
+use std::sync::Arc;
+
 use tapio_proto::model::{Time, table};
 
 use super::weights::weights;
@@ -12,17 +14,17 @@ table! { "windows" =>
         /// Start of the window.
         pub bucket: Time,
         /// Kubernetes namespace or `service.namespace`; may be empty.
-        pub namespace: String,
+        pub namespace: Arc<str>,
         /// `service.name`.
-        pub service: String,
+        pub service: Arc<str>,
         /// Span name.
-        pub operation: String,
+        pub operation: Arc<str>,
         /// `server`, `client`, `producer`, `consumer` or `internal`.
-        pub kind: String,
+        pub kind: &'static str,
         /// Namespace of the peer; empty for a host outside.
-        pub peer_namespace: String,
+        pub peer_namespace: Arc<str>,
         /// The service or host that a client span called, by its name here; else empty.
-        pub peer: String,
+        pub peer: Arc<str>,
         /// Spans that ended in the window.
         pub count: i64,
         /// Of them, how many failed.

@@ -13,9 +13,10 @@ use super::{
     latch::Latch,
     links, metrics,
     objects::{Limits, Link, Object, Objects},
+    owners,
     pod::Pod,
     template,
-    value::{at, list, text},
+    value::{at, list, number, text},
 };
 
 /// Most Services, Kubernetes Events, metric series and releases that are remembered, each.
@@ -25,6 +26,9 @@ const MAX_MEMORIES: usize = 50_000;
 const MOST_UNLOOKED: usize = 1000;
 /// A scheduler looks at a new pod within seconds.
 const UNLOOKED: Duration = Duration::from_secs(60);
+
+/// A controller makes a pod anew within a second of its end.
+const UNREPLACED: Duration = Duration::from_secs(20);
 
 /// How an object was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +69,10 @@ pub struct Cluster {
     events: Bounded<String, Option<(i64, Time)>>,
     /// Pods that no scheduler has looked at, and when that is too long.
     unlooked: BTreeSet<(Time, Entity)>,
+    /// What owns pods that were deleted, and when one in their place is overdue.
+    unreplaced: BTreeSet<(Time, Entity)>,
+    /// Workloads whose pods had to make room, and whose pods came in their place last.
+    pub(super) displaced: Bounded<Entity, Option<Entity>>,
     /// When the first object was seen.
     pub(super) started: Option<Time>,
     /// An object changed or went.
@@ -90,6 +98,8 @@ impl Cluster {
             services: Bounded::new(MAX_MEMORIES),
             events: Bounded::new(MAX_MEMORIES),
             unlooked: BTreeSet::new(),
+            unreplaced: BTreeSet::new(),
+            displaced: Bounded::new(MAX_MEMORIES),
             started: None,
             moved: false,
         }
@@ -106,7 +116,7 @@ impl Cluster {
         if entity.kind.is_empty() || entity.name.is_empty() {
             return;
         }
-        self.tell_unlooked(seen, out);
+        self.overdue(seen, out);
         if &*entity.kind == "Event" {
             if verb != Verb::Deleted {
                 self.report(&Report::from_object(&value, seen), seen, out);
@@ -141,6 +151,12 @@ impl Cluster {
         }
     }
 
+    /// What should have happened by now and did not.
+    pub fn overdue(&mut self, now: Time, out: &mut Vec<Fact>) {
+        self.tell_unlooked(now, out);
+        self.tell_unreplaced(now, out);
+    }
+
     /// A Kubernetes Event, unless it was told with this count and time.
     pub(super) fn report(&mut self, report: &Report, seen: Time, out: &mut Vec<Fact>) {
         let told = self.events.entry(&report.id);
@@ -148,6 +164,13 @@ impl Cluster {
             return;
         }
         *told = Some((report.count, report.time));
+        if let Some(by) = report.related.as_ref().filter(|_| report.reason == "Preempted") {
+            let top = |pod| owners::top(&self.objects, pod);
+            let (victim, by) = (top(&report.entity), top(by));
+            if victim != by {
+                *self.displaced.entry(&victim) = Some(by);
+            }
+        }
         if let Some(happened) = report.happened(seen) {
             let fact = self.event(happened);
             out.push(fact);
@@ -251,6 +274,12 @@ impl Cluster {
     ) {
         changes::slim(&entity.kind, &mut value);
         let mut object = before.unwrap_or_default();
+        if let Some(owner) = object.controller.clone().filter(|_| &*entity.kind == "Pod") {
+            let known = self.unreplaced.iter().any(|(_, other)| *other == owner);
+            if !known && self.unreplaced.len() < MOST_UNLOOKED {
+                self.unreplaced.insert((seen + UNREPLACED, owner));
+            }
+        }
         let ended = std::mem::take(&mut object.links);
         (object.latches, object.containers) = Default::default();
         let value = Arc::new(value);
@@ -300,10 +329,38 @@ impl Cluster {
         while self.unlooked.first().is_some_and(|(due, _)| *due <= seen) {
             let Some((due, pod)) = self.unlooked.pop_first() else { return };
             let fact = self.event(Happened {
-                time: due,
+                time: due - UNLOOKED,
                 reason: "NotLookedAt",
                 message: "no scheduler has looked at the pod for a minute",
                 ..Happened::new("pod.unschedulable", Severity::Error, &pod, seen)
+            });
+            out.push(fact);
+        }
+    }
+
+    /// Tells of workloads whose pods went and that got none in their place, though they want more.
+    fn tell_unreplaced(&mut self, seen: Time, out: &mut Vec<Fact>) {
+        while self.unreplaced.first().is_some_and(|(due, _)| *due <= seen) {
+            let Some((due, owner)) = self.unreplaced.pop_first() else { return };
+            let Some(object) = self.objects.alive(&owner) else { continue };
+            let wanted = number(&object.value, &["spec", "replicas"]).unwrap_or(0);
+            let namespace = &owner.namespace;
+            let there = self.objects.of("Pod", namespace).filter(|(_, pod)| {
+                pod.controller.as_ref() == Some(&owner)
+                    && at(&pod.value, &["metadata", "deletionTimestamp"]).is_none()
+            });
+            let missing = wanted - there.count() as i64;
+            if missing <= 0 {
+                continue;
+            }
+            let message =
+                format!("{missing} of {wanted} pods are missing, and no new one was made");
+            let fact = self.event(Happened {
+                time: due - UNREPLACED,
+                reason: "NotReplaced",
+                message: &message,
+                value: Some(missing as f64),
+                ..Happened::new("pods.missing", Severity::Error, &owner, seen)
             });
             out.push(fact);
         }

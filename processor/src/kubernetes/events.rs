@@ -42,6 +42,8 @@ pub(super) struct Report {
     /// What tells it from other events: uid, else namespace and name.
     pub(super) id: String,
     pub(super) entity: Entity,
+    /// The other object that it is about, if it names one.
+    pub(super) related: Option<Entity>,
     pub(super) reason: String,
     pub(super) message: String,
     pub(super) warning: bool,
@@ -74,9 +76,15 @@ impl Report {
         .into_iter()
         .filter_map(|path| Time::parse_rfc3339(text(object, path)))
         .max();
+        let object_of = |reference: &Value| {
+            let part = |name| text(reference, &[name]);
+            Entity::new(part("kind"), part("namespace"), part("name"))
+        };
+        let related = at(object, &["related"]).map(object_of);
         Report {
             id: either(&["metadata", "uid"], &["metadata", "name"]),
-            entity: Entity::new(kind, text(about, &["namespace"]), text(about, &["name"])),
+            entity: object_of(about),
+            related: related.filter(|related| !related.name.is_empty()),
             reason: text(object, &["reason"]).to_owned(),
             message: either(&["note"], &["message"]),
             warning: text(object, &["type"]) != "Normal",

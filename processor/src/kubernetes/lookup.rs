@@ -279,6 +279,8 @@ impl Cluster {
                 }
             }
         }
+        let displaced = self.displaced.get(workload).cloned().flatten();
+        found.extend(displaced.map(|by| (Relation::Displaces, by)));
         found.extend(carriers.get(workload).into_iter().flatten().cloned());
         found.into_iter().collect()
     }

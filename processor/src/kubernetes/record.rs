@@ -253,6 +253,7 @@ fn event(record: &Record, seen: Time) -> Report {
             .unwrap_or_default(),
         node: if kind == "Node" { name.clone() } else { resource("k8s.node.name") },
         entity: Entity::new(&kind, &namespace, &name),
+        related: None,
         reason: of("k8s.event.reason"),
         message: plain(&record.body),
         warning: record.severity != "Normal",

@@ -108,7 +108,8 @@ impl Room {
     }
 
     fn map(&mut self, entries: Attributes<'_>, depth: usize) -> Option<Map<String, Value>> {
-        let mut map = Map::new();
+        // In no more memory than it needs: objects are kept, and there are many.
+        let mut map = Map::with_capacity(entries.count());
         for entry in entries {
             let entry = entry.ok()?;
             map.insert(self.text(entry.key)?, self.value(entry.value, depth)?);
@@ -127,7 +128,9 @@ impl Room {
             AnyValue::Double(double) => Number::from_f64(double).map_or(Value::Null, Value::Number),
             AnyValue::Array(array) => {
                 let values = array.values().map(|value| self.value(value.ok()?, inner));
-                Value::Array(values.collect::<Option<_>>()?)
+                let mut values = values.collect::<Option<Vec<_>>>()?;
+                values.shrink_to_fit();
+                Value::Array(values)
             }
             AnyValue::KvList(entries) => Value::Object(self.map(entries, inner)?),
             AnyValue::Bytes(bytes) => Value::String(format!("({} bytes)", bytes.len())),

@@ -70,6 +70,8 @@ pub struct Step {
     pub condition: Option<String>,
     /// A Kubernetes Event of that reason about it.
     pub event: Option<String>,
+    /// The other object that the Event is about: `Pod batch/job-1`.
+    pub related: Option<String>,
     /// It logs this line, as an error unless `info`.
     pub log: Option<String>,
     /// The line is not an error, the Event is no warning.
@@ -298,13 +300,16 @@ impl Scene {
             conditions.push(condition);
             self.patch(&on, &json!({"status": {"conditions": conditions}}), at);
         } else if let Some(reason) = &step.event {
+            let reference = |of: &Entity| json!({"kind": &*of.kind, "namespace": &*of.namespace, "name": &*of.name});
+            let related = step.related.as_deref().map(entity).transpose()?;
             self.observe(
                 Verb::Added,
                 json!({"kind": "Event", "reason": reason, "message": step.text,
+                    "related": related.as_ref().map(reference),
                     "type": if step.info { "Normal" } else { "Warning" },
                     "metadata": {"name": format!("e{}", self.events.len()), "namespace": &*on.namespace},
                     "lastTimestamp": at.to_string(),
-                    "involvedObject": {"kind": &*on.kind, "namespace": &*on.namespace, "name": &*on.name}}),
+                    "involvedObject": reference(&on)}),
                 at,
             );
         } else if let Some(line) = &step.log {

@@ -3,10 +3,12 @@
 
 mod clients;
 mod counts;
+mod histogram;
 mod sums;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Range,
     sync::Arc,
     time::Duration,
 };
@@ -16,6 +18,7 @@ use tapio_proto::model::{Entity, Row as _, Time};
 
 use clients::Clients;
 pub use counts::Count;
+use histogram::Histogram;
 
 use super::{Map, WINDOW, cut, names::Names, parents::Parents, texts::Texts};
 use crate::{
@@ -26,8 +29,13 @@ use crate::{
     kubernetes::Cluster,
 };
 
-/// Windows kept: half an hour of past to compare with.
+/// Windows kept: half an hour of past to compare with, and those that go with them.
 const KEEP: usize = 360;
+/// Windows to which nothing comes any more are published as one, and go as one: what reads them pays for each
+/// batch of rows, however small.
+const TOGETHER: usize = 12;
+/// Windows to which more may still come.
+const LATE: Duration = Duration::from_secs(60);
 /// The time that they cover where there is one after the other.
 pub const KEPT: Duration = Duration::from_nanos(KEEP as u64 * WINDOW as u64);
 /// What was usual before a bout is what was usual for so long.
@@ -43,8 +51,6 @@ const LONGEST_NAME: usize = 256;
 const MOST_CALLS: usize = 100_000;
 /// Who answered at an address longer ago than this before its newest call answers there no more.
 const ANSWERED: Duration = Duration::from_secs(900);
-/// Buckets of the latency histogram: four to each doubling from 1 us, up to about 20 min.
-const BUCKETS: usize = 120;
 
 /// Index of a service in [`Windows`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -169,33 +175,91 @@ enum Call {
 #[derive(Clone)]
 struct Cell {
     count: u32,
-    errors: u32,
-    /// Spans looked at, and of them those that failed.
-    looked: (u32, u32),
+    /// Spans looked at.
+    looked: u32,
     sum_ns: u64,
-    first_error: Option<Time>,
-    /// When the newest of its spans, and of those that failed, came in.
+    /// When the newest of its spans came in.
     arrived: Time,
-    failed: Option<Time>,
-    histogram: Box<[u16; BUCKETS]>,
+    took: Histogram,
+    /// Most have none.
+    failures: Option<Box<Failures>>,
+}
+
+/// The spans of a cell that failed.
+#[derive(Clone, Copy)]
+struct Failures {
+    count: u32,
+    /// Of them, those looked at.
+    looked: u32,
+    /// When the first of them began.
+    first: Time,
+    /// When the newest of them came in.
+    arrived: Time,
 }
 
 #[derive(Default)]
 struct Slot {
     cells: Map<Key, Cell>,
-    /// Its rows, while nothing new came.
+    /// Its rows, while nothing new came and it is not among those that are published together.
     published: Option<Published>,
+    /// Its rows are among those that are published together, as they are.
+    together: bool,
 }
 
-/// What one window came to.
+impl Slot {
+    /// Its rows are to be made anew.
+    fn unpublish(&mut self) {
+        (self.published, self.together) = (None, false);
+    }
+}
+
+/// Windows by their start.
+#[derive(Default)]
+struct Slots {
+    each: BTreeMap<Time, Slot>,
+    /// Those that are published together, by the start of the time that they share.
+    together: BTreeMap<Time, Published>,
+}
+
+/// What one window came to, or several.
 #[derive(Clone)]
 struct Published {
     /// Rows of `windows`.
     windows: RecordBatch,
     /// Rows of `answers`.
     answers: RecordBatch,
-    /// The same rows, to be summed up.
-    short: Arc<[sums::Short]>,
+    /// The same rows by window, to be summed up.
+    short: Vec<(Time, Arc<[sums::Short]>)>,
+}
+
+impl Slots {
+    /// The time that a window shares with those that it is published and goes with.
+    fn shared(bucket: Time) -> Range<Time> {
+        let span = TOGETHER as i64 * WINDOW;
+        let start = bucket.bucket(span);
+        start..start + Duration::from_nanos(span as u64)
+    }
+
+    /// Takes the oldest out, with those that share its time, but never the newest of all.
+    fn pop(&mut self) -> BTreeMap<Time, Slot> {
+        let (Some((first, _)), Some((newest, _))) =
+            (self.each.first_key_value(), self.each.last_key_value())
+        else {
+            return BTreeMap::new();
+        };
+        let end = Slots::shared(*first).end.min(*newest);
+        let rest = self.each.split_off(&end);
+        self.together = self.together.split_off(&end);
+        std::mem::replace(&mut self.each, rest)
+    }
+
+    fn cells(&self) -> usize {
+        self.each.values().map(|slot| slot.cells.len()).sum()
+    }
+
+    fn unpublish(&mut self) {
+        self.each.values_mut().for_each(Slot::unpublish);
+    }
 }
 
 /// The name of what there is no room for.
@@ -212,9 +276,9 @@ pub struct Windows {
     /// What each service is called here; for each of `services`.
     called: Vec<(Arc<str>, Arc<str>)>,
     peers: Map<(ServiceId, Arc<str>), Peer>,
-    slots: BTreeMap<Time, Slot>,
+    slots: Slots,
     /// Of windows that went, those who were well then and are sick since.
-    past: BTreeMap<Time, Slot>,
+    past: Slots,
     cells: usize,
     answering: sums::Answering,
     calls: BTreeMap<CallEdge, Time>,
@@ -243,8 +307,8 @@ impl Default for Windows {
             services: Names::new(MOST_NAMES),
             called: Vec::new(),
             peers: Map::default(),
-            slots: BTreeMap::new(),
-            past: BTreeMap::new(),
+            slots: Slots::default(),
+            past: Slots::default(),
             cells: 0,
             answering: sums::Answering::default(),
             calls: BTreeMap::new(),
@@ -299,8 +363,8 @@ impl Windows {
 
     /// Start of the oldest window.
     fn oldest(&self) -> Option<Time> {
-        let first = self.past.first_key_value().map(|(bucket, _)| *bucket);
-        first.into_iter().chain(self.slots.first_key_value().map(|(bucket, _)| *bucket)).min()
+        let both = [&self.past, &self.slots];
+        both.iter().filter_map(|slots| slots.each.first_key_value()).map(|(at, _)| *at).min()
     }
 
     fn operation(&mut self, name: &str, now: Time) -> u32 {
@@ -404,37 +468,36 @@ impl Windows {
             peer: self.address(span.peer, span.arrived),
         };
         let window = span.end.bucket(WINDOW);
-        let slot = match self.slots.last_entry() {
+        let slot = match self.slots.each.last_entry() {
             Some(newest) if *newest.key() == window => newest.into_mut(),
-            _ => self.slots.entry(window).or_default(),
+            _ => self.slots.each.entry(window).or_default(),
         };
-        slot.published = None;
+        slot.unpublish();
         let cells = &mut self.cells;
         let cell = slot.cells.entry(key).or_insert_with(|| {
             *cells += 1;
             Cell {
                 count: 0,
-                errors: 0,
-                looked: (0, 0),
+                looked: 0,
                 sum_ns: 0,
-                first_error: None,
                 arrived: span.arrived,
-                failed: None,
-                histogram: Box::new([0; BUCKETS]),
+                took: Histogram::default(),
+                failures: None,
             }
         });
         let nanos = u64::try_from(span.end.0.saturating_sub(span.start.0)).unwrap_or(0);
         cell.count = cell.count.saturating_add(span.weight);
-        cell.looked.0 = cell.looked.0.saturating_add(1);
+        cell.looked = cell.looked.saturating_add(1);
         cell.sum_ns = cell.sum_ns.saturating_add(nanos.saturating_mul(span.weight.into()));
         cell.arrived = cell.arrived.max(span.arrived);
-        cell.took(nanos, span.weight);
+        cell.took.add(nanos, span.weight);
         if span.failed {
-            cell.errors = cell.errors.saturating_add(span.weight);
-            cell.looked.1 = cell.looked.1.saturating_add(1);
-            cell.first_error =
-                Some(cell.first_error.map_or(span.start, |first| first.min(span.start)));
-            cell.failed = cell.failed.max(Some(span.arrived));
+            let fresh = Failures { count: 0, looked: 0, first: span.start, arrived: span.arrived };
+            let failures = cell.failures.get_or_insert_with(|| Box::new(fresh));
+            failures.count = failures.count.saturating_add(span.weight);
+            failures.looked = failures.looked.saturating_add(1);
+            failures.first = failures.first.min(span.start);
+            failures.arrived = failures.arrived.max(span.arrived);
             self.failed = self.failed.max(span.arrived);
             self.keep_failure(span, key.peer);
         }
@@ -502,54 +565,56 @@ impl Windows {
     }
 
     fn shrink(&mut self) {
-        while self.slots.len() > KEEP || (self.cells > MOST_CELLS && self.slots.len() > 1) {
-            let gone = if self.cells > MOST_CELLS { self.past.pop_first() } else { None };
-            if let Some((_, slot)) = gone {
-                self.cells -= slot.cells.len();
+        while self.slots.each.len() > KEEP + TOGETHER
+            || (self.cells > MOST_CELLS && self.slots.each.len() > 1)
+        {
+            if self.cells > MOST_CELLS && self.past.each.len() > 1 {
+                self.cells -= self.past.cells();
+                self.past.pop();
+                self.cells += self.past.cells();
                 continue;
             }
-            let gone = self.slots.pop_first();
-            let Some(oldest) = self.slots.first_key_value().map(|(bucket, _)| *bucket) else {
-                return;
-            };
+            let gone = self.slots.pop();
+            let Some((oldest, _)) = self.slots.each.first_key_value() else { return };
+            let oldest = *oldest;
             self.calls.retain(|_, last| *last >= oldest);
             self.sick.retain(|_, bouts| {
                 bouts.retain(|(_, until)| until.is_none_or(|until| until >= oldest));
                 !bouts.is_empty()
             });
-            if let Some((bucket, slot)) = gone {
-                self.cells -= slot.cells.len();
-                self.evicted += 1;
-                self.remember(bucket, slot);
-            }
+            self.cells -= gone.values().map(|slot| slot.cells.len()).sum::<usize>();
+            self.evicted += gone.len() as u64;
+            self.remember(gone);
         }
     }
 
-    /// Of a window that goes, keeps what is the past of those that are sick since later, or were lately: a bout
+    /// Of windows that go, keeps what is the past of those that are sick since later, or were lately: a bout
     /// may last longer than windows are kept, and would be the usual then.
-    fn remember(&mut self, bucket: Time, slot: Slot) {
-        if self.sick.is_empty() && self.past.is_empty() {
+    fn remember(&mut self, gone: BTreeMap<Time, Slot>) {
+        if self.sick.is_empty() && self.past.each.is_empty() {
             return;
         }
         let mut past = std::mem::take(&mut self.past);
-        self.cells -= past.values().map(|slot| slot.cells.len()).sum::<usize>();
-        // What comes late for one that went says little.
-        past.entry(bucket).or_insert(slot);
-        past.retain(|bucket, slot| {
+        self.cells -= past.cells();
+        for (bucket, slot) in gone {
+            // What comes late for one that went says little.
+            past.each.entry(bucket).or_insert(slot);
+        }
+        past.each.retain(|bucket, slot| {
             if *bucket + PAST < self.heard {
                 return false;
             }
             let had = slot.cells.len();
             slot.cells.retain(|key, _| self.is_past(*bucket, key));
             if slot.cells.len() < had {
-                slot.published = None;
+                slot.unpublish();
             }
             !slot.cells.is_empty()
         });
-        while past.len() > KEEP {
-            past.pop_first();
+        while past.each.len() > KEEP {
+            past.pop();
         }
-        self.cells += past.values().map(|slot| slot.cells.len()).sum::<usize>();
+        self.cells += past.cells();
         self.past = past;
     }
 
@@ -598,8 +663,8 @@ impl Windows {
             }
         };
         if since < known {
-            for (_, slot) in self.slots.range_mut(since..) {
-                slot.published = None;
+            for (_, slot) in self.slots.each.range_mut(since..) {
+                slot.unpublish();
             }
         }
     }
@@ -610,8 +675,8 @@ impl Windows {
         let open = self.sick.get_mut(&key).and_then(|bouts| bouts.last_mut());
         if let Some(bout) = open.filter(|bout| bout.1.is_none()) {
             bout.1 = Some(since);
-            for (_, slot) in self.slots.range_mut(since.bucket(WINDOW)..) {
-                slot.published = None;
+            for (_, slot) in self.slots.each.range_mut(since.bucket(WINDOW)..) {
+                slot.unpublish();
             }
         }
     }
@@ -670,7 +735,7 @@ impl Windows {
     ) -> Vec<(Arc<str>, u64, u64)> {
         let ids: BTreeSet<ServiceId> = self.ids(namespace, service).collect();
         let mut by_operation: BTreeMap<Arc<str>, (u64, u64)> = BTreeMap::new();
-        for (_, slot) in self.slots.range(from.bucket(WINDOW)..=to.max(from)) {
+        for (_, slot) in self.slots.each.range(from.bucket(WINDOW)..=to.max(from)) {
             for (key, cell) in &slot.cells {
                 if ids.contains(&key.service)
                     && matches!(key.kind, SpanKind::Server | SpanKind::Consumer)
@@ -679,7 +744,7 @@ impl Windows {
                     let operation = operation.cloned().unwrap_or_else(|| OTHER.into());
                     let entry = by_operation.entry(operation).or_default();
                     entry.0 += u64::from(cell.count);
-                    entry.1 += u64::from(cell.errors);
+                    entry.1 += u64::from(cell.errors());
                 }
             }
         }
@@ -688,12 +753,12 @@ impl Windows {
 
     /// All rows are made anew.
     fn unpublish(&mut self) {
-        let all = self.past.values_mut().chain(self.slots.values_mut());
-        all.for_each(|slot| slot.published = None);
+        self.past.unpublish();
+        self.slots.unpublish();
     }
 
-    /// The tables `windows` and `answers`, one batch a window, made anew only where the window changed; and
-    /// `sums` for the windows to which failures came at `recent` or later.
+    /// The tables `windows` and `answers`, made anew only where windows changed; and `sums` for the windows to
+    /// which failures came at `recent` or later.
     pub fn publish(
         &mut self,
         since: Option<Time>,
@@ -705,35 +770,83 @@ impl Windows {
         }
         let mut slots = std::mem::take(&mut self.slots);
         let mut past = std::mem::take(&mut self.past);
-        let mut all = Vec::with_capacity(past.len() + slots.len());
-        let young = |bucket: Time| since.is_none_or(|since| bucket >= since);
-        let mut seen = past.iter_mut().chain(&mut slots).filter(|(bucket, _)| young(**bucket));
-        let made = seen.try_for_each(|(bucket, slot)| {
-            let published = match slot.published.take() {
-                Some(published) => published,
-                None => self.published(*bucket, slot)?,
-            };
-            all.push((*bucket, published.clone()));
-            slot.published = Some(published);
-            Ok::<_, ArrowError>(())
-        });
+        let mut all = Vec::new();
+        let made = [&mut past, &mut slots]
+            .into_iter()
+            .try_for_each(|slots| self.publish_slots(slots, since, &mut all));
         (self.slots, self.past) = (slots, past);
         made?;
-        let short = all.iter().map(|(bucket, published)| (*bucket, &*published.short));
-        let sums = self.answering.sums(short, recent);
+        let short = all.iter().flat_map(|published| &published.short);
+        let sums = self.answering.sums(short.map(|(bucket, rows)| (*bucket, &**rows)), recent);
         self.erring = sums.iter().filter(|sum| sums::errs(sum)).map(sums::service).collect();
         let sums = Sum::batch(&sums)?;
         let (windows, answers) =
-            all.into_iter().map(|(_, published)| (published.windows, published.answers)).unzip();
+            all.into_iter().map(|published| (published.windows, published.answers)).unzip();
         Ok([windows, answers, vec![sums]])
     }
 
-    fn published(&mut self, bucket: Time, slot: &Slot) -> Result<Published, ArrowError> {
+    /// Adds what these windows came to, those that are `since` then or later.
+    fn publish_slots(
+        &mut self,
+        slots: &mut Slots,
+        since: Option<Time>,
+        all: &mut Vec<Published>,
+    ) -> Result<(), ArrowError> {
+        let Slots { each, together } = slots;
+        together.retain(|start, _| each.range(Slots::shared(*start)).next().is_some());
+        let mut next = since.map_or(Time(i64::MIN), |since| since.bucket(WINDOW));
+        while let Some((bucket, _)) = each.range(next..).next() {
+            let shared = Slots::shared(*bucket);
+            next = shared.end;
+            let mut those: Vec<(Time, &mut Slot)> =
+                each.range_mut(shared.clone()).map(|(bucket, slot)| (*bucket, slot)).collect();
+            if shared.end + LATE <= self.heard {
+                let known = together.get(&shared.start);
+                let known = known.filter(|_| those.iter().all(|(_, slot)| slot.together));
+                let published = match known {
+                    Some(known) => known.clone(),
+                    None => self.published(&those)?,
+                };
+                for (_, slot) in &mut those {
+                    (slot.published, slot.together) = (None, true);
+                }
+                together.insert(shared.start, published.clone());
+                all.push(published);
+                continue;
+            }
+            for (bucket, slot) in those {
+                let published = match slot.published.take() {
+                    Some(published) => published,
+                    None => self.published(&[(bucket, slot)])?,
+                };
+                all.push(published.clone());
+                slot.published = Some(published);
+            }
+        }
+        Ok(())
+    }
+
+    /// What these windows came to.
+    fn published(&mut self, slots: &[(Time, &mut Slot)]) -> Result<Published, ArrowError> {
+        let (mut windows, mut all, mut short) = (Vec::new(), Vec::new(), Vec::new());
+        for (bucket, slot) in slots {
+            let rows = self.rows(*bucket, slot);
+            let answers = answers(&rows);
+            short.push((*bucket, answers.iter().map(|row| self.answering.short(row)).collect()));
+            windows.extend(rows);
+            all.extend(answers);
+        }
+        Ok(Published { windows: Window::batch(&windows)?, answers: Answer::batch(&all)?, short })
+    }
+
+    /// The rows of one window.
+    fn rows(&self, bucket: Time, slot: &Slot) -> Vec<Window> {
+        let other: Arc<str> = OTHER.into();
         let mut rows: Vec<Window> = Vec::with_capacity(slot.cells.len());
         for (key, cell) in &slot.cells {
             let service = &self.called[key.service.0 as usize];
             let address = self.addressed(key.peer);
-            let operation = self.operations.name(key.operation).map_or(OTHER, |name| name);
+            let operation = self.operations.name(key.operation).unwrap_or(&other).clone();
             let peer = match &*address {
                 "" => (address.clone(), address),
                 _ => {
@@ -749,7 +862,7 @@ impl Windows {
                 })
             };
             let calm = well(service) && (peer.1.is_empty() || well(&peer));
-            rows.push(cell.row(bucket, key, service, &peer, operation, calm));
+            rows.push(cell.row(bucket, key, service.clone(), peer, operation, calm));
         }
         rows.sort_by(|a, b| {
             (&a.namespace, &a.service, &a.operation, &a.kind, &a.peer_namespace, &a.peer)
@@ -757,12 +870,7 @@ impl Windows {
                 .then((a.count, a.errors).cmp(&(b.count, b.errors)))
                 .then(a.sum_ms.total_cmp(&b.sum_ms))
         });
-        let answers = answers(&rows);
-        Ok(Published {
-            windows: Window::batch(&rows)?,
-            answers: Answer::batch(&answers)?,
-            short: answers.iter().map(|answer| self.answering.short(answer)).collect(),
-        })
+        rows
     }
 }
 
@@ -770,7 +878,7 @@ impl Windows {
 fn answers(rows: &[Window]) -> Vec<Answer> {
     let mut answers: BTreeMap<(&str, &str, &str), Answer> = BTreeMap::new();
     for row in rows {
-        let (kind, namespace, service) = match row.kind.as_str() {
+        let (kind, namespace, service) = match row.kind {
             "server" | "consumer" => ("error_ratio", &row.namespace, &row.service),
             "client" | "producer" if !row.peer.is_empty() => {
                 ("call_errors", &row.peer_namespace, &row.peer)
@@ -780,8 +888,8 @@ fn answers(rows: &[Window]) -> Vec<Answer> {
         let answer = answers.entry((kind, namespace, service)).or_insert_with(|| Answer {
             bucket: row.bucket,
             kind: kind.to_owned(),
-            namespace: namespace.clone(),
-            service: service.clone(),
+            namespace: namespace.to_string(),
+            service: service.to_string(),
             count: 0,
             errors: 0,
             first_error: row.first_error,
@@ -798,70 +906,42 @@ fn answers(rows: &[Window]) -> Vec<Answer> {
 }
 
 impl Cell {
-    /// So many took so long. A bucket that is full halves them all: the quantiles stay what they were.
-    fn took(&mut self, nanos: u64, weight: u32) {
-        let bucket = bucket_of(nanos);
-        loop {
-            let sum = u32::from(self.histogram[bucket]).saturating_add(weight);
-            match u16::try_from(sum) {
-                Ok(sum) => return self.histogram[bucket] = sum,
-                Err(_) if weight > u32::from(u16::MAX / 2) => {
-                    return self.histogram[bucket] = u16::MAX;
-                }
-                Err(_) => self.histogram.iter_mut().for_each(|n| *n = n.div_ceil(2)),
-            }
-        }
+    /// Spans that failed.
+    fn errors(&self) -> u32 {
+        self.failures.as_ref().map_or(0, |failures| failures.count)
     }
 
     fn row(
         &self,
         bucket: Time,
         key: &Key,
-        service: &(Arc<str>, Arc<str>),
-        peer: &(Arc<str>, Arc<str>),
-        operation: &str,
+        (namespace, service): (Arc<str>, Arc<str>),
+        (peer_namespace, peer): (Arc<str>, Arc<str>),
+        operation: Arc<str>,
         calm: bool,
     ) -> Window {
+        let failures = self.failures.as_ref();
         Window {
             bucket,
-            namespace: service.0.to_string(),
-            service: service.1.to_string(),
-            operation: operation.to_owned(),
-            kind: key.kind.name().to_owned(),
-            peer_namespace: peer.0.to_string(),
-            peer: peer.1.to_string(),
+            namespace,
+            service,
+            operation,
+            kind: key.kind.name(),
+            peer_namespace,
+            peer,
             count: i64::from(self.count),
-            errors: i64::from(self.errors),
-            looked: i64::from(self.looked.0),
-            looked_errors: i64::from(self.looked.1),
-            p50_ms: self.quantile_ms(0.5),
-            p99_ms: self.quantile_ms(0.99),
+            errors: i64::from(self.errors()),
+            looked: i64::from(self.looked),
+            looked_errors: failures.map_or(0, |failures| i64::from(failures.looked)),
+            p50_ms: self.took.quantile_ms(0.5),
+            p99_ms: self.took.quantile_ms(0.99),
             sum_ms: self.sum_ns as f64 / 1e6,
-            first_error: self.first_error,
+            first_error: failures.map(|failures| failures.first),
             arrived: self.arrived,
-            failed: self.failed,
+            failed: failures.map(|failures| failures.arrived),
             calm,
         }
     }
-
-    /// Upper bound of the histogram bucket in which the quantile lies, ms: within 19 %.
-    fn quantile_ms(&self, q: f64) -> f64 {
-        let total: u64 = self.histogram.iter().map(|n| u64::from(*n)).sum();
-        let wanted = ((total as f64 * q).ceil() as u64).max(1);
-        let mut below = 0;
-        for (i, n) in self.histogram.iter().enumerate() {
-            below += u64::from(*n);
-            if below >= wanted {
-                return 2f64.powf((i + 1) as f64 / 4.0) / 1e3;
-            }
-        }
-        0.0
-    }
-}
-
-fn bucket_of(nanos: u64) -> usize {
-    let micros = (nanos as f64 / 1e3).max(1.0);
-    ((micros.log2() * 4.0) as usize).min(BUCKETS - 1)
 }
 
 #[cfg(test)]
@@ -905,8 +985,8 @@ mod tests {
     #[test]
     fn windows_of_a_bout_that_is_over_stay_no_baseline_whatever_comes_late() {
         let calm = |windows: &mut Windows, bucket: i64| {
-            let slot = windows.slots.remove(&second(bucket)).unwrap();
-            let published = windows.published(second(bucket), &slot).unwrap();
+            let mut slot = windows.slots.each.remove(&second(bucket)).unwrap();
+            let published = windows.published(&[(second(bucket), &mut slot)]).unwrap();
             let column = published.windows.column_by_name("calm").unwrap();
             column.as_any().downcast_ref::<arrow::array::BooleanArray>().unwrap().value(0)
         };
@@ -916,5 +996,34 @@ mod tests {
         [95, 100, 115, 120].into_iter().for_each(|at| failed(&mut windows, at));
         let baseline = [95, 100, 115, 120].map(|at| calm(&mut windows, at));
         assert_eq!(baseline, [true, false, false, true]);
+    }
+
+    /// Rows of `windows`, as text, and the batches that they are in.
+    fn rows(windows: &mut Windows) -> (String, usize) {
+        let [rows, ..] = windows.publish(None, Time::default()).unwrap();
+        (arrow::util::pretty::pretty_format_batches(&rows).unwrap().to_string(), rows.len())
+    }
+
+    #[test]
+    fn windows_that_are_published_together_are_the_same_and_what_comes_late_is_among_them() {
+        let mut windows = Windows::default();
+        (0..60).for_each(|at| failed(&mut windows, 600 + at * 5));
+        let (together, batches) = rows(&mut windows);
+        // Of five minutes the last one, and the minute in which more may come, stand alone.
+        assert_eq!(batches, 3 + 24, "{together}");
+        assert_eq!(rows(&mut windows), (together.clone(), batches));
+        windows.slots.unpublish();
+        windows.slots.together.clear();
+        assert_eq!(rows(&mut windows), (together.clone(), batches));
+        failed(&mut windows, 700);
+        let (late, again) = rows(&mut windows);
+        assert!(late != together && again == batches);
+        // They go together, and the newest stay.
+        (60..60 + 400).for_each(|at| failed(&mut windows, 600 + at * 5));
+        let kept = windows.slots.each.len();
+        assert!((KEEP..=KEEP + TOGETHER).contains(&kept), "{kept}");
+        assert_eq!(windows.evicted as usize % TOGETHER, 0);
+        rows(&mut windows);
+        assert!(windows.slots.together.len() <= KEEP / TOGETHER + 1);
     }
 }

@@ -12,6 +12,7 @@ mod measured;
 mod metrics;
 mod passed_on;
 mod played;
+mod prompt;
 mod real;
 mod recovery;
 mod released;

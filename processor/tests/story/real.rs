@@ -44,6 +44,19 @@ fn a_closed_node_is_told() {
     told("node-closed", ("Node", "rig-node", "node_closed"), &affected);
 }
 
+/// Guarantees: who took the place of pods of a lower priority is told, not those that had to go.
+#[test]
+fn who_preempts_is_told() {
+    told("preempted", ("Deployment", "cruncher", "displaced"), &["cart"]);
+}
+
+/// Guarantees: pods that are not replaced are told though no object says so: whoever would write it is down.
+#[test]
+fn pods_that_nothing_replaces_are_told() {
+    let affected = ["payment", "checkout", "frontend"];
+    told("not-replaced", ("Deployment", "payment", "pods_not_replaced"), &affected);
+}
+
 /// Guarantees: what does more than it did, because somebody wanted it to, is no story.
 #[test]
 fn a_feature_that_is_switched_on_is_no_story() {

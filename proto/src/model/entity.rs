@@ -69,6 +69,8 @@ pub enum Relation {
     Grants,
     /// NetworkPolicy to the workload whose pods it selects.
     Filters,
+    /// Workload of a higher priority to the one whose pods it took the place of.
+    Displaces,
     /// Service to Ingress or route.
     Routes,
     /// Callee service to caller service, seen in traces.
@@ -91,6 +93,7 @@ impl Relation {
             Relation::Limits => "limits",
             Relation::Admits => "admits",
             Relation::Grants => "grants",
+            Relation::Displaces => "displaces",
             Relation::Filters => "filters",
             Relation::Routes => "routes",
             Relation::Calls => "calls",

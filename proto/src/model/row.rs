@@ -1,13 +1,13 @@
 //! Rows to Arrow: a struct declared with [`table!`] is a row, and knows its schema.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use arrow::{
     array::{
-        ArrayRef, BooleanArray, Float64Array, Int64Array, ListBuilder, StringArray, StringBuilder,
-        TimestampNanosecondArray,
+        ArrayRef, BooleanArray, DictionaryArray, Float64Array, Int64Array, ListBuilder,
+        StringArray, StringBuilder, TimestampNanosecondArray, UInt32Array,
     },
-    datatypes::{DataType, Field, SchemaRef, TimeUnit},
+    datatypes::{DataType, Field, SchemaRef, TimeUnit, UInt32Type},
     error::ArrowError,
     record_batch::RecordBatch,
 };
@@ -50,8 +50,10 @@ macro_rules! column {
     };
 }
 
-column!(String, DataType::Utf8, false, v => StringArray::from_iter_values(v));
-column!(Option<String>, DataType::Utf8, true, v => StringArray::from_iter(v.map(Option::as_deref)));
+column!(String, DataType::Utf8, false, v => strings(v.map(|text| Some(text.as_str()))));
+column!(Option<String>, DataType::Utf8, true, v => strings(v.map(Option::as_deref)));
+column!(Arc<str>, dictionary(), false, v => names(v.map(|name| &**name)));
+column!(&'static str, dictionary(), false, v => names(v.copied()));
 column!(i64, DataType::Int64, false, v => Int64Array::from_iter_values(v.copied()));
 column!(Option<i64>, DataType::Int64, true, v => Int64Array::from_iter(v.copied()));
 column!(f64, DataType::Float64, false, v => Float64Array::from_iter_values(v.copied()));
@@ -69,6 +71,33 @@ column!(Vec<String>, DataType::List(Arc::new(Field::new("item", DataType::Utf8, 
     }
     list.finish()
 });
+
+/// Texts in no more memory than they need: tables of them are kept.
+fn strings<'a>(texts: impl Iterator<Item = Option<&'a str>>) -> StringArray {
+    let texts: Vec<Option<&str>> = texts.collect();
+    let bytes = texts.iter().flatten().map(|text| text.len()).sum();
+    let mut builder = StringBuilder::with_capacity(texts.len(), bytes);
+    texts.into_iter().for_each(|text| builder.append_option(text));
+    builder.finish()
+}
+
+/// Names that come again and again.
+fn names<'a>(names: impl Iterator<Item = &'a str>) -> DictionaryArray<UInt32Type> {
+    let mut known: HashMap<&str, u32> = HashMap::new();
+    let mut all = Vec::new();
+    let keys = names.map(|name| {
+        *known.entry(name).or_insert_with(|| {
+            all.push(Some(name));
+            all.len() as u32 - 1
+        })
+    });
+    let keys = UInt32Array::from_iter_values(keys);
+    DictionaryArray::new(keys, Arc::new(strings(all.into_iter())))
+}
+
+fn dictionary() -> DataType {
+    DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8))
+}
 
 fn utc() -> DataType {
     DataType::Timestamp(TimeUnit::Nanosecond, Some("UTC".into()))

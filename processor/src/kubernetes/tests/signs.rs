@@ -23,7 +23,7 @@ fn a_pod_that_no_scheduler_looks_at_is_told_once_after_a_minute() {
     let mut test = Test::new();
     assert_eq!(test.events(Verb::Added, bare(), "03:00:00"), [""; 0]);
     assert_eq!(later(&mut test, "03:00:59"), [""; 0]);
-    assert_eq!(later(&mut test, "03:01:01"), ["pod.unschedulable NotLookedAt 03:01:00"]);
+    assert_eq!(later(&mut test, "03:01:01"), ["pod.unschedulable NotLookedAt 03:00:00"]);
     assert_eq!(later(&mut test, "03:09:00"), [""; 0]);
     // One that a gate holds back, or that a scheduler has placed, was looked at.
     for looked_at in [
@@ -115,4 +115,28 @@ fn an_event_of_an_autoscaler_is_of_the_workload_that_it_scales() {
         (&*told[0].workload_kind, &*told[0].workload_name, &*told[0].severity),
         ("Deployment", "cart", "warning")
     );
+}
+
+#[test]
+fn a_pod_that_nothing_replaces_is_told_once_and_not_where_fewer_are_wanted() {
+    let set = |revision, clock: &str, replicas: i64| {
+        object("ReplicaSet", "cart-1", revision, clock, json!({"spec": {"replicas": replicas}}))
+    };
+    let told = |wanted_later: i64, comes: bool| {
+        let mut test = Test::new();
+        test.see(Verb::Listed, set(1, "03:00:00", 1), "03:00:00");
+        let running = || pod(2, "03:00:00", json!({"status": {"phase": "Running"}}));
+        test.see(Verb::Listed, running(), "03:00:00");
+        test.see(Verb::Deleted, running(), "03:10:00");
+        test.see(Verb::Modified, set(3, "03:10:00", wanted_later), "03:10:00");
+        if comes {
+            let mut new = pod(4, "03:10:01", json!({"status": {"phase": "Running"}}));
+            new["metadata"]["name"] = json!("cart-1-new");
+            test.see(Verb::Added, new, "03:10:01");
+        }
+        [later(&mut test, "03:10:10"), later(&mut test, "03:10:21"), later(&mut test, "03:10:30")]
+            .concat()
+    };
+    assert_eq!(told(1, false), ["pods.missing NotReplaced 03:10:00"]);
+    assert_eq!((told(0, false), told(1, true)), (Vec::new(), Vec::new()));
 }

@@ -8,11 +8,8 @@ use std::{
 
 use tapio_proto::model::{Entity, Time};
 
-use super::{Cell, Key, OTHER, ServiceId, SpanKind, Windows, bucket_of};
+use super::{Cell, Key, LATE, OTHER, ServiceId, SpanKind, Windows};
 use crate::streaming::WINDOW;
-
-/// Windows to which more may still come.
-const LATE: Duration = Duration::from_secs(60);
 
 /// How requests went.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,10 +25,11 @@ pub struct Tally {
 impl Tally {
     fn add(&mut self, cell: &Cell, within: Option<Duration>) {
         self.requests += u64::from(cell.count);
-        self.failed += u64::from(cell.errors);
+        self.failed += u64::from(cell.errors());
         if let Some(within) = within {
-            let good = u64::from(cell.count.saturating_sub(cell.errors));
-            self.slow += (good as f64 * cell.share_over(within)).round() as u64;
+            let good = u64::from(cell.count.saturating_sub(cell.errors()));
+            let nanos = u64::try_from(within.as_nanos()).unwrap_or(u64::MAX);
+            self.slow += (good as f64 * cell.took.share_over(nanos)).round() as u64;
         }
     }
 
@@ -98,7 +96,7 @@ impl Windows {
     /// Does it answer requests?
     pub fn serves(&self, service: &Entity) -> bool {
         let ids: BTreeSet<ServiceId> = self.ids(&service.namespace, &service.name).collect();
-        let newest = self.slots.values().rev().take(12).flat_map(|slot| slot.cells.keys());
+        let newest = self.slots.each.values().rev().take(12).flat_map(|slot| slot.cells.keys());
         newest.into_iter().any(|key| ids.contains(&key.service) && key.kind == SpanKind::Server)
     }
 
@@ -107,7 +105,7 @@ impl Windows {
         let ids: BTreeSet<ServiceId> = self.ids(&service.namespace, &service.name).collect();
         let from = from.bucket(WINDOW);
         let mut counts = vec![0; ((to.0 - from.0) / WINDOW).max(0) as usize + 1];
-        for (bucket, slot) in self.slots.range(from..=to.max(from)) {
+        for (bucket, slot) in self.slots.each.range(from..=to.max(from)) {
             let of = |(key, _): &(&Key, &Cell)| {
                 ids.contains(&key.service) && key.kind == SpanKind::Server
             };
@@ -135,7 +133,7 @@ impl Windows {
             .map(|(namespace, name)| of.get(&Entity::new("Service", namespace, name)))
             .collect();
         let closed = (now - LATE).bucket(WINDOW);
-        for (bucket, slot) in self.slots.range(from..=now.max(from)) {
+        for (bucket, slot) in self.slots.each.range(from..=now.max(from)) {
             for (key, cell) in &slot.cells {
                 let is_own = matches!(key.kind, SpanKind::Server | SpanKind::Consumer);
                 let address = if is_own { OTHER.into() } else { self.addressed(key.peer) };
@@ -167,14 +165,5 @@ impl Windows {
         for count in all {
             count.from = count.from.max(closed);
         }
-    }
-}
-
-impl Cell {
-    /// Share of spans that took longer, 0 to 1: those above the histogram bucket that it lies in.
-    fn share_over(&self, within: Duration) -> f64 {
-        let bucket = bucket_of(u64::try_from(within.as_nanos()).unwrap_or(u64::MAX));
-        let sum = |buckets: &[u16]| buckets.iter().map(|n| u64::from(*n)).sum::<u64>() as f64;
-        sum(&self.histogram[bucket + 1..]) / sum(&self.histogram[..]).max(1.0)
     }
 }
