@@ -163,6 +163,7 @@ seen as (
            m.source, m.change, m.pattern, m.prior, m.within_s, m.cause_time, m.acts, m.closes, m.fresh,
            n.need, n.required, n.forbidden, n.weight,
            n.forbidden and n.kind <> '' and regexp_like('latency', n.kind) as told_late,
+           n.required and n.kind <> '' and regexp_like('endpoints.empty', n.kind) as by_restart,
            min(case when cast(l.time as bigint) >= m.opens then l.time end) as first_time,
            max(case when cast(l.last as bigint) >= m.opens then cast(l.last as bigint) end) as newest,
            sum(case when cast(l.time as bigint) < m.opens and cast(l.last as bigint) >= m.before
@@ -195,7 +196,8 @@ explained as (
            s.source, s.change, s.pattern, s.prior, s.within_s, s.cause_time, s.acts,
            min(case when s.met and not s.forbidden then s.first_time end) as effect_time,
            sum(case when s.met and not s.forbidden then s.weight else 0.0 end)
-             / sum(case when s.forbidden then 0.0 else s.weight end) as evidence
+             / sum(case when s.forbidden then 0.0 else s.weight end) as evidence,
+           bool_or(s.by_restart) as by_restart
     from weighed s
     group by s.cause_kind, s.cause_namespace, s.cause_name, s.relation,
              s.workload_kind, s.workload_namespace, s.workload_name, s.service,
@@ -214,7 +216,8 @@ bare as (
            c.source, c.change, '' as pattern,
            case when max(l.lasted_s) >= 30.0 then max(params.w_bare_lasting)
                 else max(params.w_bare_young) end as prior, 600.0 as within_s,
-           min(c.time) as cause_time, min(c.acts) as acts, min(l.time) as effect_time, 0.0 as evidence
+           min(c.time) as cause_time, min(c.acts) as acts, min(l.time) as effect_time, 0.0 as evidence,
+           false as by_restart
     from causes c
     cross join params
     join local l on l.workload_kind = c.workload_kind and l.workload_namespace = c.workload_namespace
@@ -234,7 +237,8 @@ bare as (
            r.workload_kind, r.workload_namespace, r.workload_name, r.service,
            'none' as source, cast(-1 as bigint) as change, '' as pattern,
            max(params.w_bare_dies) as prior, 600.0 as within_s,
-           min(l.time) as cause_time, min(l.time) as acts, min(l.time) as effect_time, 0.0 as evidence
+           min(l.time) as cause_time, min(l.time) as acts, min(l.time) as effect_time, 0.0 as evidence,
+           false as by_restart
     from reach r
     cross join params
     join local l on l.workload_kind = r.workload_kind and l.workload_namespace = r.workload_namespace
@@ -255,7 +259,8 @@ together as (
     select * from bare
 ),
 lagged as (
-    -- rivals: changes of other objects that might as well have had the first effect
+    -- rivals: changes of other objects that might as well have had the first effect; a restart
+    -- changes nothing, but takes pods away
     select t.cause_kind, t.cause_namespace, t.cause_name, t.relation,
            t.workload_kind, t.workload_namespace, t.workload_name, t.service,
            t.source, t.change, t.pattern, t.prior, t.within_s, t.cause_time, t.effect_time, t.evidence,
@@ -267,6 +272,7 @@ lagged as (
       on a.workload_kind = t.workload_kind and a.workload_namespace = t.workload_namespace
      and a.workload_name = t.workload_name
      and a.acts <= t.effect_time and a.acts >= t.effect_time - interval '1800 seconds'
+     and (t.by_restart or not regexp_like(a.path, 'restartedAt$'))
      and (t.source <> 'change' or a.cause_kind <> t.cause_kind
           or a.cause_namespace <> t.cause_namespace or a.cause_name <> t.cause_name)
     group by t.cause_kind, t.cause_namespace, t.cause_name, t.relation,
