@@ -343,6 +343,10 @@ impl Cluster {
         while self.unreplaced.first().is_some_and(|(due, _)| *due <= seen) {
             let Some((due, owner)) = self.unreplaced.pop_first() else { return };
             let Some(object) = self.objects.alive(&owner) else { continue };
+            // Where there is no room for all objects those that are missing here may be there.
+            if self.objects.dropped > 0 {
+                continue;
+            }
             let wanted = number(&object.value, &["spec", "replicas"]).unwrap_or(0);
             let namespace = &owner.namespace;
             let there = self.objects.of("Pod", namespace).filter(|(_, pod)| {

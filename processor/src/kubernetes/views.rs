@@ -16,6 +16,8 @@ use super::{
 const MAX_DEPTH: usize = 64;
 /// Most values in a record: the largest objects that etcd takes (1.5 MiB) have fewer.
 const MAX_VALUES: usize = 200_000;
+/// Entries of a map for which memory is taken before they are read.
+const MOST_AHEAD: usize = 64;
 /// Most bytes of text in a record; etcd takes 1.5 MiB an object, and JSON in protobuf is no larger.
 const MAX_BYTES: usize = 4 << 20;
 
@@ -109,7 +111,7 @@ impl Room {
 
     fn map(&mut self, entries: Attributes<'_>, depth: usize) -> Option<Map<String, Value>> {
         // In no more memory than it needs: objects are kept, and there are many.
-        let mut map = Map::with_capacity(entries.count());
+        let mut map = Map::with_capacity(entries.count().min(MOST_AHEAD));
         for entry in entries {
             let entry = entry.ok()?;
             map.insert(self.text(entry.key)?, self.value(entry.value, depth)?);

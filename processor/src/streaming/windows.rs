@@ -600,6 +600,7 @@ impl Windows {
             // What comes late for one that went says little.
             past.each.entry(bucket).or_insert(slot);
         }
+        let all = past.each.len();
         past.each.retain(|bucket, slot| {
             if *bucket + PAST < self.heard {
                 return false;
@@ -611,6 +612,9 @@ impl Windows {
             }
             !slot.cells.is_empty()
         });
+        if past.each.len() < all {
+            past.together.clear();
+        }
         while past.each.len() > KEEP {
             past.pop();
         }
