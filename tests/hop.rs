@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod e2e;
+mod ports;
 
 use e2e::cases::{
     accounting, collector, deploy, differential, durable, hostile, losses, lossless, pipelines,

@@ -3,10 +3,8 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -14,6 +12,7 @@ use bytes::Bytes;
 use tokio::{net::TcpStream, time::sleep};
 
 use super::client;
+pub(crate) use crate::ports::free_port;
 
 /// A folder for one case's files, empty at its start and kept after it for whoever has to look.
 pub(crate) fn folder(case: &str) -> PathBuf {
@@ -25,19 +24,6 @@ pub(crate) fn folder(case: &str) -> PathBuf {
     }
     fs::create_dir_all(&folder).expect("the target directory is writable");
     folder
-}
-
-/// A port that was free a moment ago, below those that the kernel gives to outgoing connections: a
-/// client that knocks at a closed port of that range may end up connected to itself.
-pub(crate) fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let start = 20_000 + (std::process::id() % 1_000) as u16 * 10;
-    loop {
-        let port = start + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 /// Runs a future to its end.
