@@ -52,15 +52,17 @@ fn a_storage_that_cannot_be_had_stops_the_start() {
     std::fs::create_dir_all(&taken).unwrap();
     let lock = std::fs::File::create(taken.join("tapio.lock")).unwrap();
     lock.lock().unwrap();
-    let config = |queue: &str, directory: &str, used: &str| {
+    let config_of = |queue: &str, directory: &str, used: &str, tapio: &str| {
         format!(
             "yaml:{{receivers: {{otlp: {{protocols: {{grpc: {{endpoint: '127.0.0.1:0'}}}}}}}}, \
              exporters: {{otlp_grpc: {{endpoint: 'http://127.0.0.1:1', sending_queue: {{{queue}}}}}}}, \
              extensions: {{file_storage: {{directory: '{directory}', timeout: 10ms}}}}, \
+             processors: {{tapio: {{{tapio}}}}}, \
              service: {{extensions: [{used}], telemetry: {{metrics: {{level: none}}}}, \
-             pipelines: {{traces: {{receivers: [otlp], exporters: [otlp_grpc]}}}}}}}}"
+             pipelines: {{traces: {{receivers: [otlp], processors: [tapio], exporters: [otlp_grpc]}}}}}}}}"
         )
     };
+    let config = |queue: &str, directory: &str, used: &str| config_of(queue, directory, used, "");
     let taken = taken.to_str().unwrap();
     let cases = [
         (
@@ -78,6 +80,10 @@ fn a_storage_that_cannot_be_had_stops_the_start() {
         (
             config("storage: file_storage, wait_for_result: true", taken, ""),
             "`wait_for_result` is not supported with a persistent queue configured with `storage`",
+        ),
+        (
+            config_of("", taken, "", "storage: file_storage"),
+            "failed to start \"tapio\" processor: no storage client extension found: storage names \"file_storage\"",
         ),
     ];
     for (config, expected) in cases {

@@ -49,6 +49,7 @@ fn main() -> std::process::ExitCode {
         ("reloads_under_load_lose_nothing_acknowledged", reload::under_load),
         ("a_reload_that_cannot_start_gives_way_to_the_one_of_before", reload::changed_receiver),
         ("traces_sent_to_itself_do_not_loop", selfobs::traces_to_itself),
+        ("what_the_analysis_leaves_out_is_told_by_health_and_metrics", selfobs::left_out),
         ("losses_of_what_was_acknowledged_are_none_in_each_row", losses::table),
         ("a_queue_on_disk_survives_a_stop_without_a_backend", durable::stopped_on_disk),
         ("a_queue_on_disk_that_nobody_sends_is_told_of", durable::left_behind),

@@ -3,6 +3,7 @@
 
 use std::{
     num::NonZero,
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -19,6 +20,7 @@ use crate::{
     Engine, Patterns, Telling,
     correlation::{CorrelationError, breaker::Isolated},
     enrich::{Enricher, Marks},
+    history::History,
     kubernetes::Directory,
     pressure::{Pressure, Resolution},
     store::Store,
@@ -54,6 +56,8 @@ pub struct AnalysisConfig {
     pub threshold: f64,
     /// What services promise, and what they are worth.
     pub importance: Importance,
+    /// Where incidents that are over are remembered; without it only until the process ends.
+    pub history: Option<PathBuf>,
 }
 
 impl Default for AnalysisConfig {
@@ -67,6 +71,7 @@ impl Default for AnalysisConfig {
             workers: 8,
             threshold: 0.7,
             importance: Importance::default(),
+            history: None,
         }
     }
 }
@@ -334,6 +339,8 @@ impl Worker {
     }
 
     fn run(mut self, mut engine: Engine, first: (Request, u32)) {
+        let path = self.config.history.take();
+        let mut history = path.map(|path| History::open(path, &mut engine.stories));
         let mut first = Some(first);
         let mut heard = Instant::now();
         let mut clock = Time::default();
@@ -374,6 +381,9 @@ impl Worker {
                 tracing::warn!(error, "a correlation pass failed; telemetry flows on");
             }
             self.tell(&engine, tellings);
+            if let Some(history) = &mut history {
+                history.keep(&mut engine.stories);
+            }
         }
     }
 

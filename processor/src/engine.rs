@@ -23,7 +23,7 @@ use crate::{
         arises::{Arising, arises},
         breaker::{Isolated, Part},
         budget::Budget,
-        hypotheses,
+        crowds, hypotheses,
         identity::Identity,
         likely::Likely,
         releases::{Releases, Scene},
@@ -80,6 +80,8 @@ const EFFECT: Duration = Duration::from_secs(30);
 const MOST_LOOKED: u64 = 1_000_000;
 /// Log records looked at in a window: 20,000 a second.
 const MOST_LINES: u64 = 100_000;
+/// A pass over a recording, and each of its queries, may take so long.
+const UNHURRIED: Duration = Duration::from_secs(600);
 /// Edges kept in the topology table, those that have ended included.
 const MOST_EDGES: usize = 100_000;
 
@@ -125,7 +127,7 @@ pub struct Engine {
     pub(crate) releases: Releases,
     likely: Likely,
     symptoms: Symptoms,
-    stories: Stories,
+    pub(crate) stories: Stories,
     /// Below this confidence a story is told as a hypothesis.
     threshold: f64,
     importance: Importance,
@@ -294,6 +296,13 @@ impl Engine {
     pub fn with_pass_budget(mut self, time: Duration) -> Self {
         self.budget = Budget::new(time);
         self
+    }
+
+    /// The same for a recording, for which nobody waits: passes take the time that they need, or what is told
+    /// would depend on how busy the machine is.
+    pub fn unhurried(mut self) -> Self {
+        self.plans = self.plans.with_query_time(UNHURRIED);
+        self.with_pass_budget(UNHURRIED)
     }
 
     /// Passes that took too long so far, and how much of the past passes look at now.
@@ -467,6 +476,7 @@ impl Engine {
         }
         let failing = suspects::failing(&self.symptoms);
         let sick = suspects::sick(&self.symptoms, &graph);
+        self.crowd(now);
         let (reach, fronts) = suspects::reach(&failing, &sick, &graph, &self.cluster);
         let judged = if reach.is_empty() {
             Vec::new()
@@ -597,6 +607,17 @@ impl Engine {
     pub fn resolve(&mut self, resolution: Resolution) {
         self.resolution = resolution;
         self.columns.rollups = resolution >= Resolution::Rollups;
+    }
+
+    /// Who takes the processors of a node from the others on it.
+    fn crowd(&mut self, now: Time) {
+        let mut facts = Vec::new();
+        for taker in crowds::takers(&self.levels, &self.cluster, now) {
+            let message = taker.to_string();
+            let takes = (&taker.workload, &taker.node);
+            self.cluster.takes_cpu(takes, taker.since, &message, now, &mut facts);
+        }
+        self.take(facts);
     }
 
     /// What was wrong when the cluster was first seen, as far as it still is.

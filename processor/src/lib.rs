@@ -10,6 +10,7 @@ mod clock;
 pub mod correlation;
 mod engine;
 mod enrich;
+mod history;
 mod ingest;
 pub mod k8s_attributes;
 pub mod kubernetes;

@@ -89,7 +89,7 @@ fn play(
     let patterns = patterns.without(without);
     let mut recording = Recording::open(paths)?;
     let store = Engine::store(STORE)?;
-    let mut engine = Engine::new(Arc::clone(&store), Arc::new(patterns))?;
+    let mut engine = Engine::new(Arc::clone(&store), Arc::new(patterns))?.unhurried();
     let bar = bar(recording.progress().1);
     let mut requests = 0_u64;
     while let Some((_, request)) = recording.next_request() {

@@ -40,6 +40,8 @@ pub(super) struct Config {
     objectives: Vec<ObjectiveConfig>,
     /// How much the business misses services; the first that fits a service, else 1.
     weights: Vec<WeightConfig>,
+    /// The `file_storage` in which incidents that are over are remembered; without it a restart forgets them.
+    storage: Option<String>,
 }
 
 /// A service level objective.
@@ -83,6 +85,7 @@ impl Default for Config {
             confidence_threshold: analysis.threshold,
             objectives: Vec::new(),
             weights: Vec::new(),
+            storage: None,
             pass_budget: GoDuration::from_millis(analysis.pass_budget.as_millis() as u64),
         }
     }
@@ -112,7 +115,7 @@ impl Config {
         Importance { objectives: objectives.collect(), weights: weights.collect() }
     }
 
-    fn analysis(&self) -> AnalysisConfig {
+    fn analysis(&self, history: Option<PathBuf>) -> AnalysisConfig {
         AnalysisConfig {
             store_bytes: self.store_mib << 20,
             tee_bytes: self.queue_mib << 20,
@@ -122,7 +125,19 @@ impl Config {
             workers: self.workers,
             threshold: self.confidence_threshold,
             importance: self.importance(),
+            history,
         }
+    }
+
+    /// The file for incidents that are over.
+    fn history(&self, context: &Context) -> Result<Option<PathBuf>, String> {
+        let Some(storage) = &self.storage else { return Ok(None) };
+        let opened = context.host.storages.get(Some(storage)).ok_or_else(|| {
+            format!(
+                "no storage client extension found: storage names \"{storage}\", which is no file_storage in service::extensions"
+            )
+        })?;
+        Ok(Some(opened.file(context.id.as_str(), "history.jsonl")))
     }
 }
 
@@ -170,12 +185,14 @@ pub(super) async fn start(
     signal: Signal,
     next: Next,
 ) -> Result<Stage, String> {
+    let history = config.history(&context)?;
     let Context { id, host } = context;
-    let analysis = host.analysis_of(&id, format!("{config:?}"), || {
+    let analysis = host.analysis_of(&id, format!("{config:?} {history:?}"), || {
         let patterns = Arc::new(config.load_patterns()?);
         patterns.replaced().iter().for_each(|line| tracing::info!("{line}"));
-        let analysis = Analysis::start(config.analysis(), patterns, Arc::clone(&host.pressure))
-            .map_err(|error| error.to_string())?;
+        let analysis =
+            Analysis::start(config.analysis(history.clone()), patterns, Arc::clone(&host.pressure))
+                .map_err(|error| error.to_string())?;
         show(&analysis, id.as_str(), &host.metrics);
         Ok(analysis)
     })?;

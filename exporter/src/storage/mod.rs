@@ -125,6 +125,11 @@ impl Storage {
         &self.directory
     }
 
+    /// A file for a component that is no exporter: `tapio-history.jsonl` of `tapio`.
+    pub fn file(&self, component: &str, what: &str) -> PathBuf {
+        self.directory.join(format!("{}-{what}", folder_name(component)))
+    }
+
     fn limit(&self, config: &FileStorageConfig) {
         self.max_bytes.store(config.max_mib.saturating_mul(1 << 20), Ordering::Relaxed);
         self.max_dead.store(config.dead_letters_max_mib.saturating_mul(1 << 20), Ordering::Relaxed);

@@ -30,6 +30,9 @@ const SLACK: i64 = 30_000_000_000;
 const MUCH: f32 = 5.0;
 /// What was seen in requests this long before a pod was strained is not its doing.
 const BEFORE: Duration = Duration::from_secs(120);
+/// A packet that nobody confirms is sent again after this at the earliest, ms: RTO_MIN of Linux, less the
+/// width of a bucket.
+const RESENT: f32 = 170.0;
 /// Less than this, in ms, nobody sees.
 const VISIBLE: f32 = 30.0;
 /// All that is lost together, in ms, must be as much for anybody to be told.
@@ -147,6 +150,18 @@ impl<'a> Case<'a> {
     /// Time lost by one of its slow spans.
     fn each(&self) -> f64 {
         self.all().map(|slow| slow.excess / slow.n.max(1) as f64).fold(0.0, f64::max)
+    }
+
+    /// Do the ways to it and its calls to others take longer by what a packet takes that is sent again,
+    /// though not for every request, while its own work does not?
+    fn resends(&self) -> bool {
+        let longer = |slow: &Slow, q: usize| slow.now[q] - slow.before[q];
+        let some = |of: &[(u32, &Slow)]| {
+            of.iter().any(|(_, slow)| longer(slow, 2) >= RESENT && !slow.is_shifted())
+        };
+        some(&self.to)
+            && (some(&self.out) || some(&self.from))
+            && self.own.iter().all(|(_, slow)| longer(slow, 2) < VISIBLE)
     }
 
     fn worst(&self) -> Option<&'a Slow> {
@@ -306,7 +321,9 @@ impl<'a> Scene<'a> {
         let works = case.own.iter().any(|(_, slow)| {
             slow.now[1] >= MUCH * slow.before[1] && slow.now[1] - slow.before[1] >= VISIBLE
         });
-        let (kind, pattern) = if out >= 0.6 * all {
+        let (kind, pattern) = if case.resends() && to >= 0.2 * all {
+            (WAY_TIME, "packet_loss")
+        } else if out >= 0.6 * all {
             (OWN_TIME, "slow_backend")
         } else if !works && own < 0.2 * all && from < 0.2 * all && shifted >= 0.5 * to {
             (WAY_TIME, "network_delay")

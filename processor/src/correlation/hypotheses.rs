@@ -36,6 +36,18 @@ pub struct Hypothesis {
     pub told: Option<Box<Told>>,
 }
 
+impl Hypothesis {
+    /// Was this read in the objects as they stand, where the other only saw that the same workload is not
+    /// well?
+    pub(crate) fn knows_more_than(&self, other: &Hypothesis) -> bool {
+        self.workload == other.workload
+            && self.told.is_some()
+            && other.told.is_none()
+            && other.change.is_none()
+            && self.confidence >= other.confidence
+    }
+}
+
 /// A cause in the words of those who read it: of a release, of objects as they stand, of a provider.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Told {

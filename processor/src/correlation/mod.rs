@@ -1,13 +1,14 @@
 //! The DataFusion gear: symptoms and hypotheses, judged in SQL over the reduced tables.
 //!
 //! [`arises`] says in which service requests lose time or steps, [`releases`] which release brought it about,
-//! [`surge`] whether users ask too much, [`identity`] who is who, [`symptoms`] keeps what is wrong and since
-//! when, [`suspects`] says which objects could bring that about, [`hypotheses`] reads the judgement of
-//! `queries/hypotheses.sql`.
+//! [`surge`] whether users ask too much, [`crowds`] who takes the processors of a node, [`identity`] who is
+//! who, [`symptoms`] keeps what is wrong and since when, [`suspects`] says which objects could bring that
+//! about, [`hypotheses`] reads the judgement of `queries/hypotheses.sql`.
 
 pub mod arises;
 pub mod breaker;
 pub mod budget;
+pub mod crowds;
 pub mod hypotheses;
 pub mod identity;
 pub mod likely;
@@ -33,7 +34,7 @@ use breaker::{Breakers, Part};
 use tapio_proto::model::Time;
 use tokio::runtime::Runtime;
 
-use crate::store::{ColumnError, Queries, QueryError, Rows, StoreError};
+use crate::store::{ColumnError, Limits, Queries, QueryError, Rows, StoreError};
 
 /// A pass over the tables that could not be finished.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +97,12 @@ impl Plans {
     /// So many queries may run at once; each runs as it does alone, and answers the same.
     pub fn with_workers(mut self, workers: usize) -> Self {
         self.workers = workers.max(1);
+        self
+    }
+
+    /// A query may take so long.
+    pub fn with_query_time(mut self, time: Duration) -> Self {
+        self.queries = self.queries.with_limits(Limits { time, ..Limits::default() });
         self
     }
 

@@ -9,7 +9,7 @@ use std::{
     net::IpAddr,
 };
 
-use tapio_proto::model::{Entity, Time};
+use tapio_proto::model::{Entity, Relation, Time};
 
 use super::{
     arises,
@@ -97,6 +97,13 @@ impl Graph {
     /// The service and everything that calls it, near before far.
     pub fn upstream(&self, service: &Entity) -> Vec<Entity> {
         walk(service, &self.callers)
+    }
+
+    /// Does a workload serve requests that pass through the service, or send it some?
+    fn works_for(&self, workload: &Entity, service: &Entity) -> bool {
+        let (above, below) = (self.upstream(service), self.downstream(service));
+        let related = above.iter().chain(&below);
+        related.into_iter().any(|service| self.workloads(service).contains(workload))
     }
 
     /// May the service pass failures on: does it fail a few requests more than usual itself?
@@ -302,7 +309,10 @@ pub fn reach(
             }
         }
         for (relation, cause) in cluster.upstream(workload, &carriers) {
-            add(&cause, relation.name());
+            // Who asks, or is asked, has work to do because of what is wrong, or brings it.
+            if relation != Relation::Crowds || !graph.works_for(&cause, &service) {
+                add(&cause, relation.name());
+            }
         }
         if let Some(dns) = resolver.as_ref().filter(|dns| *dns != workload) {
             add(dns, "resolves");

@@ -73,6 +73,8 @@ pub struct Cluster {
     unreplaced: BTreeSet<(Time, Entity)>,
     /// Workloads whose pods had to make room, and whose pods came in their place last.
     pub(super) displaced: Bounded<Entity, Option<Entity>>,
+    /// By node, the workload that last took its processors, and when.
+    pub(super) crowded: Bounded<Entity, Option<(Entity, Time)>>,
     /// When the first object was seen.
     pub(super) started: Option<Time>,
     /// An object changed or went.
@@ -100,6 +102,7 @@ impl Cluster {
             unlooked: BTreeSet::new(),
             unreplaced: BTreeSet::new(),
             displaced: Bounded::new(MAX_MEMORIES),
+            crowded: Bounded::new(MAX_MEMORIES),
             started: None,
             moved: false,
         }
@@ -155,6 +158,29 @@ impl Cluster {
     pub fn overdue(&mut self, now: Time, out: &mut Vec<Fact>) {
         self.tell_unlooked(now, out);
         self.tell_unreplaced(now, out);
+    }
+
+    /// A workload takes the processors of a node since then, as `message` says; told once while it does.
+    pub fn takes_cpu(
+        &mut self,
+        (workload, node): (&Entity, &Entity),
+        since: Time,
+        message: &str,
+        now: Time,
+        out: &mut Vec<Fact>,
+    ) {
+        let known = self.crowded.entry(node).replace((workload.clone(), now));
+        if known.is_some_and(|(known, last)| known == *workload && since <= last) {
+            return;
+        }
+        let fact = self.event(Happened {
+            source: "metrics",
+            time: since,
+            message,
+            node: &node.name,
+            ..Happened::new("cpu.taken", Severity::Warning, workload, now)
+        });
+        out.push(fact);
     }
 
     /// A Kubernetes Event, unless it was told with this count and time.

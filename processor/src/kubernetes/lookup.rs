@@ -281,7 +281,12 @@ impl Cluster {
         }
         let displaced = self.displaced.get(workload).cloned().flatten();
         found.extend(displaced.map(|by| (Relation::Displaces, by)));
-        found.extend(carriers.get(workload).into_iter().flatten().cloned());
+        for (relation, on) in carriers.get(workload).into_iter().flatten() {
+            let taken = self.crowded.get(on).and_then(Option::as_ref);
+            let by = taken.map(|(by, _)| by).filter(|by| *by != workload);
+            found.extend(by.map(|by| (Relation::Crowds, by.clone())));
+            found.insert((*relation, on.clone()));
+        }
         found.into_iter().collect()
     }
 
@@ -353,6 +358,15 @@ impl Cluster {
     /// container.
     pub fn memory_limit(&self, namespace: &str, pod: &str, container: &str) -> Option<f64> {
         self.limit("memory", namespace, pod, container)
+    }
+
+    /// The node that a pod is on, how many cores the node has, and since when the pod is there.
+    pub fn place(&self, namespace: &str, pod: &str) -> Option<(Entity, f64, Option<Time>)> {
+        let pod = &self.objects.alive(&Entity::new("Pod", namespace, pod))?.value;
+        let node = Entity::new("Node", "", text(pod, &["spec", "nodeName"]));
+        let cores = at(self.object(&node)?, &["status", "capacity", "cpu"]).and_then(quantity)?;
+        let made = Time::parse_rfc3339(text(pod, &["metadata", "creationTimestamp"]));
+        Some((node, cores, made))
     }
 
     /// The CPU limit of a container in cores, if it has one; see [`Cluster::memory_limit`].

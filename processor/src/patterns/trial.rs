@@ -28,8 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest test.
 const LONGEST: Duration = Duration::from_secs(2 * 3600);
 /// What is measured on a service or its workload, and told by no log or object.
-pub(super) const MEASURED: [&str; 5] =
-    ["error_ratio", "latency", "call_errors", "memory_growth", "cpu_at_limit"];
+pub(super) const MEASURED: [&str; 6] =
+    ["error_ratio", "latency", "own_time", "call_errors", "memory_growth", "cpu_at_limit"];
+/// The same of a pod that takes the processors of its node.
+const TAKES: &str = "cpu_taken";
 /// Memory of the tables of a test, bytes.
 const STORE: usize = 8 << 20;
 
@@ -76,7 +78,8 @@ pub struct Step {
     pub log: Option<String>,
     /// The line is not an error, the Event is no warning.
     pub info: bool,
-    /// A measured symptom: `error_ratio`, `latency`, `call_errors`, `memory_growth`, `cpu_at_limit`.
+    /// A measured symptom: `error_ratio`, `latency`, `own_time`, `call_errors`, `memory_growth`, `cpu_at_limit`; of a pod
+    /// `cpu_taken`: its workload takes the processors of the node.
     pub symptom: Option<String>,
     /// The reason of a condition.
     pub reason: String,
@@ -231,6 +234,10 @@ impl Scene {
         }
         let mut facts = Vec::new();
         self.cluster.observe(verb, object, at, &mut facts);
+        self.take(facts);
+    }
+
+    fn take(&mut self, facts: Vec<Fact>) {
         for fact in facts {
             match fact {
                 Fact::Change(rows) => self.changes.extend(rows),
@@ -334,10 +341,18 @@ impl Scene {
                 value: None,
                 count: 1,
             });
+        } else if step.symptom.as_deref() == Some(TAKES) {
+            let (node, ..) = self.cluster.place(&on.namespace, &on.name).ok_or_else(|| {
+                TrialError(format!("{} is no pod on a node whose cores are known", step.on))
+            })?;
+            let mut facts = Vec::new();
+            let takes = (&self.workload(&on), &node);
+            self.cluster.takes_cpu(takes, at, &step.text, at, &mut facts);
+            self.take(facts);
         } else if let Some(kind) = &step.symptom {
             if !MEASURED.contains(&kind.as_str()) {
                 return Err(TrialError(format!(
-                    "symptom {kind:?}: expected one of {}",
+                    "symptom {kind:?}: expected one of {}, {TAKES}",
                     MEASURED.join(", ")
                 )));
             }

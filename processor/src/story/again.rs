@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use tapio_proto::model::{Entity, Story, StoryKind, Time};
 
 use super::{
@@ -37,9 +38,27 @@ struct Past {
     jobs: BTreeSet<Entity>,
 }
 
+/// One of them as a line of a file.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    id: String,
+    opened_unix_nano: i64,
+    kind: String,
+    namespace: String,
+    name: String,
+    /// What told it; its title where nothing inside was guilty.
+    pattern: String,
+    /// Namespace and name of CronJobs.
+    jobs: Vec<(String, String)>,
+}
+
 /// Incidents that are over, oldest first.
 #[derive(Default)]
-pub(super) struct History(VecDeque<Past>);
+pub(super) struct History {
+    past: VecDeque<Past>,
+    /// Something was remembered since it was written last.
+    unsaved: bool,
+}
 
 /// How it repeats.
 pub(super) struct Again {
@@ -57,11 +76,54 @@ impl History {
         if story.confidence < weights().judgement.worth {
             return;
         }
-        if self.0.len() >= MOST {
-            self.0.pop_front();
-        }
         let (id, root) = (story.id.clone(), root(story));
-        self.0.push_back(Past { id, root, since: story.opened, jobs });
+        self.push(Past { id, root, since: story.opened, jobs });
+        self.unsaved = true;
+    }
+
+    fn push(&mut self, past: Past) {
+        if self.past.len() >= MOST {
+            self.past.pop_front();
+        }
+        self.past.push_back(past);
+    }
+
+    /// Takes in what [`History::unsaved`] gave before a restart; how many lines it could not read.
+    pub(super) fn recall(&mut self, text: &str) -> usize {
+        let mut unread = 0;
+        for line in text.lines() {
+            let Ok(line) = serde_json::from_str::<Line>(line) else {
+                unread += 1;
+                continue;
+            };
+            let root = (Entity::new(&line.kind, &line.namespace, &line.name), line.pattern);
+            let jobs = line.jobs.iter().map(|(ns, name)| Entity::new("CronJob", ns, name));
+            let (id, since, jobs) = (line.id, Time(line.opened_unix_nano), jobs.collect());
+            self.push(Past { id, root, since, jobs });
+        }
+        unread
+    }
+
+    /// All of it as JSON lines, if something was remembered since it was asked for last.
+    pub(super) fn unsaved(&mut self) -> Option<String> {
+        if !std::mem::take(&mut self.unsaved) {
+            return None;
+        }
+        let mut text = String::new();
+        for Past { id, root: (root, pattern), since, jobs } in &self.past {
+            let line = Line {
+                id: id.clone(),
+                opened_unix_nano: since.0,
+                kind: root.kind.to_string(),
+                namespace: root.namespace.to_string(),
+                name: root.name.to_string(),
+                pattern: pattern.clone(),
+                jobs: jobs.iter().map(|j| (j.namespace.to_string(), j.name.to_string())).collect(),
+            };
+            text += &serde_json::to_string(&line).unwrap_or_default();
+            text.push('\n');
+        }
+        Some(text)
     }
 
     /// The earlier ones of the same root, and what they have in common with this one, before which these
@@ -70,7 +132,7 @@ impl History {
         let (root, now) = (root(story), story.opened);
         let recent =
             |past: &&Past| past.root == root && past.since < now && past.since + REMEMBERED >= now;
-        let mut earlier: Vec<&Past> = self.0.iter().filter(recent).collect();
+        let mut earlier: Vec<&Past> = self.past.iter().filter(recent).collect();
         earlier.sort_by_key(|past| past.since);
         let first = earlier.first()?.since;
         let onsets: Vec<Time> = earlier.iter().map(|past| past.since).chain([now]).collect();
@@ -129,10 +191,33 @@ pub(super) fn jobs_before(now: Time, view: &View<'_>) -> BTreeSet<Entity> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn at(minutes: &[i64]) -> Vec<Time> {
         minutes.iter().map(|m| Time(m * 60_000_000_000)).collect()
+    }
+
+    #[test]
+    fn what_is_remembered_survives_being_written() {
+        let mut history = History::default();
+        for minute in [0, 60] {
+            history.push(Past {
+                id: format!("{minute:06}"),
+                root: (Entity::new("ConfigMap", "shop", "pool"), "pool_shrunk".to_owned()),
+                since: Time(minute * 60_000_000_000),
+                jobs: [Entity::new("CronJob", "shop", "nightly")].into(),
+            });
+        }
+        assert_eq!(history.unsaved(), None, "nothing is new");
+        history.unsaved = true;
+        let text = history.unsaved().unwrap();
+        assert_eq!(history.unsaved(), None, "it was told already");
+        let mut after = History::default();
+        assert_eq!(after.recall(&format!("{text}{{\"id\": \"cut o")), 1, "one line is cut off");
+        assert!(!after.unsaved, "what came from the file is in it");
+        after.unsaved = true;
+        assert_eq!(after.unsaved().unwrap(), text);
     }
 
     #[test]

@@ -88,6 +88,14 @@ pub fn groups(
                 _ => Some(next),
             });
         let Some((_, best, covers)) = best else { break };
+        // Of a resolver that is gone, that nobody's names resolve says more than that it has no pods.
+        let best = hypotheses
+            .iter()
+            .copied()
+            .filter(|h| best.relation == "self" && h.relation == "resolves")
+            .filter(|h| !h.pattern.is_empty() && h.cause == best.cause && h.change == best.change)
+            .max_by(|a, b| a.confidence.total_cmp(&b.confidence))
+            .unwrap_or(best);
         let mut chosen = vec![best.clone()];
         chosen.extend(
             hypotheses

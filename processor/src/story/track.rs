@@ -139,6 +139,16 @@ impl Stories {
         tellings
     }
 
+    /// Takes in what [`Stories::unsaved`] gave before a restart; how many lines it could not read.
+    pub(crate) fn recall(&mut self, history: &str) -> usize {
+        self.history.recall(history)
+    }
+
+    /// The incidents that are over, as JSON lines, if one was added since this was asked last.
+    pub(crate) fn unsaved(&mut self) -> Option<String> {
+        self.history.unsaved()
+    }
+
     /// How requests went to all that fails, and what it promised.
     fn count(&mut self, view: &View<'_>) {
         for thread in &mut self.open {
@@ -270,6 +280,7 @@ impl Thread {
                     && mine.change == new.change
                     && (new.confidence >= mine.confidence || new.measured.is_some()))
                     || new.confidence > mine.confidence + weights().judgement.surer
+                    || new.knows_more_than(mine)
             }
         };
         if change_of_mind {

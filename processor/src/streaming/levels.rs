@@ -92,6 +92,12 @@ impl Levels {
         points.push_back((time, value));
     }
 
+    /// The CPU of each container over time, cores, by namespace and pod.
+    pub fn cpu(&self) -> impl Iterator<Item = (&str, &str, &VecDeque<(Time, f64)>)> {
+        let cpu = self.series.iter().filter(|(key, _)| key.resource == Resource::Cpu);
+        cpu.map(|(key, points)| (&*key.namespace, &*key.pod, points))
+    }
+
     /// The `levels` table from `since` on; `owner` names a pod's workload, `limit` a container's limit.
     pub fn rows(
         &self,

@@ -12,7 +12,7 @@ pub(crate) const START: u64 = 1_795_316_400 * SECOND;
 
 pub(crate) fn engine() -> Engine {
     let store = Engine::store(64 << 20).unwrap();
-    Engine::new(store, Arc::new(Patterns::builtin().unwrap())).unwrap()
+    Engine::new(store, Arc::new(Patterns::builtin().unwrap())).unwrap().unhurried()
 }
 
 pub(crate) fn request(signal: Signal, body: &Value) -> Request {

@@ -1,10 +1,10 @@
 //! What an incident costs and how it repeats.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::json;
 use tapio_processor::{
-    AnalysisConfig, Engine,
+    Analysis, AnalysisConfig, Engine, Patterns, Telling,
     story::{Importance, Objective, Weight, text},
 };
 use tapio_proto::model::{Story, StoryKind};
@@ -134,6 +134,50 @@ fn what_happens_again_is_told_as_such() {
     let told = text::render(stories[3], all[3].1, stories[3].opened, 0.7);
     assert!(told.contains("Again   fourth time in 30 m 0 s, every 10 m 0 s; before: "), "{told}");
     assert!(told.lines().next().unwrap().ends_with("   recurring, periodic"), "{told}");
+}
+
+/// Guarantees: what happened before a restart is remembered where a file is kept; a file that does not read
+/// stops nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happened_before_a_restart_is_remembered() {
+    let path = std::env::temp_dir().join(format!("tapio-history-{}.jsonl", std::process::id()));
+    std::fs::write(&path, "cut o").unwrap();
+    let first = live(&path, 0).await;
+    assert_eq!((first.kinds.len(), first.again), (0, None));
+    let remembered = std::fs::read_to_string(&path).unwrap();
+    assert!(remembered.contains(&first.id) && remembered.lines().count() == 1, "{remembered}");
+    let second = live(&path, 3_600).await;
+    assert_eq!(second.kinds, [StoryKind::Recurring]);
+    assert_eq!(second.earlier, [first.id]);
+    std::fs::remove_file(path).unwrap();
+}
+
+/// The story of an outage that begins two minutes after `from`, told by an analysis that remembers in a file.
+async fn live(history: &std::path::Path, from: u64) -> Story {
+    let config = AnalysisConfig { history: Some(history.to_owned()), ..AnalysisConfig::default() };
+    let patterns = Arc::new(Patterns::builtin().unwrap());
+    let analysis = Analysis::start(config, patterns, Arc::default()).unwrap();
+    let mut told = analysis.watch();
+    let before = std::fs::read_to_string(history).unwrap();
+    for at in from..from + 400 {
+        let bad = (from + 120..from + 180).contains(&at);
+        analysis.tee(&spans("shop", second(at..at + 1), if bad { 2 } else { 0 }));
+    }
+    let over = async {
+        loop {
+            if let Telling::Resolved(story, _) = &*told.recv().await.unwrap() {
+                break story.clone();
+            }
+        }
+    };
+    let story = tokio::time::timeout(Duration::from_secs(60), over).await.expect("it is over");
+    for _ in 0..600 {
+        if std::fs::read_to_string(history).unwrap() != before {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    *story
 }
 
 /// Guarantees: what fails each time after the same CronJob ran is said to, from the third time on; one that

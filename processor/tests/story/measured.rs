@@ -21,8 +21,9 @@ struct Meets {
     /// On the way from `shop` to `stock`, and to `cart`.
     way_to_stock: u64,
     way_to_cart: u64,
-    /// In `stock` itself.
+    /// In `stock` itself, and from `stock` to its database, which sends no spans.
     in_stock: u64,
+    from_stock: u64,
     /// `stock` looks nothing up.
     no_lookup: bool,
     /// `stock` logs nothing at all.
@@ -98,7 +99,7 @@ impl Town {
             line("shop", 3, now, 9, "Shop#12 order is taken");
             let (asked, way) = (now, 2 * MS + m.way_to_stock * MS);
             let got = asked + way / 2;
-            let work = 6 * MS + jitter + m.in_stock * MS;
+            let work = 6 * MS + jitter + (m.in_stock + m.from_stock) * MS;
             if !m.mute {
                 line("stock", 5, got, 9, &format!("Stock#40 asked for item {n}"));
             }
@@ -109,6 +110,8 @@ impl Town {
                 }
             }
             span("stock", 5, 4, "GET /stock", 2, got, got + work);
+            let read = got + 3 * MS;
+            span("stock", 9, 5, "SELECT stock", 3, read, read + 2 * MS + m.from_stock * MS);
             now = asked + way + work;
             span("shop", 4, 3, "GET", 3, asked, now);
             if !m.browse {
@@ -178,6 +181,14 @@ fn a_network_that_delays_is_told_from_a_service_that_is_slow() {
     assert!(story.confidence >= 0.7, "{story:#?}");
     let chain: Vec<&str> = story.chain.iter().map(|link| link.service.as_str()).collect();
     assert_eq!(chain, ["stock", "shop", "gate"]);
+
+    // Some of the packets to and from a service are lost, and sent again.
+    let stories = told(120, 220, |n| {
+        let sent_again = |n: u64| if n % 3 == 0 { 204 } else { 0 };
+        Meets { way_to_stock: sent_again(n), from_stock: sent_again(n + 1), ..Meets::default() }
+    });
+    let (service, pattern, story) = blamed(&stories);
+    assert_eq!((service, pattern), ("stock", "packet_loss"), "{story:#?}");
 
     let stories = told(120, 220, |n| Meets { in_stock: n % 4 * 150, ..Meets::default() });
     let (service, pattern, story) = blamed(&stories);

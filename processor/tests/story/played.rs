@@ -88,7 +88,8 @@ pub(crate) fn play_with(
     mut requests: impl FnMut() -> Option<Request>,
 ) -> Played {
     let store = Engine::store(256 << 20).unwrap();
-    let engine = Engine::new(store.clone(), Arc::new(Patterns::builtin().unwrap())).unwrap();
+    let engine =
+        Engine::new(store.clone(), Arc::new(Patterns::builtin().unwrap())).unwrap().unhurried();
     let mut engine = engine.configured(config);
     let mut tellings = Vec::new();
     while let Some(request) = requests() {

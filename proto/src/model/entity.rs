@@ -71,6 +71,8 @@ pub enum Relation {
     Filters,
     /// Workload of a higher priority to the one whose pods it took the place of.
     Displaces,
+    /// Workload to those on a node whose processors it takes.
+    Crowds,
     /// Service to Ingress or route.
     Routes,
     /// Callee service to caller service, seen in traces.
@@ -94,6 +96,7 @@ impl Relation {
             Relation::Admits => "admits",
             Relation::Grants => "grants",
             Relation::Displaces => "displaces",
+            Relation::Crowds => "crowds",
             Relation::Filters => "filters",
             Relation::Routes => "routes",
             Relation::Calls => "calls",
