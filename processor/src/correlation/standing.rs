@@ -76,7 +76,7 @@ fn hypothesis(found: &Finding) -> Hypothesis {
         confidence: found.confidence,
         measured: None,
         told: Some(Box::new(Told {
-            title: format!("{} does not do what it should: {}", found.service, found.what),
+            title: format!("{} does not work: {}", found.service, found.what),
             mechanism: found.what.clone(),
             what: found.what.clone(),
             change: None,

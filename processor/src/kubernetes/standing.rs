@@ -47,7 +47,8 @@ pub(super) struct Sick<'a> {
     pub(super) workload: &'a Entity,
     pub(super) spec: &'a Value,
     pub(super) pods: Vec<(&'a Entity, &'a Value)>,
-    /// In lower case.
+    /// Sentences, and the same in lower case.
+    words: Vec<String>,
     pub(super) said: String,
     pub(super) since: Time,
 }
@@ -70,6 +71,7 @@ impl Cluster {
                 workload,
                 spec,
                 pods: pods.get(workload).cloned().unwrap_or_default(),
+                words: Vec::new(),
                 said: String::new(),
                 since: created(&object.value).unwrap_or(now).min(now),
             };
@@ -79,6 +81,7 @@ impl Cluster {
         self.control_plane(&pods, said, now, &mut out);
         self.nodes(&pods, said, now, &mut out);
         self.routes(now, &mut out);
+        self.filters(said, now, &mut out);
         out.sort_by(|a, b| b.confidence.total_cmp(&a.confidence).then(a.object.cmp(&b.object)));
         out.truncate(MOST);
         out
@@ -149,7 +152,7 @@ impl Cluster {
         let said = &sick.said;
         let says = |all: &[&str]| all.iter().any(|part| said.contains(part));
         let own = sick.workload.clone();
-        let around = |part: &str| around(said, part);
+        let around = |part: &str| sick.around(part);
         if says(&["exceeded quota"]) {
             let pattern = quota(said);
             let name = between(said, "exceeded quota: ", ",").unwrap_or("quota");
@@ -292,7 +295,7 @@ impl Cluster {
         } else {
             ("incorrect_image_reference", "image")
         };
-        let mut found = self.found(sick, sick.workload.clone(), pattern, around(&sick.said, part));
+        let mut found = self.found(sick, sick.workload.clone(), pattern, sick.around(part));
         found.confidence = weights().standing.image;
         found
     }
@@ -323,7 +326,7 @@ impl Cluster {
             }
         }
         if sick.said.contains("couldn't find key") {
-            let what = around(&sick.said, "couldn't find key");
+            let what = sick.around("couldn't find key");
             return Some(self.found(sick, sick.workload.clone(), "missing_config_key", what));
         }
         // What no event says the references do.
@@ -370,7 +373,7 @@ impl Cluster {
                     && text(pod, &["spec", "nodeName"]).is_empty()
             })
             .collect();
-        let said = at_least(&sick.said, "nodes are available");
+        let said = sick.last("nodes are available");
         if pending.is_empty() && said.is_none() {
             return None;
         }
@@ -393,7 +396,7 @@ impl Cluster {
             found.confidence = weights().standing.unheard;
             return Some(found);
         };
-        let pattern = unfit::why(said, sick.spec)?;
+        let pattern = unfit::why(&said.to_lowercase(), sick.spec)?;
         let mut found = self.found(sick, own, pattern, said.to_owned());
         found.confidence = weights().standing.unfit;
         Some(found)
@@ -440,10 +443,10 @@ impl Cluster {
             if !sick.said.contains(mark) {
                 continue;
             }
-            let words = around(&sick.said, mark);
+            let words = sick.around(mark);
             for container in list(sick.spec, &["containers"]) {
                 let Some(probe) = at(container, &[part]) else { continue };
-                let pattern = unfit::probe(part, probe, container, &words);
+                let pattern = unfit::probe(part, probe, container, &words.to_lowercase());
                 let mut found = self.found(sick, sick.workload.clone(), pattern, words.clone());
                 found.confidence = weights().standing.probe;
                 return Some(found);
@@ -689,6 +692,76 @@ impl Cluster {
         }
     }
 
+    /// NetworkPolicies that let nobody, or not those who complain of it, reach a service.
+    fn filters(&self, said: &Said, now: Time, out: &mut Vec<Finding>) {
+        const UNANSWERED: [&str; 4] =
+            ["timeout", "timed out", "deadline exceeded", "no route to host"];
+        let complaints: Vec<(&Entity, String)> = said
+            .iter()
+            .map(|(on, words)| (on, words.join("; ").to_lowercase()))
+            .filter(|(_, words)| UNANSWERED.iter().any(|part| words.contains(part)))
+            .collect();
+        if complaints.is_empty() {
+            return;
+        }
+        for policy in self.objects.of_kind("NetworkPolicy") {
+            let Some(value) = self.object(policy) else { continue };
+            for (workload, object) in self.objects.workloads(&policy.namespace) {
+                let labels = pod_template(&workload.kind, &object.value).and_then(|(l, _)| l);
+                let selector = at(value, &["spec", "podSelector", "matchLabels"]);
+                if !links::matches(selector, labels) {
+                    continue;
+                }
+                let services = self.services_of(workload);
+                let unanswered = complaints.iter().find(|(on, words)| {
+                    let by = owners::top(&self.objects, on);
+                    by != *workload
+                        && !self.lets_in(value, &by)
+                        && services.iter().any(|service| names(words, &service.name))
+                });
+                let Some((on, _)) = unanswered else { continue };
+                out.push(Finding {
+                    object: policy.clone(),
+                    workload: workload.clone(),
+                    service: self.service_name(workload),
+                    pattern: "network_policy_blocks",
+                    what: format!(
+                        "NetworkPolicy {} does not let {} reach {}, and its calls are not answered",
+                        policy.name,
+                        owners::top(&self.objects, on).path(),
+                        workload.path()
+                    ),
+                    advice: format!(
+                        "allow those who need it: kubectl -n {} edit networkpolicy {}",
+                        policy.namespace, policy.name
+                    ),
+                    confidence: weights().standing.plain,
+                    since: created(value).unwrap_or(now).min(now),
+                });
+            }
+        }
+    }
+
+    /// May a workload send to the pods that a NetworkPolicy selects? Where it cannot be told it may.
+    fn lets_in(&self, policy: &Value, from: &Entity) -> bool {
+        let types = list(policy, &["spec", "policyTypes"]);
+        if !types.is_empty() && !types.iter().any(|kind| kind.as_str() == Some("Ingress")) {
+            return true;
+        }
+        let object = self.objects.get(from);
+        let labels = object
+            .and_then(|object| pod_template(&from.kind, &object.value))
+            .and_then(|(labels, _)| labels);
+        let admits = |peer: &Value| {
+            let selector = at(peer, &["podSelector", "matchLabels"]);
+            labels.is_none() || selector.is_none() || links::matches(selector, labels)
+        };
+        list(policy, &["spec", "ingress"]).iter().any(|rule| {
+            let peers = list(rule, &["from"]);
+            peers.is_empty() || peers.iter().any(admits)
+        })
+    }
+
     fn misroute(&self, route: &Entity, value: &Value) -> Option<(String, String)> {
         let seen = self.objects.of("Service", &route.namespace).next().is_some();
         for (name, port) in unfit::backends(value) {
@@ -761,6 +834,26 @@ impl Sick<'_> {
             }
         }
         self.said = all.join("; ").to_lowercase();
+        self.words = all;
+    }
+
+    /// The first sentence with this part, which is in lower case, less the reason in front of its message.
+    fn around(&self, part: &str) -> String {
+        let found = self.words.iter().find(|words| words.to_lowercase().contains(part));
+        let words = found.map_or(&*self.said, |words| words);
+        let is_reason = |word: &str| word.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        let told = match words.split_once(": ") {
+            Some((reason, "")) => reason,
+            Some((reason, message)) if is_reason(reason) => message,
+            _ => words,
+        };
+        told.chars().take(300).collect()
+    }
+
+    /// The last sentence with this part.
+    fn last(&self, part: &str) -> Option<&str> {
+        let mut found = self.words.iter().rev();
+        found.find(|words| words.to_lowercase().contains(part)).map(|words| &**words)
     }
 }
 
@@ -812,6 +905,13 @@ fn complaint(sick: &Sick<'_>) -> Option<(&'static str, &'static str)> {
     ALL.iter().find(|(part, _)| sick.said.contains(part)).map(|(part, pattern)| (*pattern, *part))
 }
 
+/// Does a text in lower case speak of something by its whole name?
+fn names(text: &str, name: &str) -> bool {
+    let part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    text.match_indices(name)
+        .any(|(at, _)| !text[..at].ends_with(part) && !text[at + name.len()..].starts_with(part))
+}
+
 /// Which resource a quota lacks, by the words of the refusal.
 fn quota(said: &str) -> &'static str {
     let asked = between(said, "requested: ", "used:").unwrap_or(said);
@@ -851,16 +951,6 @@ fn host_port(value: &str) -> Option<(&str, Option<i64>)> {
         && host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
         && host.bytes().any(|b| b.is_ascii_alphabetic());
     well.then_some((host, port))
-}
-
-/// The sentence around a part of a text.
-fn around(said: &str, part: &str) -> String {
-    let sentence = said.split("; ").find(|sentence| sentence.contains(part)).unwrap_or(said);
-    sentence.chars().take(300).collect()
-}
-
-fn at_least<'a>(said: &'a str, part: &str) -> Option<&'a str> {
-    said.split("; ").filter(|sentence| sentence.contains(part)).last()
 }
 
 fn between<'a>(text: &'a str, from: &str, to: &str) -> Option<&'a str> {

@@ -73,6 +73,7 @@ impl Snapshot {
         merge(&mut object, rest);
         let plural = match kind {
             "StorageClass" => "storageclasses".to_owned(),
+            "NetworkPolicy" => "networkpolicies".to_owned(),
             "Ingress" => "ingresses".to_owned(),
             kind => format!("{}s", kind.to_lowercase()),
         };
@@ -142,6 +143,22 @@ impl Snapshot {
         let condition = json!({"type": "Ready", "status": ready, "reason": reason, "message": message,
             "lastTransitionTime": "2026-11-21T20:00:00Z"});
         self.object("Node", name, &json!({"status": {"conditions": [condition]}}));
+    }
+
+    /// A record with a line of text, so many seconds after the objects.
+    fn says(&mut self, second: u64, service: &str, scope: &str, mut record: Value) {
+        record["timeUnixNano"] = json!((START + second * SECOND).to_string());
+        let resource = [text("service.name", service), text("k8s.namespace.name", "shop")];
+        let body = json!({"resourceLogs": [{"resource": {"attributes": resource},
+            "scopeLogs": [{"scope": {"name": scope}, "logRecords": [record]}]}]});
+        self.seen.push(request(Signal::Logs, &body));
+    }
+
+    fn alert(&mut self, second: u64, service: &str) {
+        let attributes = [text("alert.name", "NotWell"), text("alert.severity", "critical")];
+        let record = json!({"eventName": "alert", "attributes": attributes,
+            "body": {"stringValue": format!("{service} is not well")}});
+        self.says(second, service, "alertmanager", record);
     }
 
     fn stories(self) -> Vec<Story> {
@@ -299,8 +316,44 @@ fn who_refuses_pods_is_told() {
             {"kind": "Deployment", "name": "pay", "controller": true}]}, "spec": {"replicas": 1}}),
         );
         snapshot.event("ReplicaSet", "pay-5f4ddbf799", "FailedCreate", message);
+        // An alert has the story told before all was seen.
+        snapshot.alert(5, "pay");
         assert_root(snapshot, kind, name, pattern);
     }
+}
+
+/// Guarantees: a policy that keeps a caller out, who says that nobody answers, is named, and one that lets it
+/// in is not; what was said is told as it was said.
+#[test]
+fn a_policy_that_keeps_a_caller_out_is_told() {
+    for (from, guilty) in [
+        (json!([]), true),
+        (json!([{"from": [{"podSelector": {"matchLabels": {"app": "cart"}}}]}]), false),
+    ] {
+        let mut snapshot = Snapshot::well();
+        snapshot.app("pay", &json!({}), &Value::Null);
+        snapshot.object(
+            "NetworkPolicy",
+            "closed",
+            &json!({"spec": {"policyTypes": ["Ingress"],
+            "podSelector": {"matchLabels": {"app": "pay"}}, "ingress": from}}),
+        );
+        let words = "call to pay failed: dial tcp 10.0.0.1:80: i/o timeout";
+        let record = json!({"severityNumber": 17, "body": {"stringValue": words}});
+        snapshot.says(3, "cart", "app", record);
+        snapshot.alert(5, "cart");
+        if guilty {
+            assert_root(snapshot, "NetworkPolicy", "closed", "network_policy_blocks");
+        } else {
+            let (kind, ..) = root(&snapshot.stories());
+            assert_ne!(kind, "NetworkPolicy");
+        }
+    }
+    let mut snapshot = Snapshot::well();
+    let words = "couldn't find key DB_PASS in Secret shop/pay-db";
+    snapshot.app("pay", &json!({}), &waiting("CreateContainerConfigError", words));
+    let [story] = &snapshot.stories()[..] else { panic!("not one") };
+    assert_eq!(story.title, format!("pay does not work: {words}"));
 }
 
 /// Guarantees: of a claim that is not bound it is told what no volume has.
