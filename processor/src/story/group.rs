@@ -88,20 +88,27 @@ pub fn groups(
                 _ => Some(next),
             });
         let Some((_, best, covers)) = best else { break };
-        // Of a resolver that is gone, that nobody's names resolve says more than that it has no pods.
-        let best = hypotheses
+        told.insert(best.workload.clone());
+        // Of a resolver that is gone, that nobody's names resolve says more than that it has no pods, and is as
+        // sure.
+        let resolves = hypotheses
             .iter()
-            .copied()
             .filter(|h| best.relation == "self" && h.relation == "resolves")
             .filter(|h| !h.pattern.is_empty() && h.cause == best.cause && h.change == best.change)
-            .max_by(|a, b| a.confidence.total_cmp(&b.confidence))
-            .unwrap_or(best);
+            .max_by(|a, b| a.confidence.total_cmp(&b.confidence));
+        let best = &match resolves {
+            Some(h) => {
+                Hypothesis { confidence: h.confidence.max(best.confidence), ..Hypothesis::clone(h) }
+            }
+            None => best.clone(),
+        };
+        let is_best = |h: &Hypothesis| h.workload == best.workload && same_explanation(h, best);
         let mut chosen = vec![best.clone()];
         chosen.extend(
             hypotheses
                 .iter()
                 .copied()
-                .filter(|h| *h != best && related(h, best, &covers, graph))
+                .filter(|h| !is_best(h) && related(h, best, &covers, graph))
                 .take(4)
                 .cloned(),
         );
