@@ -180,14 +180,14 @@ impl Shared {
         // What takes long with a large one is done before others have to wait.
         part.parcel.cut(Most::Items(max));
         let mut lanes = self.lanes(signal);
-        let gathered = lanes.open.get(&key).map_or(0, |lane| lane.items);
-        if gathered > 0 {
-            part.parcel.cut(Most::Items(max.saturating_sub(gathered)));
-        }
-        let (items, bytes) = (part.parcel.items(), part.parcel.bytes().len());
-        let exceeds = |lane: &Lane| lane.items + items > max || lane.bytes + bytes > MAX_BYTES;
-        if lanes.open.get(&key).is_some_and(exceeds) {
-            self.leave(signal, lanes.open.remove_entry(&key), true);
+        if let Some(lane) = lanes.open.get(&key) {
+            part.parcel.cut(Most::Items(max.saturating_sub(lane.items)));
+            let exceeds = lane.items + part.parcel.items() > max
+                || lane.bytes + part.parcel.bytes().len() > MAX_BYTES;
+            if exceeds {
+                self.leave(signal, lanes.open.remove_entry(&key), true);
+                part.parcel.cut(Most::Items(max));
+            }
         }
         let limit = config.metadata_cardinality_limit;
         if limit > 0 && lanes.open.len() >= limit && !lanes.open.contains_key(&key) {
@@ -198,8 +198,8 @@ impl Shared {
         let generation = lanes.generations;
         let lane =
             lanes.open.entry(key.clone()).or_insert_with(|| Lane { generation, ..Lane::default() });
-        lane.items += items;
-        lane.bytes += bytes;
+        lane.items += part.parcel.items();
+        lane.bytes += part.parcel.bytes().len();
         let goes_on = part.parcel.goes_on();
         lane.parts.push(part);
         if lane.items >= config.send_batch_size || config.at_once() || goes_on {
@@ -306,10 +306,9 @@ impl Shared {
 
 impl Part {
     /// Tells the sender what came of all of it, with this as the last.
-    fn end(mut self, outcome: Outcome) {
-        self.parcel.answered(outcome);
+    fn end(self, outcome: Outcome) {
         // A sender that has gone away needs no answer.
-        let _ = self.done.send(self.parcel.outcome());
+        let _ = self.done.send(self.parcel.ended(outcome));
     }
 }
 
@@ -533,7 +532,7 @@ mod tests {
             Request::new(Signal::Logs, out.into(), small.items)
         };
         send_all(&batch, vec![large(0..3, 2_000_000), large(3..11, 3_000_000)]).await;
-        assert_eq!(sizes(&next), [3, 7, 1]);
+        assert_eq!(sizes(&next), [3, 8]);
     }
 
     #[tokio::test(start_paused = true)]

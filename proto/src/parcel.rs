@@ -8,14 +8,20 @@ use crate::{
 
 /// A request of which a piece at a time is sent, if it is too large as it is.
 ///
-/// [`Parcel::cut`] picks what is to be sent next, and may do so again with another limit; it is done with
-/// when [`Parcel::answered`] is told what came of it. So nothing but the request itself is held while it waits.
+/// [`Parcel::cut`] picks what is to be sent next, and may do so again with another limit. Until somebody
+/// says what came of it nothing but the request itself need be held: see [`Parcel::put_back`].
 #[derive(Clone, Debug)]
 pub struct Parcel {
     request: Request,
-    /// What no answer came for; all of it when `None`.
-    left: Option<Splitter>,
-    /// What is to be sent now, and what is left behind it; all of it when `None`.
+    /// Boxed: nearly all requests are sent as they are.
+    cut: Option<Box<Cut>>,
+}
+
+#[derive(Clone, Debug)]
+struct Cut {
+    /// What no answer came for.
+    left: Splitter,
+    /// What is to be sent now, and what is left behind it.
     piece: Option<(Piece, Splitter)>,
     told: Told,
 }
@@ -24,93 +30,122 @@ pub struct Parcel {
 #[derive(Clone, Debug, Default)]
 struct Told {
     accepted: Option<Accepted>,
-    /// The first status, of those that allow another attempt before the others, and how many items it was about.
+    /// The first status, but one that allows another attempt before others; and the items that were refused.
     refused: Option<(Status, i64)>,
 }
 
 impl Parcel {
     /// Nothing of it was sent yet.
     pub fn new(request: Request) -> Self {
-        Parcel { request, left: None, piece: None, told: Told::default() }
+        Parcel { request, cut: None }
     }
 
-    /// All of it.
+    /// All of it, as it came.
     pub fn request(&self) -> &Request {
         &self.request
     }
 
     /// What is to be sent now is no more than this; unless a single item is more, or it cannot be cut.
     pub fn cut(&mut self, most: Most) {
-        self.piece = None;
-        if self.left.is_none() {
-            if most.allows(self.request.items, self.request.bytes.len()) {
-                return;
-            }
-            let Ok(all) = Splitter::new(self.request.signal, &self.request.bytes) else { return };
-            self.left = Some(all);
+        let begun = self.cut.as_ref().is_some_and(|cut| cut.told.anything());
+        if !begun && most.allows(self.request.items, self.request.bytes.len()) {
+            self.cut = None;
+            return;
         }
-        let Some(mut rest) = self.left.clone() else { return };
-        self.piece = rest.next(most).map(|piece| (piece, rest));
-        if self.piece.is_none() {
-            self.left = None;
+        let mut cut = match self.cut.take() {
+            Some(cut) => cut,
+            None => match Splitter::new(self.request.signal, &self.request.bytes) {
+                Ok(left) => Box::new(Cut { left, piece: None, told: Told::default() }),
+                Err(_) => return,
+            },
+        };
+        let mut rest = cut.left.clone();
+        if let Some(piece) = rest.next(most) {
+            cut.piece = Some((piece, rest));
+            self.cut = Some(cut);
+        }
+    }
+
+    /// What was picked is not sent now.
+    pub fn put_back(&mut self) {
+        if let Some(cut) = &mut self.cut {
+            cut.piece = None;
         }
     }
 
     /// What is to be sent now.
     pub fn to_send(&self) -> Request {
-        match &self.piece {
-            None => self.request.clone(),
-            Some((piece, _)) => self.part(piece),
-        }
+        self.piece().map_or_else(|| self.request.clone(), |(piece, _)| self.part(piece))
     }
 
     /// The bytes of what is to be sent now.
     pub fn bytes(&self) -> &[u8] {
-        self.piece.as_ref().map_or(&self.request.bytes, |(piece, _)| &piece.bytes)
+        self.piece().map_or(&self.request.bytes, |(piece, _)| &piece.bytes)
     }
 
     /// The items in what is to be sent now.
     pub fn items(&self) -> usize {
-        self.piece.as_ref().map_or(self.request.items, |(piece, _)| piece.items)
+        self.piece().map_or(self.request.items, |(piece, _)| piece.items)
     }
 
     /// Whether something is left behind what is to be sent now.
     pub fn goes_on(&self) -> bool {
-        self.piece.as_ref().is_some_and(|(_, rest)| !rest.is_done())
+        self.piece().is_some_and(|(_, rest)| !rest.is_done())
     }
 
-    /// What came of what was to be sent. Whether something is left.
-    pub fn answered(&mut self, outcome: Outcome) -> bool {
-        let items = i64::try_from(self.items()).unwrap_or(i64::MAX);
-        self.told.add(outcome, items);
-        self.left = self.piece.take().map(|(_, rest)| rest);
-        self.left.as_ref().is_some_and(|rest| !rest.is_done())
+    /// What came of what was to be sent, when something is left behind it.
+    pub fn answered(&mut self, outcome: Outcome) {
+        let items = self.items();
+        if let Some(cut) = &mut self.cut
+            && let Some((_, rest)) = cut.piece.take()
+        {
+            cut.told.add(outcome, items);
+            cut.left = rest;
+        }
+    }
+
+    /// What to tell the sender of all of it, with this as the last that came of it. A refusal after which the
+    /// sender may try again is the answer though other pieces were taken: twice is better than never. A piece that
+    /// was refused for good counts as rejected items when others were taken.
+    pub fn ended(self, outcome: Outcome) -> Outcome {
+        let items = self.items();
+        match self.cut {
+            None => outcome,
+            Some(mut cut) => {
+                cut.told.add(outcome, items);
+                cut.told.outcome()
+            }
+        }
+    }
+
+    /// The items that no answer came for.
+    pub fn items_left(&self) -> usize {
+        self.cut.as_ref().map_or(self.request.items, |cut| cut.left.items())
     }
 
     /// All that no answer came for, in one.
     pub fn left(&self) -> Request {
-        let rest = self.left.clone().and_then(|mut rest| rest.next(Most::Items(usize::MAX)));
-        rest.map_or_else(|| self.request.clone(), |rest| self.part(&rest))
+        let left = self.cut.as_ref().and_then(|cut| cut.left.clone().next(Most::Items(usize::MAX)));
+        left.map_or_else(|| self.request.clone(), |left| self.part(&left))
     }
 
-    /// What to tell the sender of all of it. A refusal after which the sender may try again is the answer
-    /// though other pieces were taken: twice is better than never. A piece that was refused for good counts
-    /// as rejected items when others were taken.
-    pub fn outcome(self) -> Outcome {
-        self.told.outcome()
+    fn piece(&self) -> Option<&(Piece, Splitter)> {
+        self.cut.as_ref()?.piece.as_ref()
     }
 
     fn part(&self, piece: &Piece) -> Request {
-        let Request { signal, metadata, .. } = &self.request;
-        Request {
-            metadata: metadata.clone(),
-            ..Request::new(*signal, piece.bytes.clone(), piece.items)
-        }
+        let (signal, metadata) = (self.request.signal, self.request.metadata.clone());
+        Request { metadata, ..Request::new(signal, piece.bytes.clone(), piece.items) }
     }
 }
 
 impl Told {
-    fn add(&mut self, outcome: Outcome, items: i64) {
+    fn anything(&self) -> bool {
+        self.accepted.is_some() || self.refused.is_some()
+    }
+
+    fn add(&mut self, outcome: Outcome, items: usize) {
+        let items = i64::try_from(items).unwrap_or(i64::MAX);
         match outcome {
             Ok(Accepted { partial }) => {
                 let all = self.accepted.get_or_insert_default();
@@ -172,13 +207,14 @@ mod tests {
     /// Sends pieces of 10 spans; what the sender is told.
     fn told(spans: usize, mut answer: impl FnMut(usize) -> Outcome) -> Outcome {
         let mut parcel = parcel(spans);
-        for number in 0.. {
+        parcel.cut(Most::Items(10));
+        let mut number = 0;
+        while parcel.goes_on() {
+            parcel.answered(answer(number));
             parcel.cut(Most::Items(10));
-            if !parcel.answered(answer(number)) {
-                break;
-            }
+            number += 1;
         }
-        parcel.outcome()
+        parcel.ended(answer(number))
     }
 
     fn partial(rejected: i64, message: &str) -> Outcome {
@@ -195,8 +231,7 @@ mod tests {
         small.cut(Most::Items(10));
         assert!(!small.goes_on());
         assert_eq!(small.to_send().bytes.as_ptr(), small.request().bytes.as_ptr());
-        assert!(!small.answered(refused(Code::Unavailable)));
-        assert_eq!(small.outcome(), refused(Code::Unavailable));
+        assert_eq!(small.ended(refused(Code::Unavailable)), refused(Code::Unavailable));
     }
 
     #[test]
@@ -209,12 +244,24 @@ mod tests {
         parcel.cut(Most::Items(4));
         assert!(parcel.goes_on());
         assert_eq!((parcel.items(), left(&parcel)), (4, (25, Ok(25))));
-        assert!(parcel.answered(Ok(Accepted::default())));
-        assert_eq!(left(&parcel), (21, Ok(21)));
+        parcel.answered(Ok(Accepted::default()));
+        assert_eq!((parcel.items_left(), left(&parcel)), (21, (21, Ok(21))));
         parcel.cut(Most::Items(100));
         assert!(!parcel.goes_on());
         assert_eq!(check(Signal::Traces, parcel.bytes()), Ok(21));
-        assert!(!parcel.answered(Ok(Accepted::default())));
+    }
+
+    #[test]
+    fn what_was_cut_for_too_little_room_is_whole_again_where_there_is_more() {
+        let mut parcel = parcel(25);
+        let whole = parcel.request().bytes.as_ptr();
+        parcel.cut(Most::Items(10));
+        parcel.cut(Most::Items(25));
+        assert!(!parcel.goes_on());
+        assert_eq!(parcel.bytes().as_ptr(), whole);
+        parcel.cut(Most::Bytes(30));
+        parcel.put_back();
+        assert_eq!((parcel.left().items, parcel.items_left()), (25, 25));
     }
 
     #[test]
@@ -227,8 +274,7 @@ mod tests {
                 assert!(!parcel.goes_on());
                 assert_eq!((parcel.bytes(), parcel.items()), (bytes, 9));
             }
-            assert_eq!(parcel.left().bytes, bytes);
-            assert!(!parcel.answered(Ok(Accepted::default())));
+            assert_eq!((parcel.left().bytes, parcel.items_left()), (bytes.into(), 9));
         }
     }
 
