@@ -34,6 +34,7 @@ fn main() -> std::process::ExitCode {
         ("differential_outgoing_requests", differential::outgoing),
         ("differential_processors", differential::processors),
         ("differential_connectors", differential::connectors),
+        ("differential_pieces", differential::pieces),
         ("differential_mistakes", differential::mistakes),
         ("differential_commands", differential::commands),
         ("differential_health_and_refusals", differential::health),

@@ -1,10 +1,11 @@
-//! Attributes spliced in and edited: what was there stays what it was.
+//! Attributes spliced in and edited, and requests cut into pieces: what was there stays what it was.
 
 use bytes::Bytes;
 use tapio_proto::{
-    Signal, attr, check,
+    Most, Signal, attr, check,
     edit::{AttributeList, Editor, Unread, edit_records, edit_resources},
     splice::{Decision, encode_attributes, splice},
+    split::Splitter,
     view::{ResourceView, ScopeGroup},
 };
 
@@ -106,6 +107,21 @@ pub fn run(data: &[u8]) {
     let mut add = Edit { step: pattern, add: true };
     let edited = edit_records(signal, &bytes, &mut add).expect("records can be edited");
     assert_eq!(check(signal, &edited), Ok(items));
+    cut(signal, &bytes, items, usize::from(pattern % 16) + 1);
+}
+
+/// The pieces hold as many items as the request, and none more than it may.
+fn cut(signal: Signal, bytes: &Bytes, items: usize, most: usize) {
+    for (limit, items_of_one) in [(Most::Items(most), most), (Most::Bytes(most * 16), items)] {
+        let mut splitter = Splitter::new(signal, bytes).expect("what passes the check can be cut");
+        let mut sum = 0;
+        while let Some(piece) = splitter.next(limit) {
+            assert_eq!(check(signal, &piece.bytes), Ok(piece.items));
+            assert!(piece.items <= items_of_one);
+            sum += piece.items;
+        }
+        assert_eq!(sum, items);
+    }
 }
 
 /// An attribute `tapio.story.fuzzed: x` in field 1, 9 and 6.

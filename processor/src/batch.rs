@@ -1,8 +1,9 @@
-//! The `batch` processor: merges requests by concatenation.
+//! The `batch` processor: merges requests by concatenation, and cuts those that are too large.
 //!
-//! Unlike the Collector's it acknowledges a request only when the merged one was acknowledged:
-//! what a sender was told is taken is taken by the next hop. The price is the sender's patience,
-//! at most `timeout` more, and never more than [`PATIENCE`].
+//! Unlike the Collector's it acknowledges a request only when the merged one was acknowledged, of one
+//! that was cut every piece: what a sender was told is taken is taken by the next hop. The price is the
+//! sender's patience, at most `timeout` more, and never more than [`PATIENCE`]. The pieces of one request
+//! leave one after another, so that no more than one of them is in memory beside it.
 
 use std::{
     collections::HashMap,
@@ -13,8 +14,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 use tapio_proto::{
-    Accepted, Consumer, Metadata, Next, Outcome, PartialSuccess, Pending, Request, Signal, Status,
-    transport::GoDuration,
+    Accepted, Consumer, Metadata, Most, Next, Outcome, Parcel, PartialSuccess, Pending, Request,
+    Signal, Status, transport::GoDuration,
 };
 use tokio::{sync::oneshot, time::sleep};
 
@@ -22,12 +23,12 @@ use tokio::{sync::oneshot, time::sleep};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BatchConfig {
-    /// For the first request of a batch, up to [`PATIENCE`]; 0 turns batching off.
+    /// For the first request of a batch, up to [`PATIENCE`]; 0 sends at once.
     pub timeout: GoDuration,
-    /// Items at which a batch leaves; 0 turns batching off.
+    /// Items at which a batch leaves; 0 sends at once.
     pub send_batch_size: usize,
-    /// Items that a batch does not exceed; 0 is no limit. A request that is larger by itself
-    /// travels alone and whole.
+    /// Items that no batch exceeds; 0 is no limit. A request is cut where a batch is full: between its spans,
+    /// log records or data points.
     pub send_batch_max_size: usize,
     /// Headers of the sender (`include_metadata`) that requests of one batch have in common, and that
     /// the batch keeps.
@@ -73,9 +74,9 @@ struct Lane {
     generation: u64,
 }
 
+/// A request, or the piece of it that is its part of a batch.
 struct Part {
-    bytes: Bytes,
-    items: usize,
+    parcel: Parcel,
     done: oneshot::Sender<Outcome>,
 }
 
@@ -115,8 +116,13 @@ impl BatchConfig {
         }
     }
 
-    fn is_off(&self) -> bool {
+    /// Nothing waits for company.
+    fn at_once(&self) -> bool {
         self.timeout.is_zero() || self.send_batch_size == 0
+    }
+
+    fn max(&self) -> usize {
+        if self.send_batch_max_size == 0 { usize::MAX } else { self.send_batch_max_size }
     }
 }
 
@@ -138,8 +144,10 @@ impl Batch {
 
 impl Consumer for Batch {
     fn consume(&self, request: Request) -> Pending<'_> {
+        let config = &self.shared.config;
+        let off = config.at_once() && config.send_batch_max_size == 0;
         // Profiles share one dictionary per request: concatenation would mix the dictionaries up.
-        if self.shared.config.is_off() || request.signal == Signal::Profiles {
+        if off || request.signal == Signal::Profiles {
             return self.shared.next.consume(request);
         }
         let outcome = self.shared.add(request);
@@ -160,33 +168,41 @@ impl std::fmt::Debug for Batch {
 impl Shared {
     fn add(self: &Arc<Self>, request: Request) -> oneshot::Receiver<Outcome> {
         let key = self.key(&request);
-        let Request { signal, bytes, items, .. } = request;
         let (done, outcome) = oneshot::channel();
-        let config = &self.config;
+        self.gather(key, Part { parcel: Parcel::new(request), done });
+        outcome
+    }
+
+    /// Puts a request, or what is left of one, to the others of its kind: as much of it as there is room for.
+    fn gather(self: &Arc<Self>, key: Key, mut part: Part) {
+        let (config, max) = (&self.config, self.config.max());
+        let signal = part.parcel.request().signal;
+        // What takes long with a large one is done before others have to wait.
+        part.parcel.cut(Most::Items(max));
         let mut lanes = self.lanes(signal);
-        let max_items = match config.send_batch_max_size {
-            0 => usize::MAX,
-            max => max,
-        };
-        let exceeds =
-            |lane: &Lane| lane.items + items > max_items || lane.bytes + bytes.len() > MAX_BYTES;
-        if lanes.open.get(&key).is_some_and(exceeds) {
-            self.leave(signal, lanes.open.remove_entry(&key), true);
+        if let Some(lane) = lanes.open.get(&key) {
+            part.parcel.cut(Most::Items(max.saturating_sub(lane.items)));
+            let exceeds = lane.items + part.parcel.items() > max
+                || lane.bytes + part.parcel.bytes().len() > MAX_BYTES;
+            if exceeds {
+                self.leave(signal, lanes.open.remove_entry(&key), true);
+                part.parcel.cut(Most::Items(max));
+            }
         }
         let limit = config.metadata_cardinality_limit;
         if limit > 0 && lanes.open.len() >= limit && !lanes.open.contains_key(&key) {
             let why = "too many batcher metadata-value combinations";
-            let _ = done.send(Err(Status::unavailable(why)));
-            return outcome;
+            return part.end(Err(Status::unavailable(why)));
         }
         lanes.generations += 1;
         let generation = lanes.generations;
         let lane =
             lanes.open.entry(key.clone()).or_insert_with(|| Lane { generation, ..Lane::default() });
-        lane.items += items;
-        lane.bytes += bytes.len();
-        lane.parts.push(Part { bytes, items, done });
-        if lane.items >= config.send_batch_size {
+        lane.items += part.parcel.items();
+        lane.bytes += part.parcel.bytes().len();
+        let goes_on = part.parcel.goes_on();
+        lane.parts.push(part);
+        if lane.items >= config.send_batch_size || config.at_once() || goes_on {
             self.leave(signal, lanes.open.remove_entry(&key), true);
         } else if lane.generation == generation {
             let shared = Arc::clone(self);
@@ -198,7 +214,6 @@ impl Shared {
                 }
             });
         }
-        outcome
     }
 
     fn key(&self, request: &Request) -> Key {
@@ -210,11 +225,13 @@ impl Shared {
     }
 
     /// The headers that a batch's requests have in common.
-    fn metadata(&self, key: Key) -> Option<Arc<Metadata>> {
+    fn metadata(&self, key: &Key) -> Option<Arc<Metadata>> {
         let names = self.config.metadata_keys.iter().map(|name| name.to_lowercase());
         let headers: Vec<_> = names
             .zip(key)
-            .flat_map(|(name, values)| values.into_iter().map(move |value| (name.clone(), value)))
+            .flat_map(|(name, values)| {
+                values.iter().map(move |value| (name.clone(), value.clone()))
+            })
             .collect();
         (!headers.is_empty()).then(|| Arc::new(Metadata { headers, ..Metadata::default() }))
     }
@@ -227,42 +244,58 @@ impl Shared {
             observer.left(items, bytes, full);
         }
         let shared = Arc::clone(self);
-        let metadata = shared.metadata(key);
-        tokio::spawn(async move { shared.send(signal, parts, metadata).await });
+        tokio::spawn(async move { shared.send(signal, &key, parts).await });
     }
 
     /// Also what a sender has sent who has gone away since: it may not send it again.
-    async fn send(&self, signal: Signal, parts: Vec<Part>, metadata: Option<Arc<Metadata>>) {
+    async fn send(self: &Arc<Self>, signal: Signal, key: &Key, parts: Vec<Part>) {
+        let metadata = self.metadata(key);
         let request = |bytes, items| Request {
             metadata: metadata.clone(),
             ..Request::new(signal, bytes, items)
         };
-        let items = parts.iter().map(|part| part.items).sum();
-        let bytes = match parts.as_slice() {
+        let alone = |part: &Part| request(part.parcel.to_send().bytes, part.parcel.items());
+        let merged = match parts.as_slice() {
             [] => return,
-            [one] => one.bytes.clone(),
+            [one] => alone(one),
             several => {
-                let len = several.iter().map(|part| part.bytes.len()).sum();
+                let len = several.iter().map(|part| part.parcel.bytes().len()).sum();
                 let mut merged = BytesMut::with_capacity(len);
-                several.iter().for_each(|part| merged.extend_from_slice(&part.bytes));
-                merged.freeze()
+                several.iter().for_each(|part| merged.extend_from_slice(part.parcel.bytes()));
+                request(merged.freeze(), several.iter().map(|part| part.parcel.items()).sum())
             }
         };
-        match self.next.consume(request(bytes, items)).await {
-            Ok(Accepted { partial: Some(partial) }) => share(parts, partial),
+        match self.next.consume(merged).await {
+            Ok(Accepted { partial: Some(partial) }) => {
+                let shares = share(&parts, partial);
+                for (part, partial) in parts.into_iter().zip(shares) {
+                    self.answer(key, part, Ok(Accepted { partial: Some(partial) }));
+                }
+            }
             // One request that the next hop will never take must not condemn its neighbours.
             Err(status) if parts.len() > 1 && !status.is_retryable() => {
-                for Part { bytes, items, done } in parts {
-                    let outcome = self.next.consume(request(bytes, items)).await;
-                    let _ = done.send(outcome);
+                for part in parts {
+                    let outcome = self.next.consume(alone(&part)).await;
+                    self.answer(key, part, outcome);
                 }
             }
             outcome => {
                 for part in parts {
-                    let _ = part.done.send(outcome.clone());
+                    self.answer(key, part, outcome.clone());
                 }
             }
         }
+    }
+
+    /// What came of a part of a batch: what is left of its request goes on, or its sender is told.
+    fn answer(self: &Arc<Self>, key: &Key, mut part: Part, outcome: Outcome) {
+        // Who may try again sends all of it again: what followed now would come twice.
+        let again = matches!(&outcome, Err(status) if status.is_retryable());
+        if again || !part.parcel.goes_on() {
+            return part.end(outcome);
+        }
+        part.parcel.answered(outcome);
+        self.gather(key.clone(), part);
     }
 
     fn lanes(&self, signal: Signal) -> MutexGuard<'_, Lanes> {
@@ -271,22 +304,34 @@ impl Shared {
     }
 }
 
+impl Part {
+    /// Tells the sender what came of all of it, with this as the last.
+    fn end(self, outcome: Outcome) {
+        // A sender that has gone away needs no answer.
+        let _ = self.done.send(self.parcel.ended(outcome));
+    }
+}
+
 /// Which items of a merged request were rejected is not said, only how many: the count is shared
 /// out so that its sum stays true, and everyone gets the message.
-fn share(parts: Vec<Part>, partial: PartialSuccess) {
+fn share(parts: &[Part], partial: PartialSuccess) -> Vec<PartialSuccess> {
     let mut left = partial.rejected;
-    for part in parts {
-        let rejected = left.min(i64::try_from(part.items).unwrap_or(i64::MAX));
+    let share = |part: &Part| {
+        let rejected = left.min(i64::try_from(part.parcel.items()).unwrap_or(i64::MAX));
         left -= rejected;
-        let partial = PartialSuccess { rejected, message: partial.message.clone() };
-        let _ = part.done.send(Ok(Accepted { partial: Some(partial) }));
-    }
+        PartialSuccess { rejected, message: partial.message.clone() }
+    };
+    parts.iter().map(share).collect()
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use tapio_proto::Code;
+    use tapio_proto::{
+        Code,
+        view::{Record, RequestView},
+        wire::{put_fixed64_field, put_len_field, put_message},
+    };
 
     use super::*;
 
@@ -364,15 +409,130 @@ mod tests {
         assert_eq!(next.seen.lock().unwrap().len(), 1);
     }
 
+    /// Log records that are known by their times.
+    fn logs(times: std::ops::Range<u64>) -> Request {
+        let items = times.clone().count();
+        let mut out = Vec::new();
+        put_message(&mut out, 1, |group| {
+            put_message(group, 2, |scope| {
+                times.for_each(|time| put_message(scope, 2, |log| put_fixed64_field(log, 1, time)));
+            });
+        });
+        Request::new(Signal::Logs, out.into(), items)
+    }
+
+    fn times(request: &Request) -> Vec<u64> {
+        let groups = RequestView::new(Signal::Logs, &request.bytes).resources();
+        let scopes = groups.flat_map(|group| group.unwrap().scopes());
+        let records = scopes.flat_map(|scope| scope.unwrap().records());
+        let time = |record| match record {
+            Ok(Record::Log(log)) => log.time_unix_nano,
+            _ => panic!("no log record"),
+        };
+        records.map(time).collect()
+    }
+
+    fn of_ten() -> BatchConfig {
+        BatchConfig { send_batch_size: 10, send_batch_max_size: 10, ..BatchConfig::default() }
+    }
+
+    /// What the next hop got, by the items that each request holds and says it holds.
+    fn sizes(next: &Next_) -> Vec<usize> {
+        let seen = next.seen.lock().unwrap();
+        seen.iter().for_each(|request| assert_eq!(times(request).len(), request.items));
+        seen.iter().map(|request| request.items).collect()
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn max_size_is_not_exceeded() {
-        let config =
-            BatchConfig { send_batch_size: 10, send_batch_max_size: 10, ..BatchConfig::default() };
+    async fn batches_are_filled_to_their_maximum_and_no_further() {
+        let (batch, next) = batch(of_ten(), taken);
+        let outcomes = send_all(&batch, vec![logs(0..6), logs(6..12), logs(12..111)]).await;
+        assert!(outcomes.iter().all(|outcome| *outcome == Ok(Accepted::default())));
+        let mut sizes = sizes(&next);
+        sizes.sort_unstable();
+        assert_eq!(sizes, [vec![1], vec![10; 11]].concat());
+        let mut all: Vec<_> = next.seen.lock().unwrap().iter().flat_map(times).collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..111).collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_does_not_fill_a_batch_waits_for_company() {
+        let (batch, next) = batch(of_ten(), taken);
+        let started = tokio::time::Instant::now();
+        let first = batch.consume(logs(0..25));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(sizes(&next), [10, 10]);
+        let (first, second) = tokio::join!(first, batch.consume(logs(25..30)));
+        assert_eq!((first, second), (Ok(Accepted::default()), Ok(Accepted::default())));
+        assert_eq!((sizes(&next), started.elapsed().as_millis()), (vec![10; 3], 100));
+        assert_eq!(times(&next.seen.lock().unwrap()[2]), (20..30).collect::<Vec<_>>());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_timeout_the_maximum_holds_as_well() {
+        let config = BatchConfig { timeout: GoDuration::from_secs(0), ..of_ten() };
         let (batch, next) = batch(config, taken);
-        send_all(&batch, vec![request(b"a", 6), request(b"b", 6), request(b"c", 99)]).await;
-        let mut items: Vec<_> = next.seen.lock().unwrap().iter().map(|r| r.items).collect();
-        items.sort_unstable();
-        assert_eq!(items, [6, 6, 99]);
+        let started = tokio::time::Instant::now();
+        send_all(&batch, vec![logs(0..25)]).await;
+        send_all(&batch, vec![logs(25..30)]).await;
+        assert_eq!((sizes(&next), started.elapsed()), (vec![10, 10, 5, 5], Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_acknowledged_before_every_piece_is() {
+        let (batch, next) = batch(of_ten(), |request| match times(request).contains(&15) {
+            true => Err(Status::new(Code::Unavailable, "gone")),
+            false => Ok(Accepted::default()),
+        });
+        let outcomes = send_all(&batch, vec![logs(0..25)]).await;
+        assert_eq!(outcomes, [Err(Status::new(Code::Unavailable, "gone"))]);
+        // It comes again as a whole, so the rest of it is not sent.
+        assert_eq!(sizes(&next), [10, 10]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_piece_that_is_refused_for_good_is_so_many_rejected_items() {
+        let (batch, next) = batch(of_ten(), |request| match times(request).contains(&15) {
+            true => Err(Status::new(Code::InvalidArgument, "bad")),
+            false => Ok(Accepted::default()),
+        });
+        let outcomes = send_all(&batch, vec![logs(0..25), logs(25..30)]).await;
+        let partial = PartialSuccess { rejected: 10, message: "bad".to_owned() };
+        let expected = [Ok(Accepted { partial: Some(partial) }), Ok(Accepted::default())];
+        assert_eq!((outcomes, sizes(&next)), (expected.into(), vec![10; 3]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn neighbours_of_a_piece_are_not_condemned_with_it() {
+        let (batch, next) = batch(of_ten(), |request| match times(request).contains(&24) {
+            true => Err(Status::new(Code::InvalidArgument, "bad")),
+            false => Ok(Accepted::default()),
+        });
+        let first = batch.consume(logs(0..25));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let (first, second) = tokio::join!(first, batch.consume(logs(25..30)));
+        let partial = PartialSuccess { rejected: 5, message: "bad".to_owned() };
+        assert_eq!(first, Ok(Accepted { partial: Some(partial) }));
+        assert_eq!((second, sizes(&next)), (Ok(Accepted::default()), vec![10, 10, 10, 5, 5]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_is_not_filled_beyond_what_servers_take() {
+        let (batch, next) = batch(of_ten(), taken);
+        // So many bytes around the records, which each piece repeats.
+        let large = |times, bytes| {
+            let small: Request = logs(times);
+            let mut out = Vec::new();
+            put_message(&mut out, 1, |group| {
+                put_len_field(group, 999, &vec![0; bytes]);
+                // Without the tag and the length of the group that it was in.
+                group.extend_from_slice(&small.bytes[2..]);
+            });
+            Request::new(Signal::Logs, out.into(), small.items)
+        };
+        send_all(&batch, vec![large(0..3, 2_000_000), large(3..11, 3_000_000)]).await;
+        assert_eq!(sizes(&next), [3, 8]);
     }
 
     #[tokio::test(start_paused = true)]
@@ -433,6 +593,20 @@ mod tests {
             send_all(&batch, vec![request(b"one", 1), request(b"bad", 1), request(b"two", 1)])
                 .await;
         assert_eq!(outcomes.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rejected_counts_of_pieces_stay_true_in_sum() {
+        let (batch, _) = batch(of_ten(), |request| {
+            let rejected = if request.items == 10 { 4 } else { 1 };
+            Ok(Accepted { partial: Some(PartialSuccess { rejected, message: "some".to_owned() }) })
+        });
+        let outcomes = send_all(&batch, vec![logs(0..25), logs(25..32)]).await;
+        let rejected: Vec<_> =
+            outcomes.into_iter().map(|o| o.unwrap().partial.unwrap().rejected).collect();
+        // Of 10, 10, 5 with 5 of the other, and its 2.
+        assert_eq!(rejected.iter().sum::<i64>(), 4 + 4 + 4 + 1);
+        assert!(rejected[1] >= 1, "{rejected:?}");
     }
 
     #[tokio::test(start_paused = true)]

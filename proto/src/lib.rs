@@ -10,11 +10,13 @@ pub mod edit;
 pub mod hop;
 pub mod json;
 pub mod model;
+mod parcel;
 mod plan;
 pub mod response;
 mod schema;
 pub mod signal;
 pub mod splice;
+pub mod split;
 pub mod status;
 pub mod transport;
 pub mod view;
@@ -24,7 +26,9 @@ pub use check::check;
 pub use hop::{
     Accepted, Compressed, Consumer, Metadata, Next, Outcome, PartialSuccess, Pending, Request,
 };
+pub use parcel::Parcel;
 pub use response::{decode_response, encode_response, response_from_json, response_to_json};
 pub use signal::Signal;
+pub use split::Most;
 pub use status::{Code, Status};
 pub use wire::WireError;

@@ -1,13 +1,14 @@
-//! `sending_queue: batch:`: requests leave the queue merged, by concatenation.
+//! `sending_queue: batch:`: requests leave the queue merged, by concatenation, and cut where they are too large.
 //!
-//! The queue keeps each request until the merged one is delivered, so nothing that was acknowledged
-//! depends on a batch that is still being gathered.
+//! The queue keeps each request until all of it is delivered, so nothing that was acknowledged depends on a
+//! batch that is still being gathered. Of a request that is cut one piece is under way at a time; what is left of it
+//! is next in the queue when that is settled.
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
-use tapio_proto::{Metadata, Request, Signal, transport::GoDuration};
+use tapio_proto::{Metadata, Most, Request, Signal, transport::GoDuration};
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout_at},
@@ -23,8 +24,8 @@ pub struct BatchConfig {
     pub flush_timeout: GoDuration,
     /// A batch leaves when it is as large as this.
     pub min_size: usize,
-    /// A batch grows no larger; 0 is no limit. A request that is larger by itself travels alone
-    /// and whole.
+    /// A batch grows no larger; 0 is no limit. A request is cut where a batch is full: between its spans, log
+    /// records or data points. Only one of these that is larger by itself, in bytes, travels so.
     pub max_size: usize,
     /// What the two sizes count; the queue's sizer when absent.
     pub sizer: Option<Sizer>,
@@ -141,19 +142,15 @@ impl Gatherer {
     pub(super) async fn next(&self, lane: &Queue) -> Option<Vec<Entry>> {
         let mut open = self.open.lock().await;
         loop {
-            let due = open.iter().map(|batch| batch.due).min();
-            let popped = match due {
+            let now = Instant::now();
+            if let Some(due) = open.iter().position(|batch| batch.due <= now) {
+                return Some(open.swap_remove(due).entries);
+            }
+            let popped = match open.iter().map(|batch| batch.due).min() {
                 None => lane.pop().await,
                 Some(due) => match timeout_at(due, lane.pop()).await {
                     Ok(popped) => popped,
-                    Err(_) => {
-                        let now = Instant::now();
-                        let due = open.iter().position(|batch| batch.due <= now);
-                        match due {
-                            Some(due) => return Some(open.swap_remove(due).entries),
-                            None => continue,
-                        }
-                    }
+                    Err(_) => continue,
                 },
             };
             // Closed: nothing more comes, and nobody waits for company.
@@ -164,33 +161,47 @@ impl Gatherer {
         }
     }
 
-    /// Puts a request to the others of its partition; the batch that has to leave now, if one has.
-    fn add(&self, open: &mut Vec<Open>, entry: Entry) -> Option<Vec<Entry>> {
-        let (key, one) = (self.key(&entry.request), Load::of(&entry.request));
-        let fits = |load: Load| self.sizer.of(&load) <= self.max && load.bytes <= MAX_BYTES;
-        let fresh = |key, entry| Open {
-            key,
-            entries: vec![entry],
-            load: one,
-            due: Instant::now() + self.flush,
-        };
-        let Some(at) = open.iter().position(|batch| batch.key == key) else {
-            let alone = fresh(key, entry);
-            if self.sizer.of(&one) >= self.min {
-                return Some(alone.entries);
+    /// Puts a request to the others of its partition, or as much of it as there is room for; the batch that has
+    /// to leave now, if one has.
+    fn add(&self, open: &mut Vec<Open>, mut entry: Entry) -> Option<Vec<Entry>> {
+        let key = self.key(entry.parcel.request());
+        let at = open.iter().position(|batch| batch.key == key);
+        if let Some(at) = at {
+            let batch = &mut open[at];
+            entry.parcel.cut(self.most(self.max.saturating_sub(self.sizer.of(&batch.load))));
+            let load = batch.load.plus(entry.load());
+            if self.sizer.of(&load) <= self.max && load.bytes <= MAX_BYTES {
+                let full = self.is_full(load, &entry);
+                batch.entries.push(entry);
+                batch.load = load;
+                return full.then(|| open.swap_remove(at).entries);
             }
-            open.push(alone);
-            return (open.len() > MAX_OPEN).then(|| open.remove(0).entries);
-        };
-        let batch = &mut open[at];
-        if !fits(batch.load.plus(one)) {
-            let full = std::mem::replace(batch, fresh(key, entry));
-            return Some(full.entries);
         }
-        batch.entries.push(entry);
-        batch.load = batch.load.plus(one);
-        let full = self.sizer.of(&batch.load) >= self.min;
-        full.then(|| open.swap_remove(at).entries)
+        entry.parcel.cut(self.most(self.max));
+        let load = entry.load();
+        let full = self.is_full(load, &entry);
+        let due = Instant::now() + if full { Duration::ZERO } else { self.flush };
+        let fresh = Open { key, entries: vec![entry], load, due };
+        match at {
+            Some(at) => Some(std::mem::replace(&mut open[at], fresh).entries),
+            None if full => Some(fresh.entries),
+            None => {
+                open.push(fresh);
+                (open.len() > MAX_OPEN).then(|| open.remove(0).entries)
+            }
+        }
+    }
+
+    /// Whether a batch of which this is the last leaves now: it is large enough, or could be no larger.
+    fn is_full(&self, load: Load, last: &Entry) -> bool {
+        self.sizer.of(&load) >= self.min || last.parcel.goes_on()
+    }
+
+    fn most(&self, size: usize) -> Most {
+        match self.sizer {
+            Sizer::Bytes => Most::Bytes(size),
+            Sizer::Items | Sizer::Requests => Most::Items(size),
+        }
     }
 
     fn key(&self, request: &Request) -> Key {
@@ -207,21 +218,21 @@ impl Gatherer {
 pub(super) fn merged(entries: &[Entry], keys: &[String]) -> Option<Request> {
     let (first, others) = entries.split_first()?;
     if others.is_empty() {
-        return Some(first.request.clone());
+        return Some(first.parcel.to_send());
     }
-    let mut bytes =
-        BytesMut::with_capacity(entries.iter().map(|entry| entry.request.bytes.len()).sum());
-    entries.iter().for_each(|entry| bytes.extend_from_slice(&entry.request.bytes));
-    let metadata = &first.request.metadata;
-    let same = others.iter().all(|entry| entry.request.metadata == *metadata);
+    let len = entries.iter().map(|entry| entry.parcel.bytes().len()).sum();
+    let mut bytes = BytesMut::with_capacity(len);
+    entries.iter().for_each(|entry| bytes.extend_from_slice(entry.parcel.bytes()));
+    let Request { signal, metadata, .. } = first.parcel.request();
+    let same = others.iter().all(|entry| entry.parcel.request().metadata == *metadata);
     let common = |metadata: &Arc<Metadata>| {
         let common = |name: &String| keys.iter().any(|key| key.eq_ignore_ascii_case(name));
         let headers = metadata.headers.iter().filter(|(name, _)| common(name)).cloned().collect();
         Arc::new(Metadata { headers, ..Metadata::default() })
     };
-    let items = entries.iter().map(|entry| entry.request.items).sum();
+    let items = entries.iter().map(|entry| entry.parcel.items()).sum();
     Some(Request {
         metadata: if same { metadata.clone() } else { metadata.as_ref().map(common) },
-        ..Request::new(first.request.signal, bytes.freeze(), items)
+        ..Request::new(*signal, bytes.freeze(), items)
     })
 }

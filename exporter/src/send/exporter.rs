@@ -342,7 +342,7 @@ impl Shared {
             }
             false => (None, None),
         };
-        if let Err(why) = lane.hold(Entry::new(request, done)) {
+        if let Err(why) = lane.hold(request, done) {
             return refuse(why);
         }
         match outcome {
@@ -455,8 +455,8 @@ async fn work(
     }
 }
 
-/// Sends requests as one, until they are settled or wait for their next turn. Those of several that
-/// were refused for good come back, to be tried one by one.
+/// Sends requests as one, until they are settled or wait for their next turn; of those that are sent piece by
+/// piece, until the piece is. Those of several that were refused for good come back, to be tried one by one.
 async fn deliver(
     shared: &Shared,
     lane: &Queue,
@@ -515,15 +515,24 @@ async fn deliver(
         }
     }
     let mut outcome = outcome;
-    for entry in entries {
-        lane.done(entry.ticket(), Load::of(&entry.request));
+    // Who may try again sends all of it again: what followed now would come twice.
+    let again = matches!(&outcome, Err(status) if duty == Duty::Senders && status.is_retryable());
+    for mut entry in entries {
+        let items = entry.parcel.items();
+        let share = share(&mut outcome, items);
+        if entry.parcel.goes_on() && !again {
+            entry.parcel.answered(share);
+            entry.attempts = None;
+            lane.go_on(entry, items);
+            continue;
+        }
+        lane.done(entry.ticket(), entry.held());
         if let (Some(log), Some(at)) = (lane.log(), entry.at) {
             log.settle(at);
         }
-        let share = share(&mut outcome, entry.request.items);
         if let Some(done) = entry.done {
             // A sender that has gone away needs no answer.
-            let _ = done.send(share);
+            let _ = done.send(entry.parcel.ended(share));
         }
     }
     Vec::new()

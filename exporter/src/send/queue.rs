@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use serde::Deserialize;
-use tapio_proto::{Outcome, Request};
+use tapio_proto::{Outcome, Parcel, Request};
 use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, timeout_at},
@@ -63,9 +63,9 @@ pub enum Sizer {
     Bytes,
 }
 
-/// A request that waits, and whom to tell.
+/// A request that waits, or what is left of one that is sent piece by piece, and whom to tell.
 pub(super) struct Entry {
-    pub(super) request: Request,
+    pub(super) parcel: Parcel,
     pub(super) done: Option<oneshot::Sender<Outcome>>,
     /// Its record, when it is on disk.
     pub(super) at: Option<Position>,
@@ -113,7 +113,7 @@ struct State {
     /// What was refused often, by when it is due; workers do not wait for it.
     delayed: BTreeMap<(Instant, u64), Entry>,
     /// What workers have that is nowhere else.
-    under_way: HashMap<u64, Request>,
+    under_way: HashMap<u64, Parcel>,
     load: Load,
     /// Bytes in memory, what is being written included.
     memory: usize,
@@ -179,8 +179,12 @@ impl QueueConfig {
 }
 
 impl Entry {
-    pub(super) fn new(request: Request, done: Option<oneshot::Sender<Outcome>>) -> Self {
-        Entry { request, done, at: None, attempts: None, ticket: 0 }
+    fn new(mut request: Request, fresh: bool) -> Self {
+        if fresh && request.bytes.len() < COPY_BELOW {
+            request.bytes = Bytes::copy_from_slice(&request.bytes);
+        }
+        let parcel = Parcel::new(request);
+        Entry { parcel, done: None, at: None, attempts: None, ticket: 0 }
     }
 }
 
@@ -268,14 +272,17 @@ impl Queue {
 
     /// Takes a request for which room was kept; refuses it when the queue was closed meanwhile, as
     /// nobody may be left to pop it.
-    pub(super) fn hold(&self, mut entry: Entry) -> Result<(), Overflow> {
-        if entry.request.bytes.len() < COPY_BELOW {
-            entry.request.bytes = Bytes::copy_from_slice(&entry.request.bytes);
-        }
+    pub(super) fn hold(
+        &self,
+        request: Request,
+        done: Option<oneshot::Sender<Outcome>>,
+    ) -> Result<(), Overflow> {
+        let load = Load::of(&request);
+        let entry = Entry { done, ..Entry::new(request, true) };
         let mut state = self.state();
         if state.closed {
             drop(state);
-            self.cancel(Load::of(&entry.request));
+            self.cancel(load);
             return Err(Overflow::Closed);
         }
         state.waiting.push_back(entry);
@@ -331,13 +338,22 @@ impl Queue {
     }
 
     /// A request that was popped comes back, to be tried again then.
-    pub(super) fn delay(&self, entry: Entry, wait: Duration) {
+    pub(super) fn delay(&self, mut entry: Entry, wait: Duration) {
+        entry.parcel.put_back();
         let mut state = self.state();
         let wait = if state.closed { wait.min(LAST_INTERVAL) } else { wait };
         state.under_way.remove(&entry.ticket);
         state.delayed.insert((Instant::now() + wait, entry.ticket), entry);
         drop(state);
         self.work.notify_one();
+    }
+
+    /// A piece of a request that was popped is settled, and this is what is left of the request: next in turn.
+    pub(super) fn go_on(&self, entry: Entry, settled: usize) {
+        let mut state = self.state();
+        state.load.items = state.load.items.saturating_sub(settled);
+        drop(state);
+        self.delay(entry, Duration::ZERO);
     }
 
     /// A request that was popped is settled, delivered or given up: its room is free.
@@ -381,9 +397,9 @@ impl Queue {
         let delayed = std::mem::take(&mut state.delayed).into_values();
         let entries = std::mem::take(&mut state.waiting).into_iter().chain(delayed);
         let ours = entries.filter(|entry| entry.done.is_none() && entry.at.is_none());
-        tickets.extend(ours.map(|entry| (entry.ticket, entry.request)));
+        tickets.extend(ours.map(|entry| (entry.ticket, entry.parcel)));
         tickets.sort_unstable_by_key(|(ticket, _)| *ticket);
-        tickets.into_iter().map(|(_, request)| request).collect()
+        tickets.into_iter().map(|(_, parcel)| parcel.left()).collect()
     }
 
     // --- for the log's thread ---
@@ -396,15 +412,14 @@ impl Queue {
     }
 
     /// Takes a request that is on disk.
-    pub(super) fn put(&self, mut request: Request, at: Position, fresh: bool) {
-        if fresh && request.bytes.len() < COPY_BELOW {
-            request.bytes = Bytes::copy_from_slice(&request.bytes);
-        }
+    pub(super) fn put(&self, request: Request, at: Position, fresh: bool) {
+        let bytes = request.bytes.len();
+        let entry = Entry { at: Some(at), ..Entry::new(request, fresh) };
         let mut state = self.state();
         if !fresh {
-            state.memory += request.bytes.len();
+            state.memory += bytes;
         }
-        state.waiting.push_back(Entry { at: Some(at), ..Entry::new(request, None) });
+        state.waiting.push_back(entry);
         drop(state);
         self.work.notify_one();
     }
@@ -451,7 +466,7 @@ impl State {
             entry.ticket = self.tickets;
         }
         if entry.done.is_none() && entry.at.is_none() {
-            self.under_way.insert(entry.ticket, entry.request.clone());
+            self.under_way.insert(entry.ticket, entry.parcel.clone());
         }
         Some(entry)
     }
@@ -460,6 +475,16 @@ impl State {
 impl Entry {
     pub(super) fn ticket(&self) -> u64 {
         self.ticket
+    }
+
+    /// What of the queue's load it still is: what is left of its items, but all of its bytes.
+    pub(super) fn held(&self) -> Load {
+        Load { items: self.parcel.items_left(), ..Load::of(self.parcel.request()) }
+    }
+
+    /// What is to be sent of it now.
+    pub(super) fn load(&self) -> Load {
+        Load { requests: 1, items: self.parcel.items(), bytes: self.parcel.bytes().len() }
     }
 }
 
@@ -503,9 +528,8 @@ mod tests {
 
     use super::*;
 
-    fn entry(bytes: usize, items: usize) -> Entry {
-        let bytes = Bytes::from(vec![0; bytes]);
-        Entry::new(Request::new(Signal::Logs, bytes, items), None)
+    fn request(bytes: usize, items: usize) -> Request {
+        Request::new(Signal::Logs, Bytes::from(vec![0; bytes]), items)
     }
 
     fn queue(sizer: Sizer, queue_size: usize) -> Queue {
@@ -514,34 +538,34 @@ mod tests {
         Queue::new(&config, Load::default())
     }
 
-    fn push(queue: &Queue, entry: Entry) -> Option<Overflow> {
-        let room = queue.reserve(Load::of(&entry.request));
-        room.and_then(|()| queue.hold(entry)).err()
+    fn push(queue: &Queue, request: Request) -> Option<Overflow> {
+        let room = queue.reserve(Load::of(&request));
+        room.and_then(|()| queue.hold(request, None)).err()
     }
 
     #[tokio::test]
     async fn each_sizer_counts_its_own() {
         for (sizer, size) in [(Sizer::Requests, 2), (Sizer::Items, 14), (Sizer::Bytes, 200)] {
             let queue = queue(sizer, size);
-            assert_eq!(push(&queue, entry(100, 7)), None);
-            assert_eq!(push(&queue, entry(100, 7)), None);
-            assert_eq!(push(&queue, entry(100, 7)), Some(Overflow::Full), "{sizer:?}");
+            assert_eq!(push(&queue, request(100, 7)), None);
+            assert_eq!(push(&queue, request(100, 7)), None);
+            assert_eq!(push(&queue, request(100, 7)), Some(Overflow::Full), "{sizer:?}");
             assert_eq!(queue.size(), size);
             // What was popped is still held until it is settled.
             let popped = queue.pop().await.unwrap();
-            assert_eq!(push(&queue, entry(100, 7)), Some(Overflow::Full));
-            queue.done(popped.ticket(), Load::of(&popped.request));
-            assert_eq!(push(&queue, entry(100, 7)), None);
+            assert_eq!(push(&queue, request(100, 7)), Some(Overflow::Full));
+            queue.done(popped.ticket(), popped.held());
+            assert_eq!(push(&queue, request(100, 7)), None);
         }
     }
 
     #[test]
     fn bytes_bound_it_whatever_the_sizer() {
         let queue = queue(Sizer::Requests, 1000);
-        assert_eq!(push(&queue, entry((1 << 20) + 1, 1)), Some(Overflow::TooLarge));
-        assert_eq!(push(&queue, entry(1 << 19, 1)), None);
-        assert_eq!(push(&queue, entry((1 << 19) + 1, 1)), Some(Overflow::Full));
-        assert_eq!(push(&queue, entry(1 << 19, 1)), None);
+        assert_eq!(push(&queue, request((1 << 20) + 1, 1)), Some(Overflow::TooLarge));
+        assert_eq!(push(&queue, request(1 << 19, 1)), None);
+        assert_eq!(push(&queue, request((1 << 19) + 1, 1)), Some(Overflow::Full));
+        assert_eq!(push(&queue, request(1 << 19, 1)), None);
     }
 
     #[tokio::test]
@@ -560,10 +584,10 @@ mod tests {
             })
             .collect();
         for _ in 0..5 {
-            assert_eq!(push(&queue, entry(1, 1)), None);
+            assert_eq!(push(&queue, request(1, 1)), None);
         }
         queue.close();
-        assert_eq!(push(&queue, entry(1, 1)), Some(Overflow::Closed));
+        assert_eq!(push(&queue, request(1, 1)), Some(Overflow::Closed));
         let mut sum = 0;
         for worker in workers {
             sum += worker.await.unwrap();
@@ -574,20 +598,20 @@ mod tests {
     #[tokio::test]
     async fn who_waits_for_room_gets_it() {
         let queue = Arc::new(queue(Sizer::Requests, 1));
-        assert_eq!(push(&queue, entry(1, 1)), None);
+        assert_eq!(push(&queue, request(1, 1)), None);
         let waiter = tokio::spawn({
             let queue = Arc::clone(&queue);
             async move {
-                let entry = entry(2, 1);
-                let room = queue.reserve_or_wait(Load::of(&entry.request)).await;
-                room.and_then(|()| queue.hold(entry)).err()
+                let request = request(2, 1);
+                let room = queue.reserve_or_wait(Load::of(&request)).await;
+                room.and_then(|()| queue.hold(request, None)).err()
             }
         });
         tokio::task::yield_now().await;
         assert!(!waiter.is_finished());
         let first = queue.pop().await.unwrap();
-        queue.done(first.ticket(), Load::of(&first.request));
+        queue.done(first.ticket(), first.held());
         assert_eq!(waiter.await.unwrap(), None);
-        assert_eq!(queue.pop().await.unwrap().request.bytes.len(), 2);
+        assert_eq!(queue.pop().await.unwrap().parcel.bytes().len(), 2);
     }
 }

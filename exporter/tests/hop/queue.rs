@@ -242,7 +242,7 @@ async fn requests_that_the_backend_never_takes_do_not_hold_up_the_others() {
 }
 
 /// A storage below the folder for temporary files, and its folder.
-fn storage(name: &str, dead_letters_max_mib: u64) -> (Arc<Storage>, PathBuf) {
+pub(crate) fn storage(name: &str, dead_letters_max_mib: u64) -> (Arc<Storage>, PathBuf) {
     let folder = std::env::temp_dir().join(format!("tapio-hop-{}-{name}", std::process::id()));
     drop(std::fs::remove_dir_all(&folder));
     let config = json!({
@@ -253,7 +253,7 @@ fn storage(name: &str, dead_letters_max_mib: u64) -> (Arc<Storage>, PathBuf) {
 }
 
 /// An exporter with a storage that it uses for its dead letters, and if told so for its queue.
-fn with_storage(
+pub(crate) fn with_storage(
     address: SocketAddr,
     storage: &Arc<Storage>,
     on_disk: bool,

@@ -38,6 +38,12 @@ impl Script {
         Arc::new(Script { answer: Box::new(answer), count, seen, delay })
     }
 
+    /// Forgets what came, and counts from 0 again.
+    pub(crate) fn again(&self) {
+        self.count.store(0, Ordering::SeqCst);
+        self.seen.lock().unwrap().clear();
+    }
+
     /// What was accepted.
     pub(crate) fn seen(&self) -> Vec<Request> {
         self.seen.lock().unwrap().clone()

@@ -126,6 +126,16 @@ fn rows() -> Vec<Row> {
             vec![seconds(1), Step::Gone, seconds(2), Step::Stop, Step::Back],
         ),
         row(
+            "SIGTERM while the backend is away, queue on disk, requests cut",
+            "{storage: file_storage, batch: {min_size: 7, max_size: 7, flush_timeout: 50ms}}",
+            vec![seconds(1), Step::Gone, seconds(2), Step::Stop, Step::Back],
+        ),
+        row(
+            "killed -9 twenty times, queue on disk, requests cut",
+            "{storage: file_storage, num_consumers: 4, queue_size: 2000, batch: {min_size: 7, max_size: 7, flush_timeout: 50ms}}",
+            vec![Step::Kills],
+        ),
+        row(
             "killed -9 twenty times, queue on disk",
             "{storage: file_storage, num_consumers: 4, queue_size: 2000}",
             vec![Step::Kills],

@@ -29,6 +29,7 @@ mod matrix;
 mod metrics;
 mod mistakes;
 mod outgoing;
+mod pieces;
 mod processors;
 mod raw;
 
@@ -41,6 +42,7 @@ pub(crate) use self::{
     metrics::metrics,
     mistakes::mistakes,
     outgoing::outgoing,
+    pieces::pieces,
     processors::{connectors, processors},
     raw::raw,
 };
@@ -151,7 +153,7 @@ impl Group {
 
 /// The sum of all groups, and whether each row of the list was met.
 pub(crate) fn in_all() -> Result<(), Skipped> {
-    const GROUPS: usize = 11;
+    const GROUPS: usize = 12;
     parts::collector()?;
     let ledger = ledger();
     let cases = ledger.equal + ledger.listed;
