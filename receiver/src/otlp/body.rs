@@ -10,9 +10,10 @@ use tapio_proto::{
     Compressed,
     transport::{Compression, DecompressError},
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
-use super::intake::{NoRoom, Room};
+use super::intake::{Intake, NoRoom, Room};
+use crate::timers::Timer;
 
 /// Of a body that is too large, so much is still taken, and for so long.
 const SWALLOWED: usize = 32 << 20;
@@ -73,26 +74,31 @@ impl Message {
 pub(super) struct Reader {
     body: Incoming,
     limit: usize,
-    time: Option<(Duration, Instant)>,
+    time: Option<(Duration, Timer)>,
     room: Room,
 }
 
 impl Reader {
-    /// Will read at most `limit` bytes, account them in `room` as they come, and wait at most
+    /// Will read at most `limit` bytes, account them in `intake` as they come, and wait at most
     /// `time` for all of them.
-    pub(super) fn new(body: Incoming, limit: usize, time: Option<Duration>, room: Room) -> Self {
-        let time = time.and_then(|time| Some((time, Instant::now().checked_add(time)?)));
-        Reader { body, limit, time, room }
+    pub(super) fn new(
+        body: Incoming,
+        limit: usize,
+        time: Option<Duration>,
+        intake: &Intake,
+    ) -> Self {
+        let time = time.map(|time| (time, intake.timer(time)));
+        Reader { body, limit, time, room: intake.room() }
     }
 
     /// The next piece of data; `None` at the end. Trailers of requests mean nothing to OTLP.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         loop {
-            let frame = match self.time {
+            let frame = match &mut self.time {
                 None => self.body.frame().await,
-                Some((time, deadline)) => timeout_at(deadline, self.body.frame())
-                    .await
-                    .map_err(|_| BodyError::Slow(time))?,
+                Some((time, timer)) => {
+                    timer.limit(self.body.frame()).await.ok_or(BodyError::Slow(*time))?
+                }
             };
             match frame {
                 None => return Ok(None),

@@ -11,7 +11,6 @@ use tapio_proto::{
     Accepted, Code, Outcome, Signal, Status, encode_response,
     transport::{Compression, DecompressError, grpc},
 };
-use tokio::time::timeout;
 
 use super::{
     Limit, Transport,
@@ -89,10 +88,9 @@ impl Grpc {
             Ok(None) => self.export(counted, request, attributes, peer).await,
             Ok(Some(Duration::ZERO)) => Err(out_of_time()),
             Ok(Some(limit)) => {
-                match timeout(limit, self.export(counted, request, attributes, peer)).await {
-                    Ok(outcome) => outcome,
-                    Err(_) => Err(out_of_time()),
-                }
+                let export = self.export(counted, request, attributes, peer);
+                let outcome = self.intake.timer(limit).limit(export).await;
+                outcome.unwrap_or_else(|| Err(out_of_time()))
             }
             Err(status) => return with_http(StatusCode::BAD_REQUEST, status),
         };
@@ -155,7 +153,7 @@ impl Grpc {
         encoding: Option<&HeaderValue>,
     ) -> Result<Message, Status> {
         let limit = grpc::PREFIX_LEN + self.max_message;
-        let mut reader = Reader::new(body, limit, Some(BODY_LIMIT), self.intake.room());
+        let mut reader = Reader::new(body, limit, Some(BODY_LIMIT), &self.intake);
         let first = first_bytes(&mut reader).await?;
         let (flag, len) = match first.first_chunk() {
             Some(prefix) => grpc::parse_prefix(*prefix),

@@ -245,7 +245,7 @@ impl Http {
             }
             return Err(too_large(self.max_body));
         }
-        let mut reader = Reader::new(body, self.max_body, self.read_timeout, self.intake.room());
+        let mut reader = Reader::new(body, self.max_body, self.read_timeout, &self.intake);
         let first = reader.next().await?.unwrap_or_default();
         let message = reader.rest(first, announced.unwrap_or(0)).await?;
         let mut message = message.decompressed(compression, self.max_body).await?;

@@ -6,6 +6,7 @@ use tapio_proto::{Accepted, Code, Metadata, Outcome, Request, Signal, Status, ch
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{Consumers, Limit, Observer, Transport, Verdict, body::Message};
+use crate::timers::{Timer, Timers};
 
 /// Bytes of bodies that may be in memory at a time, over all connections of a receiver: without
 /// it, every stream of every connection could hold a request of the largest size. What HTTP/2 has
@@ -23,6 +24,7 @@ pub(super) struct Intake {
     observer: Arc<dyn Observer>,
     room: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    timers: Timers,
 }
 
 impl Intake {
@@ -34,6 +36,7 @@ impl Intake {
             observer,
             room: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            timers: Timers::default(),
         }
     }
 
@@ -44,6 +47,11 @@ impl Intake {
     /// Room for a body that has not begun to arrive.
     pub(super) fn room(&self) -> Room {
         Room { room: Arc::clone(&self.room), waiting: Arc::clone(&self.waiting), bytes: 0 }
+    }
+
+    /// A limit that begins now.
+    pub(super) fn timer(&self, limit: Duration) -> Timer {
+        self.timers.start(limit)
     }
 
     /// A request that has come, counted as malformed unless something better becomes of it: also
