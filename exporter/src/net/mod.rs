@@ -9,7 +9,7 @@ mod proxy;
 mod tls;
 
 pub use auth::{ClientAuth, ClientAuthConfig};
-pub(crate) use connect::Connector;
+pub(crate) use connect::{Connector, Stream};
 pub(crate) use endpoint::Endpoint;
 pub(crate) use gathered::Gathered;
 pub use headers::Opaque;
