@@ -48,7 +48,8 @@ struct State<S> {
 }
 
 /// Messages that are being sent, with how often each, by where they begin in memory.
-type Messages = Arc<Mutex<BTreeMap<usize, (Bytes, usize)>>>;
+#[derive(Clone, Default)]
+pub(crate) struct Messages(Arc<Mutex<BTreeMap<usize, (Bytes, usize)>>>);
 
 /// A message that is written without being copied as long as this lives.
 pub(crate) struct Held {
@@ -58,7 +59,7 @@ pub(crate) struct Held {
 
 impl<S> Clone for Gathered<S> {
     fn clone(&self) -> Self {
-        Gathered { state: Arc::clone(&self.state), messages: Arc::clone(&self.messages) }
+        Gathered { state: Arc::clone(&self.state), messages: self.messages.clone() }
     }
 }
 
@@ -100,12 +101,9 @@ impl<S: Io> Gathered<S> {
         .await
     }
 
-    /// Tells that this message, or parts of it, will be written.
-    pub(crate) fn hold(&self, message: &Bytes) -> Held {
-        let start = message.as_ptr() as usize;
-        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
-        messages.entry(start).or_insert_with(|| (message.clone(), 0)).1 += 1;
-        Held { messages: Arc::clone(&self.messages), start }
+    /// Where it is told what will be written. Who has this keeps no connection open.
+    pub(crate) fn messages(&self) -> Messages {
+        self.messages.clone()
     }
 
     /// How many bytes have come so far.
@@ -116,19 +114,32 @@ impl<S: Io> Gathered<S> {
     fn lock(&self) -> MutexGuard<'_, State<S>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+impl Messages {
+    /// Tells that this message, or parts of it, will be written.
+    pub(crate) fn hold(&self, message: &Bytes) -> Held {
+        let start = message.as_ptr() as usize;
+        self.lock().entry(start).or_insert_with(|| (message.clone(), 0)).1 += 1;
+        Held { messages: self.clone(), start }
+    }
 
     /// The same bytes as a part of the message in which they lie.
-    fn held(&self, piece: &[u8]) -> Option<Bytes> {
+    fn part(&self, piece: &[u8]) -> Option<Bytes> {
         let start = piece.as_ptr() as usize;
-        let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let messages = self.lock();
         let (at, (message, _)) = messages.range(..=start).next_back()?;
         (start + piece.len() <= at + message.len()).then(|| message.slice_ref(piece))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<usize, (Bytes, usize)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut messages = self.messages.lock();
         if let Some((_, count)) = messages.get_mut(&self.start) {
             *count -= 1;
             if *count == 0 {
@@ -216,10 +227,10 @@ impl<S: Io> AsyncWrite for Gathered<S> {
         for buf in bufs {
             let piece = &buf[..buf.len().min(MOST - state.bytes)];
             let vectored = piece.len() >= SMALL && state.stream.is_write_vectored();
-            match vectored.then(|| self.held(piece)).flatten() {
-                Some(held) => {
+            match vectored.then(|| self.messages.part(piece)).flatten() {
+                Some(part) => {
                     state.close_copied();
-                    state.waiting.push_back(held);
+                    state.waiting.push_back(part);
                 }
                 None => state.copied.extend_from_slice(piece),
             }
@@ -267,8 +278,8 @@ mod tests {
             let mut held = None;
             for (n, piece) in bytes.chunks(10_001).enumerate() {
                 match n {
-                    100 => held = Some(end.hold(&bytes.slice(1_300_000..1_700_000))),
-                    200 => held = Some(end.hold(&bytes)),
+                    100 => held = Some(end.messages.hold(&bytes.slice(1_300_000..1_700_000))),
+                    200 => held = Some(end.messages.hold(&bytes)),
                     _ => {}
                 }
                 end.write_all(piece).await.unwrap();
@@ -276,7 +287,7 @@ mod tests {
             }
             end.shutdown().await.unwrap();
             drop(held);
-            assert!(end.messages.lock().unwrap().is_empty());
+            assert!(end.messages.lock().is_empty());
         });
         let mut arrived = Vec::new();
         let (_, read) = tokio::join!(writer, far.read_to_end(&mut arrived));
@@ -309,7 +320,8 @@ mod tests {
         let (near, _far) = duplex(10);
         let gathered = Gathered::new(near);
         let message = Bytes::from(vec![7; 100_000]);
-        let (first, second) = (gathered.hold(&message), gathered.hold(&message));
+        let (first, second) =
+            (gathered.messages().hold(&message), gathered.messages().hold(&message));
         drop(first);
         let mut end = gathered.clone();
         end.write_all(b"head").await.unwrap();

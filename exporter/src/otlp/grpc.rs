@@ -23,7 +23,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::{OtlpGrpcConfig, client_auth, config::Keepalive};
 use crate::net::{
-    ClientAuth, ConfigError, Connector, Endpoint, Gathered, Proxy, Stream, USER_AGENT, header_map,
+    ClientAuth, ConfigError, Connector, Endpoint, Gathered, Messages, Proxy, Stream, USER_AGENT,
+    header_map,
 };
 
 /// Windows for what the backend sends: answers are small.
@@ -74,7 +75,7 @@ type Message = Chain<Cursor<[u8; grpc::PREFIX_LEN]>, Bytes>;
 #[derive(Clone)]
 struct Connection {
     sender: h2::client::SendRequest<Message>,
-    stream: Gathered<Stream>,
+    messages: Messages,
     requests: Arc<AtomicUsize>,
     ended: Arc<Ended>,
 }
@@ -216,7 +217,7 @@ impl GrpcClient {
         let (sender, mut connection) = handshake.await.map_err(std::io::Error::other)?;
         let requests = Arc::new(AtomicUsize::new(0));
         let keepalive = self.keepalive.clone().zip(connection.ping_pong());
-        let (busy, heard, driven) = (Arc::clone(&requests), stream.clone(), stream.clone());
+        let (busy, heard, messages) = (Arc::clone(&requests), stream.clone(), stream.messages());
         let ended = Arc::new(Ended::default());
         let letting_go = Arc::downgrade(&ended);
         let turns = poll_fn(move |cx| {
@@ -231,7 +232,7 @@ impl GrpcClient {
                 }
             };
             tokio::select! {
-                closed = driven.drive(turns) => {
+                closed = stream.drive(turns) => {
                     if let Err(error) = closed {
                         tracing::debug!(%error, "connection to the backend ended");
                     }
@@ -239,7 +240,7 @@ impl GrpcClient {
                 () = pinging => tracing::debug!("the backend does not answer to pings"),
             }
         });
-        Ok(Connection { sender, stream, requests, ended })
+        Ok(Connection { sender, messages, requests, ended })
     }
 }
 
@@ -277,7 +278,7 @@ impl Connection {
         message: &Bytes,
     ) -> Result<Outcome, h2::Error> {
         let _busy = Busy::new(&self.requests);
-        let _held = self.stream.hold(message);
+        let _held = self.messages.hold(message);
         let (response, mut body) = self.sender.send_request(head, false)?;
         // Where that fails the answer says why, or what was answered before all was sent.
         let _ = body.send_data(Cursor::new(prefix).chain(message.clone()), true);
@@ -285,7 +286,9 @@ impl Connection {
             Ok(response) => answer(response).await,
             Err(error) => Err(unavailable(&describe(&error))),
         };
-        lock(&self.ended).push(body);
+        if outcome.is_ok() {
+            lock(&self.ended).push(body);
+        }
         Ok(outcome)
     }
 }

@@ -21,7 +21,11 @@ use tapio_proto::{
     transport::{Compression, grpc},
 };
 use tapio_receiver::Handle;
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::timeout,
+};
 
 use crate::support::{
     Door, Script, Tally, direct, exporter, exporter_at, raw_backend, receiver, receiver_with, span,
@@ -118,6 +122,23 @@ async fn a_backend_that_hangs_is_given_up_in_time() {
         assert_eq!(status.code, Code::DeadlineExceeded);
         assert!(started.elapsed() < Duration::from_secs(2));
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_the_backend_ends_is_let_go() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let exporter =
+        exporter_at(Door::Grpc, listener.local_addr().unwrap(), once(), Default::default());
+    let backend = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_u8().await.unwrap();
+        stream.shutdown().await.unwrap();
+        // The end, or a reset: what was sent was not read.
+        let all = timeout(Duration::from_secs(5), stream.read_to_end(&mut Vec::new())).await;
+        assert!(all.is_ok(), "the exporter holds on to it");
+    };
+    let (outcome, ()) = tokio::join!(exporter.consume(span(1)), backend);
+    assert_eq!(outcome.unwrap_err().code, Code::Unavailable);
 }
 
 #[tokio::test]
