@@ -311,6 +311,10 @@ impl Drop for Busy {
 }
 
 impl Consumer for GrpcClient {
+    fn takes_closed(&self, compression: Compression) -> bool {
+        compression == self.compression
+    }
+
     fn consume(&self, request: Request) -> Pending<'_> {
         Box::pin(async move {
             let Some(limit) = self.timeout else {

@@ -17,7 +17,8 @@ use tapio_exporter::{
     otlp_http,
 };
 use tapio_proto::{
-    Accepted, Code, Consumer, Metadata, Next, PartialSuccess, Signal, Status, encode_response,
+    Accepted, Code, Consumer, Metadata, Next, PartialSuccess, Request, Signal, Status,
+    encode_response,
     transport::{Compression, grpc},
 };
 use tapio_receiver::Handle;
@@ -67,6 +68,28 @@ async fn every_compression_and_encoding_delivers_the_same_bytes() {
             assert_eq!((seen.len(), &seen[sent - 1].bytes), (sent, &request.bytes), "{value}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_nobody_opened_leaves_as_it_came() {
+    let script = Script::new(|_| Ok(Accepted::default()));
+    let backend = receiver(script.clone()).await;
+    for door in [Door::Grpc, Door::Http] {
+        let exporter = exporter(door, &backend, once());
+        assert!(exporter.takes_closed(Compression::Gzip), "the default");
+        assert!(!exporter.takes_closed(Compression::Zstd));
+        let request = spans(1, 200);
+        let body = Compression::Gzip.compress(&request.bytes, None).unwrap();
+        let closed = Request::closed(Signal::Traces, Compression::Gzip, body);
+        exporter.consume(closed).await.unwrap();
+        assert_eq!(script.seen().pop().unwrap().bytes, request.bytes);
+        let broken = Request::closed(Signal::Traces, Compression::Gzip, Bytes::from_static(b"no"));
+        assert_eq!(exporter.consume(broken).await.unwrap_err().code, Code::InvalidArgument);
+    }
+    let queued = exporter(Door::Grpc, &backend, json!({}));
+    assert!(!queued.takes_closed(Compression::Gzip));
+    let json = json!({"sending_queue": {"enabled": false}, "encoding": "json"});
+    assert!(!exporter(Door::Http, &backend, json).takes_closed(Compression::Gzip));
 }
 
 #[tokio::test]

@@ -66,7 +66,15 @@ impl Message {
         let bytes = compression.decompress(body.clone(), limit)?;
         room.shrink(body.len() + bytes.len());
         let came = Compressed { compression, body, message: bytes.clone() };
-        Ok(Message { bytes, came: Some(Arc::new(came)), room })
+        // Nothing is nothing, however it came.
+        let came = (!bytes.is_empty()).then(|| Arc::new(came));
+        Ok(Message { bytes, came, room })
+    }
+
+    /// Leaves it as it came.
+    pub(super) fn closed(self, compression: Compression) -> Self {
+        let came = Compressed { compression, body: self.bytes, message: Bytes::new() };
+        Message { bytes: Bytes::new(), came: Some(Arc::new(came)), room: self.room }
     }
 }
 

@@ -129,7 +129,7 @@ impl Grpc {
     ) -> Outcome {
         let (parts, body) = request.into_parts();
         let metadata = metadata(self.include_metadata, &parts.headers, attributes, peer);
-        match self.message(body, parts.headers.get("grpc-encoding")).await {
+        match self.message(counted.signal(), body, parts.headers.get("grpc-encoding")).await {
             Ok(message) => counted.consume(message, metadata).await,
             Err(status) => {
                 match status.code {
@@ -146,9 +146,10 @@ impl Grpc {
         }
     }
 
-    /// Reads the one message of a unary request, decompressed.
+    /// Reads the one message of a unary request, decompressed unless nobody wants to look into it.
     async fn message(
         &self,
+        signal: Signal,
         body: Incoming,
         encoding: Option<&HeaderValue>,
     ) -> Result<Message, Status> {
@@ -177,6 +178,9 @@ impl Grpc {
         }
         if arrived > len {
             return Err(invalid("more than one message in a unary request"));
+        }
+        if self.intake.passes_closed(signal, compression) {
+            return Ok(message.closed(compression));
         }
         message.decompressed(compression, self.max_message).await.map_err(|error| match error {
             Unpacking::NoRoom(error) => error.into(),

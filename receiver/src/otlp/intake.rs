@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tapio_proto::{Accepted, Code, Metadata, Outcome, Request, Signal, Status, check};
+use tapio_proto::{
+    Accepted, Code, Metadata, Outcome, Request, Signal, Status, check, transport::Compression,
+};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{Consumers, Limit, Observer, Transport, Verdict, body::Message};
@@ -44,6 +46,13 @@ impl Intake {
         self.consumers.get(signal).is_some()
     }
 
+    /// Whether requests that are compressed in this way pass unopened.
+    pub(super) fn passes_closed(&self, signal: Signal, compression: Compression) -> bool {
+        compression != Compression::None
+            && !self.observer.wants_items()
+            && self.consumers.get(signal).is_some_and(|next| next.takes_closed(compression))
+    }
+
     /// Room for a body that has not begun to arrive.
     pub(super) fn room(&self) -> Room {
         Room { room: Arc::clone(&self.room), waiting: Arc::clone(&self.waiting), bytes: 0 }
@@ -76,6 +85,10 @@ pub(super) struct Counted<'a> {
 }
 
 impl Counted<'_> {
+    pub(super) fn signal(&self) -> Signal {
+        self.signal
+    }
+
     /// It was not the request's fault.
     pub(super) fn refused(&mut self) {
         self.verdict = Some(Verdict::Refused);
@@ -89,18 +102,21 @@ impl Counted<'_> {
     ) -> Outcome {
         let signal = self.signal;
         let Message { bytes, came, room: _room } = message;
-        if bytes.is_empty() {
-            self.verdict = None;
-            return Ok(Accepted::default());
+        let mut request = Request { signal, bytes, items: 0, metadata, came };
+        if request.is_closed().is_none() {
+            if request.bytes.is_empty() {
+                self.verdict = None;
+                return Ok(Accepted::default());
+            }
+            request.items = check(signal, &request.bytes)
+                .map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?;
         }
-        let items = check(signal, &bytes)
-            .map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?;
         let Some(next) = self.intake.consumers.get(signal) else {
             return Err(Status::new(Code::Unimplemented, "no pipeline for this signal"));
         };
-        self.items = items;
+        self.items = request.items;
         self.refused();
-        let outcome = next.consume(Request { signal, bytes, items, metadata, came }).await;
+        let outcome = next.consume(request).await;
         if outcome.is_ok() {
             self.verdict = Some(Verdict::Accepted);
         }
