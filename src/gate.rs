@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tapio_proto::{Consumer, Next, Pending, Request, Status};
+use tapio_proto::{Consumer, Next, Pending, Request, Status, transport::Compression};
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, timeout_at},
@@ -69,9 +69,6 @@ impl Gate {
     }
 
     async fn wait(&self) -> Result<Arc<Next>, Status> {
-        let refusal = || {
-            Status::unavailable("the configuration is being reloaded").with_retry_after(COME_AGAIN)
-        };
         let _place = Place::take(&self.waiting).ok_or_else(refusal)?;
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -94,9 +91,21 @@ impl Consumer for Gate {
                 Some(lane) => lane,
                 None => self.wait().await?,
             };
+            // Asked of other pipelines, before a reload.
+            if request.is_closed().is_some_and(|compression| !lane.takes_closed(compression)) {
+                return Err(refusal());
+            }
             lane.consume(request).await
         })
     }
+
+    fn takes_closed(&self, compression: Compression) -> bool {
+        self.lane().is_some_and(|lane| lane.takes_closed(compression))
+    }
+}
+
+fn refusal() -> Status {
+    Status::unavailable("the configuration is being reloaded").with_retry_after(COME_AGAIN)
 }
 
 /// A place among those that wait, given back when its holder goes, also when it goes away early.
@@ -160,6 +169,28 @@ mod tests {
         gate.open(new.clone());
         late.await.unwrap().unwrap();
         assert_eq!((old.0.load(Relaxed), new.0.load(Relaxed)), (1, 1));
+    }
+
+    #[tokio::test]
+    async fn what_was_left_closed_for_other_pipelines_comes_again() {
+        struct Through;
+        impl Consumer for Through {
+            fn consume(&self, _: Request) -> Pending<'_> {
+                Box::pin(async { Ok(Accepted::default()) })
+            }
+            fn takes_closed(&self, compression: Compression) -> bool {
+                compression == Compression::Gzip
+            }
+        }
+        let gate = Gate::before(Arc::new(Through));
+        let closed = || Request::closed(Signal::Logs, Compression::Gzip, Bytes::from_static(b"x"));
+        assert!(gate.takes_closed(Compression::Gzip));
+        gate.consume(closed()).await.unwrap();
+        assert!(gate.close(Duration::from_secs(1)).await);
+        assert!(!gate.takes_closed(Compression::Gzip));
+        gate.open(Arc::new(Slow::default()));
+        assert!(gate.consume(closed()).await.unwrap_err().is_retryable());
+        gate.consume(request()).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,7 +2,9 @@
 
 use std::{future::poll_fn, task::Poll};
 
-use tapio_proto::{Accepted, Consumer, Next, Outcome, PartialSuccess, Pending, Request};
+use tapio_proto::{
+    Accepted, Consumer, Next, Outcome, PartialSuccess, Pending, Request, transport::Compression,
+};
 
 /// Gives each request to all of its consumers at the same time. All must accept; if one refuses,
 /// the sender gets the first refusal in the consumers' order, and those that did accept will see
@@ -21,6 +23,10 @@ impl Fanout {
 }
 
 impl Consumer for Fanout {
+    fn takes_closed(&self, compression: Compression) -> bool {
+        self.0.iter().all(|next| next.takes_closed(compression))
+    }
+
     fn consume(&self, request: Request) -> Pending<'_> {
         let mut pending: Vec<_> =
             self.0.iter().map(|next| (next.consume(request.clone()), None)).collect();

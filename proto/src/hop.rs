@@ -11,9 +11,9 @@ use crate::{signal::Signal, status::Status, transport::Compression};
 pub struct Request {
     /// Which signal the bytes are.
     pub signal: Signal,
-    /// The serialized message, uncompressed. Cloning is a reference count.
+    /// The serialized message, uncompressed; empty when it is closed. Cloning is a reference count.
     pub bytes: Bytes,
-    /// Spans, data points or log records in it; samples are not counted (0 for profiles).
+    /// Spans, data points or log records in it; samples are not counted (0 for profiles), nor what is closed.
     pub items: usize,
     /// Who sent it, if the receiver was told to keep that (`include_metadata`, `auth`).
     pub metadata: Option<Arc<Metadata>>,
@@ -28,7 +28,7 @@ pub struct Compressed {
     pub compression: Compression,
     /// The compressed message.
     pub body: Bytes,
-    /// What it holds: of a request whose bytes are these very ones.
+    /// What it holds: of a request whose bytes are these very ones. Empty when nobody has looked.
     pub message: Bytes,
 }
 
@@ -65,6 +65,18 @@ impl Request {
         Request { signal, bytes, items, metadata: None, came: None }
     }
 
+    /// A request that nobody has looked into: only for consumers that take it ([`Consumer::takes_closed`]).
+    pub fn closed(signal: Signal, compression: Compression, body: Bytes) -> Self {
+        let came = Compressed { compression, body, message: Bytes::new() };
+        Request { came: Some(Arc::new(came)), ..Request::new(signal, Bytes::new(), 0) }
+    }
+
+    /// How its message is compressed, if that is all there is of it.
+    pub fn is_closed(&self) -> Option<Compression> {
+        let came = self.came.as_ref()?;
+        (self.bytes.is_empty() && came.message.is_empty()).then_some(came.compression)
+    }
+
     /// The message compressed in this way, if it came so and nobody has changed it since: compressing
     /// costs more than all else that a hop does.
     pub fn compressed(&self, compression: Compression) -> Option<&Bytes> {
@@ -72,7 +84,7 @@ impl Request {
         // The very same bytes in memory: they are held, so no others can have come to lie there.
         let same =
             came.message.as_ptr() == self.bytes.as_ptr() && came.message.len() == self.bytes.len();
-        same.then_some(&came.body)
+        (same || self.is_closed().is_some()).then_some(&came.body)
     }
 }
 
@@ -104,6 +116,12 @@ pub type Pending<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 pub trait Consumer: Send + Sync + 'static {
     /// Takes one request.
     fn consume(&self, request: Request) -> Pending<'_>;
+
+    /// Whether it also takes requests that are compressed in this way and that nobody has opened: it
+    /// neither looks into them nor counts what is in them, and passes them on as they are.
+    fn takes_closed(&self, _: Compression) -> bool {
+        false
+    }
 }
 
 /// A shared consumer; components are wired with these.
@@ -126,7 +144,18 @@ mod tests {
         assert_eq!(request.compressed(Compression::Zstd), None);
         let equal = Request { bytes: Bytes::from(vec![1, 2, 3]), ..request.clone() };
         assert_eq!(equal.compressed(Compression::Gzip), None);
+        assert_eq!(equal.is_closed(), None);
         let cut = Request { bytes: message.slice(..2), ..request };
         assert_eq!(cut.compressed(Compression::Gzip), None);
+    }
+
+    #[test]
+    fn what_is_closed_has_nothing_but_its_body() {
+        let body = Bytes::from_static(b"packed");
+        let request = Request::closed(Signal::Traces, Compression::Gzip, body.clone());
+        assert_eq!(request.compressed(Compression::Gzip), Some(&body));
+        assert_eq!(request.compressed(Compression::Zstd), None);
+        assert_eq!(request.is_closed(), Some(Compression::Gzip));
+        assert_eq!(Request::new(Signal::Traces, Bytes::new(), 0).is_closed(), None);
     }
 }

@@ -5,6 +5,7 @@
 mod auth;
 mod net;
 pub mod otlp;
+mod timers;
 
 pub use auth::{Attributes, Authenticator, Verified};
 pub use net::{ServerTls, TlsError, tls_parameters};
@@ -12,3 +13,4 @@ pub use otlp::{
     Auth, Consumers, Handle, Limit, Observer, OtlpConfig, OtlpReceiver, StartError, Transport,
     Verdict,
 };
+pub use timers::{Timer, Timers};

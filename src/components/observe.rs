@@ -17,6 +17,7 @@ pub(super) struct ReceiverCounts {
     counters: [[BySignal; 3]; 2],
     /// By transport: `tapio_receiver_limited{receiver,transport,reason}`.
     limited: [[Counter; Limit::ALL.len()]; 2],
+    metrics: Arc<Registry>,
 }
 
 /// Counts for an exporter: `otelcol_exporter_{sent,send_failed,enqueue_failed}_ITEM{exporter}`.
@@ -98,11 +99,15 @@ impl ReceiverCounts {
                 context.host.metrics.counter("tapio_receiver_limited", help, &labels)
             })
         });
-        ReceiverCounts { counters, limited }
+        ReceiverCounts { counters, limited, metrics: Arc::clone(&context.host.metrics) }
     }
 }
 
 impl tapio_receiver::Observer for ReceiverCounts {
+    fn wants_items(&self) -> bool {
+        self.metrics.is_read()
+    }
+
     fn limited(&self, transport: Transport, limit: Limit) {
         let transport = match transport {
             Transport::Grpc => 0,

@@ -52,6 +52,7 @@ impl Own {
         host.set_tracer(tracer);
         let metrics = &telemetry.metrics;
         host.metrics.set_detailed(metrics.level == Level::Detailed);
+        host.metrics.set_read(metrics.level != Level::None);
         if metrics.level == Level::None {
             return Ok(());
         }

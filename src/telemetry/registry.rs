@@ -15,6 +15,8 @@ use super::catalogue::{About, about};
 pub(crate) struct Registry {
     families: Mutex<BTreeMap<String, Family>>,
     detailed: AtomicBool,
+    /// Whether nobody reads them.
+    unread: AtomicBool,
 }
 
 /// What a metric means to its readers.
@@ -167,6 +169,15 @@ impl Registry {
 
     pub(crate) fn set_detailed(&self, detailed: bool) {
         self.detailed.store(detailed, Relaxed);
+    }
+
+    /// Whether somebody reads them: not at the level `none`.
+    pub(crate) fn is_read(&self) -> bool {
+        !self.unread.load(Relaxed)
+    }
+
+    pub(crate) fn set_read(&self, read: bool) {
+        self.unread.store(!read, Relaxed);
     }
 
     /// Forgets the series for whose label (name, value) `gone` holds.

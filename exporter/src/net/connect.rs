@@ -12,7 +12,7 @@ use tokio::{
     net::TcpStream,
     time::timeout,
 };
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{ClientTls, ConfigError, Endpoint, Proxy};
 
@@ -23,8 +23,30 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 pub(crate) type Stream = Box<dyn Io>;
 
 /// What HTTP needs of a connection.
-pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Tells the peer now what has arrived, not with the next that is sent.
+    fn acknowledge(&self) {}
+}
+
+impl Io for TcpStream {
+    fn acknowledge(&self) {
+        // Without it the peer hears of it a little later.
+        #[cfg(target_os = "linux")]
+        let _ = self.set_quickack(true);
+    }
+}
+
+impl Io for TlsStream<TcpStream> {
+    fn acknowledge(&self) {
+        self.get_ref().0.acknowledge();
+    }
+}
+
+impl<T: Io + ?Sized> Io for Box<T> {
+    fn acknowledge(&self) {
+        (**self).acknowledge();
+    }
+}
 
 /// Opens connections to one endpoint.
 pub(crate) struct Connector {

@@ -9,9 +9,9 @@ mod proxy;
 mod tls;
 
 pub use auth::{ClientAuth, ClientAuthConfig};
-pub(crate) use connect::Connector;
+pub(crate) use connect::{Connector, Stream};
 pub(crate) use endpoint::Endpoint;
-pub(crate) use gathered::Gathered;
+pub(crate) use gathered::{Gathered, Messages};
 pub use headers::Opaque;
 pub(crate) use headers::{USER_AGENT, header_map};
 pub(crate) use proxy::Proxy;

@@ -1,38 +1,36 @@
 //! OTLP/gRPC client on HTTP/2 with raw bytes: one connection, kept, requests side by side.
 
 use std::{
-    convert::Infallible,
+    future::poll_fn,
+    io::Cursor,
     pin::Pin,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicU32, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut, buf::Chain};
+use h2::{Ping, PingPong, RecvStream, SendStream, client::Builder};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
-use http_body::{Body, Frame};
-use http_body_util::BodyExt;
-use hyper::{
-    body::Incoming,
-    client::conn::http2::{Builder, SendRequest},
-};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tapio_proto::{
     Accepted, Code, Consumer, Outcome, Pending, Request, Signal, Status, decode_response,
     transport::{Compression, grpc},
 };
-use tokio::time::{Instant, timeout};
+use tapio_receiver::Timers;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{OtlpGrpcConfig, client_auth, config::Keepalive};
 use crate::net::{
-    ClientAuth, ConfigError, Connector, Endpoint, Gathered, Proxy, USER_AGENT, header_map,
+    ClientAuth, ConfigError, Connector, Endpoint, Gathered, Messages, Proxy, Stream, USER_AGENT,
+    header_map,
 };
 
 /// Windows for what the backend sends: answers are small.
 const WINDOW: u32 = 1 << 20;
+/// Headers of one answer.
+const MAX_HEAD: u32 = 16 << 10;
 /// Largest answer that is read (OTLP specification: 4 MiB recommended).
 const MAX_RESPONSE: usize = 4 << 20;
 /// Between attempts to connect: doubled from the first to the last.
@@ -43,6 +41,8 @@ const LAST_BACKOFF: Duration = Duration::from_secs(5);
 const SILENT: u32 = 2;
 /// Backends take more frequent pings for an attack.
 const MIN_PING: Duration = Duration::from_secs(10);
+/// For the answer to a ping, unless the configuration says otherwise.
+const PING_LIMIT: Duration = Duration::from_secs(20);
 
 /// Sends requests to one backend.
 pub(super) struct GrpcClient {
@@ -56,19 +56,36 @@ pub(super) struct GrpcClient {
     uris: [Uri; Signal::ALL.len()],
     channel: tokio::sync::Mutex<Channel>,
     silent: AtomicU32,
+    timers: Timers,
     /// The last failure to connect, for those who come while the next attempt is not yet due.
     trouble: Mutex<String>,
 }
 
 #[derive(Default)]
 struct Channel {
-    sender: Option<SendRequest<Message>>,
+    connection: Option<Connection>,
     failures: u32,
     next_attempt: Option<Instant>,
 }
 
-/// A gRPC message as a body: prefix and message leave together and the message is not copied.
-struct Message(Option<Chain<Bytes, Bytes>>);
+/// A gRPC message: prefix and message leave together and the message is not copied.
+type Message = Chain<Cursor<[u8; grpc::PREFIX_LEN]>, Bytes>;
+
+/// A connection that is being driven by a task of its own.
+#[derive(Clone)]
+struct Connection {
+    sender: h2::client::SendRequest<Message>,
+    messages: Messages,
+    requests: Arc<AtomicUsize>,
+    ended: Arc<Ended>,
+}
+
+/// Streams of requests that have been answered. Whoever lets go of one wakes the connection for nothing, and
+/// with it, as the answer wakes another task, a second thread: the connection does so at its next turn.
+type Ended = Mutex<Vec<SendStream<Message>>>;
+
+/// A request under way on a connection.
+struct Busy(Arc<AtomicUsize>);
 
 impl GrpcClient {
     pub(super) fn new(config: &OtlpGrpcConfig) -> Result<Self, ConfigError> {
@@ -125,6 +142,7 @@ impl GrpcClient {
             uris,
             channel: tokio::sync::Mutex::new(Channel::default()),
             silent: AtomicU32::new(0),
+            timers: Timers::default(),
             trouble: Mutex::new(String::new()),
         })
     }
@@ -135,48 +153,46 @@ impl GrpcClient {
         let len = u32::try_from(body.len()).map_err(|_| {
             Status::new(Code::InvalidArgument, "the request is larger than gRPC's 4 GiB")
         })?;
-        let prefix = Bytes::copy_from_slice(&grpc::prefix(compressed, len));
-        let mut message = http::Request::new(Message(Some(prefix.chain(body))));
-        *message.method_mut() = Method::POST;
-        *message.uri_mut() = self.uris[request.signal as usize].clone();
-        *message.headers_mut() = self.headers.clone();
-        if let Some(auth) = &self.auth {
-            auth.apply(message.headers_mut(), request.metadata.as_deref())?;
-        }
+        let prefix = grpc::prefix(compressed, len);
         // A connection may turn out to be closed; a request that never left is sent on a new one.
-        let mut again = true;
-        loop {
-            let mut sender = self.sender().await?;
-            match sender.try_send_request(message).await {
-                Ok(response) => return answer(response).await,
-                Err(mut error) => match error.take_message() {
-                    Some(unsent) if again => {
-                        again = false;
-                        message = unsent;
-                        self.channel.lock().await.sender = None;
-                    }
-                    _ => return Err(unavailable(&describe(error.error()))),
-                },
+        match self.connection().await?.send(self.head(request)?, prefix, &body).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                let connection = self.connection().await?;
+                let sent = connection.send(self.head(request)?, prefix, &body).await;
+                sent.unwrap_or_else(|error| Err(unavailable(&describe(&error))))
             }
         }
     }
 
-    /// The connection, opened if there is none. Only one caller opens, the others wait for it.
-    async fn sender(&self) -> Result<SendRequest<Message>, Status> {
-        let mut channel = self.channel.lock().await;
-        if let Some(sender) = channel.sender.as_ref().filter(|sender| !sender.is_closed()) {
-            return Ok(sender.clone());
+    fn head(&self, request: &Request) -> Result<http::Request<()>, Status> {
+        let mut head = http::Request::new(());
+        *head.method_mut() = Method::POST;
+        *head.uri_mut() = self.uris[request.signal as usize].clone();
+        *head.headers_mut() = self.headers.clone();
+        if let Some(auth) = &self.auth {
+            auth.apply(head.headers_mut(), request.metadata.as_deref())?;
         }
-        channel.sender = None;
+        Ok(head)
+    }
+
+    /// The connection, opened if there is none. Only one caller opens, the others wait for it.
+    async fn connection(&self) -> Result<Connection, Status> {
+        let mut channel = self.channel.lock().await;
+        if let Some(connection) = &mut channel.connection
+            && poll_fn(|cx| connection.sender.poll_ready(cx)).await.is_ok()
+        {
+            return Ok(connection.clone());
+        }
+        channel.connection = None;
         if channel.next_attempt.is_some_and(|at| Instant::now() < at) {
-            let trouble = self.trouble.lock().map(|text| text.clone()).unwrap_or_default();
-            return Err(unavailable(&trouble));
+            return Err(unavailable(&lock(&self.trouble)));
         }
         match self.connect().await {
-            Ok(sender) => {
-                *channel = Channel { sender: Some(sender.clone()), ..Channel::default() };
+            Ok(connection) => {
+                *channel = Channel { connection: Some(connection.clone()), ..Channel::default() };
                 self.silent.store(0, Ordering::Relaxed);
-                Ok(sender)
+                Ok(connection)
             }
             Err(error) => {
                 let backoff = FIRST_BACKOFF * 2u32.pow(channel.failures.min(8));
@@ -184,47 +200,127 @@ impl GrpcClient {
                 channel.failures += 1;
                 let trouble = format!("connection error: {error}");
                 let status = unavailable(&trouble);
-                if let Ok(mut text) = self.trouble.lock() {
-                    *text = trouble;
-                }
+                *lock(&self.trouble) = trouble;
                 Err(status)
             }
         }
     }
 
-    async fn connect(&self) -> std::io::Result<SendRequest<Message>> {
-        let stream = self.connector.connect().await?;
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW);
-        if let Some(keepalive) = &self.keepalive {
-            builder
-                .keep_alive_interval((*keepalive.time).max(MIN_PING))
-                .keep_alive_while_idle(keepalive.permit_without_stream);
-            if !keepalive.timeout.is_zero() {
-                builder.keep_alive_timeout(*keepalive.timeout);
-            }
-        }
-        let handshake = builder.handshake(TokioIo::new(Gathered::new(stream)));
-        let (sender, connection) = handshake.await.map_err(std::io::Error::other)?;
+    async fn connect(&self) -> std::io::Result<Connection> {
+        let stream = Gathered::new(self.connector.connect().await?);
+        let handshake = Builder::new()
+            .initial_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_header_list_size(MAX_HEAD)
+            .enable_push(false)
+            .handshake(stream.clone());
+        let (sender, mut connection) = handshake.await.map_err(std::io::Error::other)?;
+        let requests = Arc::new(AtomicUsize::new(0));
+        let keepalive = self.keepalive.clone().zip(connection.ping_pong());
+        let (busy, heard, messages) = (Arc::clone(&requests), stream.clone(), stream.messages());
+        let ended = Arc::new(Ended::default());
+        let letting_go = Arc::downgrade(&ended);
+        let turns = poll_fn(move |cx| {
+            drop(letting_go.upgrade().map(|ended| std::mem::take(&mut *lock(&ended))));
+            Pin::new(&mut connection).poll(cx)
+        });
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "connection to the backend ended");
+            let pinging = async {
+                match keepalive {
+                    Some((keepalive, pings)) => keep_alive(&keepalive, pings, &busy, &heard).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                closed = stream.drive(turns) => {
+                    if let Err(error) = closed {
+                        tracing::debug!(%error, "connection to the backend ended");
+                    }
+                }
+                () = pinging => tracing::debug!("the backend does not answer to pings"),
             }
         });
-        Ok(sender)
+        Ok(Connection { sender, messages, requests, ended })
+    }
+}
+
+/// Pings a connection on which nothing has come for a while; ends when that is not answered in time.
+async fn keep_alive(
+    config: &Keepalive,
+    mut pings: PingPong,
+    requests: &AtomicUsize,
+    stream: &Gathered<Stream>,
+) {
+    let mut before = stream.heard();
+    loop {
+        sleep((*config.time).max(MIN_PING)).await;
+        let heard = stream.heard();
+        let idle = requests.load(Ordering::Relaxed) == 0 && !config.permit_without_stream;
+        if heard != std::mem::replace(&mut before, heard) || idle {
+            continue;
+        }
+        let limit = if config.timeout.is_zero() { PING_LIMIT } else { *config.timeout };
+        match timeout(limit, pings.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => before = stream.heard(),
+            // A connection that has failed ends by itself.
+            Ok(Err(_)) => std::future::pending().await,
+            Err(_) => return,
+        }
+    }
+}
+
+impl Connection {
+    /// What the backend answers; an error when the request never left.
+    async fn send(
+        mut self,
+        head: http::Request<()>,
+        prefix: [u8; grpc::PREFIX_LEN],
+        message: &Bytes,
+    ) -> Result<Outcome, h2::Error> {
+        let _busy = Busy::new(&self.requests);
+        let _held = self.messages.hold(message);
+        let (response, mut body) = self.sender.send_request(head, false)?;
+        // Where that fails the answer says why, or what was answered before all was sent.
+        let _ = body.send_data(Cursor::new(prefix).chain(message.clone()), true);
+        let outcome = match response.await {
+            Ok(response) => answer(response).await,
+            Err(error) => Err(unavailable(&describe(&error))),
+        };
+        if outcome.is_ok() {
+            lock(&self.ended).push(body);
+        }
+        Ok(outcome)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Busy {
+    fn new(requests: &Arc<AtomicUsize>) -> Self {
+        requests.fetch_add(1, Ordering::Relaxed);
+        Busy(Arc::clone(requests))
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Consumer for GrpcClient {
+    fn takes_closed(&self, compression: Compression) -> bool {
+        compression == self.compression
+    }
+
     fn consume(&self, request: Request) -> Pending<'_> {
         Box::pin(async move {
             let Some(limit) = self.timeout else {
                 return self.export(&request).await;
             };
-            if let Ok(outcome) = timeout(limit, self.export(&request)).await {
+            if let Some(outcome) = self.timers.start(limit).limit(self.export(&request)).await {
                 self.silent.store(0, Ordering::Relaxed);
                 return outcome;
             }
@@ -232,7 +328,7 @@ impl Consumer for GrpcClient {
             if self.silent.fetch_add(1, Ordering::Relaxed) + 1 >= SILENT
                 && let Ok(mut channel) = self.channel.try_lock()
             {
-                channel.sender = None;
+                channel.connection = None;
             }
             Err(Status::new(
                 Code::DeadlineExceeded,
@@ -246,26 +342,10 @@ impl Consumer for GrpcClient {
     }
 }
 
-impl Body for Message {
-    type Data = Chain<Bytes, Bytes>;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Infallible>>> {
-        Poll::Ready(self.0.take().map(|data| Ok(Frame::data(data))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.is_none()
-    }
-}
-
 // === answers ===
 
 /// What the backend said. Whatever is not a clear answer may be tried again.
-async fn answer(response: http::Response<Incoming>) -> Outcome {
+async fn answer(response: http::Response<RecvStream>) -> Outcome {
     let (parts, mut body) = response.into_parts();
     if let Some(code) = grpc_code(&parts.headers) {
         return finish(code, &parts.headers, Bytes::new(), None);
@@ -275,21 +355,21 @@ async fn answer(response: http::Response<Incoming>) -> Outcome {
         return Err(Status::new(code_of_http(parts.status), message));
     }
     let encoding = parts.headers.get("grpc-encoding").cloned();
+    let broken = |error: h2::Error| unavailable(&describe(&error));
     let mut data = BytesMut::new();
     let mut whole = true;
-    let mut trailers = HeaderMap::new();
-    while let Some(frame) = body.frame().await {
-        match frame.map_err(|error| unavailable(&describe(&error)))?.into_data() {
-            Ok(piece) if data.len() + piece.len() > MAX_RESPONSE => {
-                // What it says is lost, whether it says OK is not.
-                data.clear();
-                whole = false;
-            }
-            Ok(piece) if whole => data.extend_from_slice(&piece),
-            Ok(_) => {}
-            Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
+    while let Some(piece) = body.data().await {
+        let piece = piece.map_err(broken)?;
+        body.flow_control().release_capacity(piece.len()).map_err(broken)?;
+        if data.len() + piece.len() > MAX_RESPONSE {
+            // What it says is lost, whether it says OK is not.
+            data.clear();
+            whole = false;
+        } else if whole {
+            data.extend_from_slice(&piece);
         }
     }
+    let trailers = body.trailers().await.map_err(broken)?.unwrap_or_default();
     match grpc_code(&trailers) {
         Some(code) => finish(code, &trailers, data.freeze(), encoding.as_ref()),
         None => Err(unavailable("server closed the stream without sending trailers")),
@@ -350,7 +430,7 @@ fn unavailable(message: &str) -> Status {
     Status::new(Code::Unavailable, message)
 }
 
-/// An error with its causes: hyper's own text is often only "http2 error".
+/// An error with its causes: its own text is often only "http2 error".
 pub(super) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -179,6 +179,10 @@ impl HttpClient {
 }
 
 impl Consumer for HttpClient {
+    fn takes_closed(&self, compression: Compression) -> bool {
+        self.encoding == JsonOrProto::Proto && compression == self.compression
+    }
+
     fn consume(&self, request: Request) -> Pending<'_> {
         Box::pin(async move {
             let Some(target) = &self.targets[request.signal as usize] else {

@@ -2,7 +2,10 @@
 
 use std::{io, path::Path, sync::Arc, time::Duration};
 
-use tapio_proto::{Accepted, Code, Consumer, Next, Outcome, Pending, Request, Signal, Status};
+use tapio_proto::{
+    Accepted, Code, Consumer, Next, Outcome, Pending, Request, Signal, Status,
+    transport::Compression,
+};
 use tokio::{
     sync::{oneshot, watch},
     task::{JoinSet, spawn_blocking},
@@ -279,6 +282,11 @@ impl Drop for Exporter {
 }
 
 impl Consumer for Exporter {
+    /// A queue counts items and bytes.
+    fn takes_closed(&self, compression: Compression) -> bool {
+        self.shared.lanes.is_none() && self.shared.next.takes_closed(compression)
+    }
+
     fn consume(&self, request: Request) -> Pending<'_> {
         Box::pin(async move {
             match self.shared.lane(request.signal) {
@@ -385,7 +393,7 @@ impl Shared {
             tracing::warn!(
                 exporter = self.name,
                 message = partial.message,
-                rejected,
+                rejected = partial.rejected,
                 items = signal.items_name(),
                 "Partial success response"
             );

@@ -17,11 +17,16 @@ use tapio_exporter::{
     otlp_http,
 };
 use tapio_proto::{
-    Accepted, Code, Consumer, Metadata, Next, PartialSuccess, Signal, Status, encode_response,
+    Accepted, Code, Consumer, Metadata, Next, PartialSuccess, Request, Signal, Status,
+    encode_response,
     transport::{Compression, grpc},
 };
 use tapio_receiver::Handle;
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::timeout,
+};
 
 use crate::support::{
     Door, Script, Tally, direct, exporter, exporter_at, raw_backend, receiver, receiver_with, span,
@@ -63,6 +68,28 @@ async fn every_compression_and_encoding_delivers_the_same_bytes() {
             assert_eq!((seen.len(), &seen[sent - 1].bytes), (sent, &request.bytes), "{value}");
         }
     }
+}
+
+#[tokio::test]
+async fn what_nobody_opened_leaves_as_it_came() {
+    let script = Script::new(|_| Ok(Accepted::default()));
+    let backend = receiver(script.clone()).await;
+    for door in [Door::Grpc, Door::Http] {
+        let exporter = exporter(door, &backend, once());
+        assert!(exporter.takes_closed(Compression::Gzip), "the default");
+        assert!(!exporter.takes_closed(Compression::Zstd));
+        let request = spans(1, 200);
+        let body = Compression::Gzip.compress(&request.bytes, None).unwrap();
+        let closed = Request::closed(Signal::Traces, Compression::Gzip, body);
+        exporter.consume(closed).await.unwrap();
+        assert_eq!(script.seen().pop().unwrap().bytes, request.bytes);
+        let broken = Request::closed(Signal::Traces, Compression::Gzip, Bytes::from_static(b"no"));
+        assert_eq!(exporter.consume(broken).await.unwrap_err().code, Code::InvalidArgument);
+    }
+    let queued = exporter(Door::Grpc, &backend, json!({}));
+    assert!(!queued.takes_closed(Compression::Gzip));
+    let json = json!({"sending_queue": {"enabled": false}, "encoding": "json"});
+    assert!(!exporter(Door::Http, &backend, json).takes_closed(Compression::Gzip));
 }
 
 #[tokio::test]
@@ -118,6 +145,23 @@ async fn a_backend_that_hangs_is_given_up_in_time() {
         assert_eq!(status.code, Code::DeadlineExceeded);
         assert!(started.elapsed() < Duration::from_secs(2));
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_the_backend_ends_is_let_go() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let exporter =
+        exporter_at(Door::Grpc, listener.local_addr().unwrap(), once(), Default::default());
+    let backend = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.read_u8().await.unwrap();
+        stream.shutdown().await.unwrap();
+        // The end, or a reset: what was sent was not read.
+        let all = timeout(Duration::from_secs(5), stream.read_to_end(&mut Vec::new())).await;
+        assert!(all.is_ok(), "the exporter holds on to it");
+    };
+    let (outcome, ()) = tokio::join!(exporter.consume(span(1)), backend);
+    assert_eq!(outcome.unwrap_err().code, Code::Unavailable);
 }
 
 #[tokio::test]

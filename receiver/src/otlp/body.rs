@@ -10,9 +10,10 @@ use tapio_proto::{
     Compressed,
     transport::{Compression, DecompressError},
 };
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::timeout;
 
-use super::intake::{NoRoom, Room};
+use super::intake::{Intake, NoRoom, Room};
+use crate::timers::Timer;
 
 /// Of a body that is too large, so much is still taken, and for so long.
 const SWALLOWED: usize = 32 << 20;
@@ -65,7 +66,15 @@ impl Message {
         let bytes = compression.decompress(body.clone(), limit)?;
         room.shrink(body.len() + bytes.len());
         let came = Compressed { compression, body, message: bytes.clone() };
-        Ok(Message { bytes, came: Some(Arc::new(came)), room })
+        // Nothing is nothing, however it came.
+        let came = (!bytes.is_empty()).then(|| Arc::new(came));
+        Ok(Message { bytes, came, room })
+    }
+
+    /// Leaves it as it came.
+    pub(super) fn closed(self, compression: Compression) -> Self {
+        let came = Compressed { compression, body: self.bytes, message: Bytes::new() };
+        Message { bytes: Bytes::new(), came: Some(Arc::new(came)), room: self.room }
     }
 }
 
@@ -73,26 +82,31 @@ impl Message {
 pub(super) struct Reader {
     body: Incoming,
     limit: usize,
-    time: Option<(Duration, Instant)>,
+    time: Option<(Duration, Timer)>,
     room: Room,
 }
 
 impl Reader {
-    /// Will read at most `limit` bytes, account them in `room` as they come, and wait at most
+    /// Will read at most `limit` bytes, account them in `intake` as they come, and wait at most
     /// `time` for all of them.
-    pub(super) fn new(body: Incoming, limit: usize, time: Option<Duration>, room: Room) -> Self {
-        let time = time.and_then(|time| Some((time, Instant::now().checked_add(time)?)));
-        Reader { body, limit, time, room }
+    pub(super) fn new(
+        body: Incoming,
+        limit: usize,
+        time: Option<Duration>,
+        intake: &Intake,
+    ) -> Self {
+        let time = time.map(|time| (time, intake.timer(time)));
+        Reader { body, limit, time, room: intake.room() }
     }
 
     /// The next piece of data; `None` at the end. Trailers of requests mean nothing to OTLP.
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         loop {
-            let frame = match self.time {
+            let frame = match &mut self.time {
                 None => self.body.frame().await,
-                Some((time, deadline)) => timeout_at(deadline, self.body.frame())
-                    .await
-                    .map_err(|_| BodyError::Slow(time))?,
+                Some((time, timer)) => {
+                    timer.limit(self.body.frame()).await.ok_or(BodyError::Slow(*time))?
+                }
             };
             match frame {
                 None => return Ok(None),

@@ -11,7 +11,6 @@ use tapio_proto::{
     Accepted, Code, Outcome, Signal, Status, encode_response,
     transport::{Compression, DecompressError, grpc},
 };
-use tokio::time::timeout;
 
 use super::{
     Limit, Transport,
@@ -89,10 +88,9 @@ impl Grpc {
             Ok(None) => self.export(counted, request, attributes, peer).await,
             Ok(Some(Duration::ZERO)) => Err(out_of_time()),
             Ok(Some(limit)) => {
-                match timeout(limit, self.export(counted, request, attributes, peer)).await {
-                    Ok(outcome) => outcome,
-                    Err(_) => Err(out_of_time()),
-                }
+                let export = self.export(counted, request, attributes, peer);
+                let outcome = self.intake.timer(limit).limit(export).await;
+                outcome.unwrap_or_else(|| Err(out_of_time()))
             }
             Err(status) => return with_http(StatusCode::BAD_REQUEST, status),
         };
@@ -131,7 +129,7 @@ impl Grpc {
     ) -> Outcome {
         let (parts, body) = request.into_parts();
         let metadata = metadata(self.include_metadata, &parts.headers, attributes, peer);
-        match self.message(body, parts.headers.get("grpc-encoding")).await {
+        match self.message(counted.signal(), body, parts.headers.get("grpc-encoding")).await {
             Ok(message) => counted.consume(message, metadata).await,
             Err(status) => {
                 match status.code {
@@ -148,14 +146,15 @@ impl Grpc {
         }
     }
 
-    /// Reads the one message of a unary request, decompressed.
+    /// Reads the one message of a unary request, decompressed unless nobody wants to look into it.
     async fn message(
         &self,
+        signal: Signal,
         body: Incoming,
         encoding: Option<&HeaderValue>,
     ) -> Result<Message, Status> {
         let limit = grpc::PREFIX_LEN + self.max_message;
-        let mut reader = Reader::new(body, limit, Some(BODY_LIMIT), self.intake.room());
+        let mut reader = Reader::new(body, limit, Some(BODY_LIMIT), &self.intake);
         let first = first_bytes(&mut reader).await?;
         let (flag, len) = match first.first_chunk() {
             Some(prefix) => grpc::parse_prefix(*prefix),
@@ -179,6 +178,9 @@ impl Grpc {
         }
         if arrived > len {
             return Err(invalid("more than one message in a unary request"));
+        }
+        if self.intake.passes_closed(signal, compression) {
+            return Ok(message.closed(compression));
         }
         message.decompressed(compression, self.max_message).await.map_err(|error| match error {
             Unpacking::NoRoom(error) => error.into(),

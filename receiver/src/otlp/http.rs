@@ -227,7 +227,7 @@ impl Http {
         }
     }
 
-    /// Reads a body whole, decompressed, as protobuf.
+    /// Reads a body whole, decompressed unless nobody wants to look into it, as protobuf.
     async fn request(
         &self,
         signal: Signal,
@@ -245,9 +245,12 @@ impl Http {
             }
             return Err(too_large(self.max_body));
         }
-        let mut reader = Reader::new(body, self.max_body, self.read_timeout, self.intake.room());
+        let mut reader = Reader::new(body, self.max_body, self.read_timeout, &self.intake);
         let first = reader.next().await?.unwrap_or_default();
         let message = reader.rest(first, announced.unwrap_or(0)).await?;
+        if encoding == Encoding::Proto && self.intake.passes_closed(signal, compression) {
+            return Ok(message.closed(compression));
+        }
         let mut message = message.decompressed(compression, self.max_body).await?;
         if encoding == Encoding::Json {
             message.room.grow(self.max_body).await?;

@@ -2,10 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tapio_proto::{Accepted, Code, Metadata, Outcome, Request, Signal, Status, check};
+use tapio_proto::{
+    Accepted, Code, Metadata, Outcome, Request, Signal, Status, check, transport::Compression,
+};
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{Consumers, Limit, Observer, Transport, Verdict, body::Message};
+use crate::timers::{Timer, Timers};
 
 /// Bytes of bodies that may be in memory at a time, over all connections of a receiver: without
 /// it, every stream of every connection could hold a request of the largest size. What HTTP/2 has
@@ -23,6 +26,7 @@ pub(super) struct Intake {
     observer: Arc<dyn Observer>,
     room: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    timers: Timers,
 }
 
 impl Intake {
@@ -34,6 +38,7 @@ impl Intake {
             observer,
             room: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            timers: Timers::default(),
         }
     }
 
@@ -41,9 +46,21 @@ impl Intake {
         self.consumers.get(signal).is_some()
     }
 
+    /// Whether requests that are compressed in this way pass unopened.
+    pub(super) fn passes_closed(&self, signal: Signal, compression: Compression) -> bool {
+        compression != Compression::None
+            && !self.observer.wants_items()
+            && self.consumers.get(signal).is_some_and(|next| next.takes_closed(compression))
+    }
+
     /// Room for a body that has not begun to arrive.
     pub(super) fn room(&self) -> Room {
         Room { room: Arc::clone(&self.room), waiting: Arc::clone(&self.waiting), bytes: 0 }
+    }
+
+    /// A limit that begins now.
+    pub(super) fn timer(&self, limit: Duration) -> Timer {
+        self.timers.start(limit)
     }
 
     /// A request that has come, counted as malformed unless something better becomes of it: also
@@ -68,6 +85,10 @@ pub(super) struct Counted<'a> {
 }
 
 impl Counted<'_> {
+    pub(super) fn signal(&self) -> Signal {
+        self.signal
+    }
+
     /// It was not the request's fault.
     pub(super) fn refused(&mut self) {
         self.verdict = Some(Verdict::Refused);
@@ -81,18 +102,21 @@ impl Counted<'_> {
     ) -> Outcome {
         let signal = self.signal;
         let Message { bytes, came, room: _room } = message;
-        if bytes.is_empty() {
-            self.verdict = None;
-            return Ok(Accepted::default());
+        let mut request = Request { signal, bytes, items: 0, metadata, came };
+        if request.is_closed().is_none() {
+            if request.bytes.is_empty() {
+                self.verdict = None;
+                return Ok(Accepted::default());
+            }
+            request.items = check(signal, &request.bytes)
+                .map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?;
         }
-        let items = check(signal, &bytes)
-            .map_err(|error| Status::new(Code::InvalidArgument, error.to_string()))?;
         let Some(next) = self.intake.consumers.get(signal) else {
             return Err(Status::new(Code::Unimplemented, "no pipeline for this signal"));
         };
-        self.items = items;
+        self.items = request.items;
         self.refused();
-        let outcome = next.consume(Request { signal, bytes, items, metadata, came }).await;
+        let outcome = next.consume(request).await;
         if outcome.is_ok() {
             self.verdict = Some(Verdict::Accepted);
         }

@@ -100,6 +100,12 @@ pub trait Observer: Send + Sync + 'static {
     /// A request was answered. `items` is 0 when they could not be counted.
     fn received(&self, signal: Signal, transport: Transport, verdict: Verdict, items: usize);
 
+    /// Whether anybody will see the numbers of items. If not, and no pipeline wants to look into a request,
+    /// it may pass as it is, compressed and unchecked, with 0 items.
+    fn wants_items(&self) -> bool {
+        true
+    }
+
     /// A peer ran into a bound. Its request, if there was one, is told by `received` as well.
     fn limited(&self, _transport: Transport, _limit: Limit) {}
 }

@@ -1,14 +1,15 @@
 //! OTLP/gRPC.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use bytes::Bytes;
+use http::{Method, StatusCode};
 use tapio_proto::{
     Accepted, Code, PartialSuccess, Signal, Status, decode_response, transport::Compression,
 };
 use tapio_receiver::{Transport, Verdict};
 
-use crate::support::{Rig, call, framed, spans};
+use crate::support::{Rig, call, framed, send, spans};
 
 const TRACES: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 
@@ -123,6 +124,49 @@ async fn sizes_are_limited_before_and_after_decompression() {
     let headers = [("grpc-encoding", "gzip")];
     let answer = call(rig.grpc(), TRACES, &headers, vec![framed(1, &bomb)]).await;
     assert_eq!(answer.code, Code::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn what_nobody_looks_into_passes_as_it_came() {
+    let rig = Rig::with(r#"{"max_recv_msg_size_mib":1}"#, "{}").await;
+    let message = spans(2);
+    let gzip = Compression::Gzip.compress(&message, None).unwrap();
+    let zstd = Compression::Zstd.compress(&message, None).unwrap();
+    let broken = Bytes::from_static(b"no gzip");
+    let export = async |encoding, body: &Bytes| {
+        call(rig.grpc(), TRACES, &[("grpc-encoding", encoding)], vec![framed(1, body)]).await.code
+    };
+    // Each of them is enough for it to be opened: somebody counts, or looks.
+    for (blind, closed) in [(false, Some(Compression::Gzip)), (true, None)] {
+        rig.counts.2.store(blind, Relaxed);
+        *rig.pipeline.closed.lock().unwrap() = closed;
+        assert_eq!(export("gzip", &broken).await, Code::InvalidArgument);
+        assert_eq!(export("gzip", &gzip).await, Code::Ok);
+        assert_eq!(rig.seen()[0].items, 2);
+    }
+    *rig.pipeline.closed.lock().unwrap() = Some(Compression::Gzip);
+    assert_eq!(export("zstd", &zstd).await, Code::Ok);
+    assert_eq!((rig.seen()[0].items, rig.counts.take().len()), (2, 5));
+    let large = Bytes::from(vec![0; 1 << 20 | 1]);
+    assert_eq!(export("gzip", &large).await, Code::ResourceExhausted);
+    for body in [&gzip, &broken] {
+        assert_eq!(export("gzip", body).await, Code::Ok);
+        let head = [("content-encoding", "gzip"), ("content-type", "application/x-protobuf")];
+        let pieces = vec![body.clone()];
+        let (status, _, _) = send(rig.http(), Method::POST, "/v1/traces", &head, pieces).await;
+        assert_eq!(status, StatusCode::OK);
+        let seen = rig.seen();
+        assert_eq!(seen.len(), 2);
+        for request in seen {
+            assert_eq!(request.is_closed(), Some(Compression::Gzip));
+            assert_eq!(request.compressed(Compression::Gzip), Some(body));
+        }
+    }
+    // Nothing, compressed, is still nothing where it is opened.
+    rig.counts.2.store(false, Relaxed);
+    let nothing = Compression::Gzip.compress(&Bytes::new(), None).unwrap();
+    assert_eq!(export("gzip", &nothing).await, Code::Ok);
+    assert!(rig.seen().is_empty());
 }
 
 #[tokio::test]

@@ -5,7 +5,10 @@ use std::{
     convert::Infallible,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     task::{Context, Poll},
 };
 
@@ -16,7 +19,7 @@ use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tapio_proto::{
     Accepted, Code, Consumer, Next, Outcome, Pending, Request as Export, Signal, Status,
-    transport::grpc,
+    transport::{Compression, grpc},
     wire::{put_len_field, put_message},
 };
 use tapio_receiver::{
@@ -30,9 +33,15 @@ pub(crate) struct Pipeline {
     pub(crate) answer: Mutex<Outcome>,
     pub(crate) delay: Mutex<std::time::Duration>,
     pub(crate) seen: Mutex<Vec<Export>>,
+    /// What it takes without having it opened.
+    pub(crate) closed: Mutex<Option<Compression>>,
 }
 
 impl Consumer for Pipeline {
+    fn takes_closed(&self, compression: Compression) -> bool {
+        *self.closed.lock().unwrap() == Some(compression)
+    }
+
     fn consume(&self, request: Export) -> Pending<'_> {
         Box::pin(async move {
             let delay = *self.delay.lock().unwrap();
@@ -44,9 +53,18 @@ impl Consumer for Pipeline {
 }
 
 #[derive(Default)]
-pub(crate) struct Counts(Mutex<Vec<(Signal, Transport, Verdict, usize)>>, Mutex<Vec<Limit>>);
+pub(crate) struct Counts(
+    Mutex<Vec<(Signal, Transport, Verdict, usize)>>,
+    Mutex<Vec<Limit>>,
+    /// Whether nobody looks at it.
+    pub(crate) AtomicBool,
+);
 
 impl Observer for Counts {
+    fn wants_items(&self) -> bool {
+        !self.2.load(Relaxed)
+    }
+
     fn received(&self, signal: Signal, transport: Transport, verdict: Verdict, items: usize) {
         self.0.lock().unwrap().push((signal, transport, verdict, items));
     }
@@ -94,6 +112,7 @@ impl Rig {
             answer: Mutex::new(Ok(Accepted::default())),
             delay: Mutex::default(),
             seen: Mutex::default(),
+            closed: Mutex::default(),
         });
         let counts = Arc::new(Counts::default());
         let mut config: OtlpConfig =
