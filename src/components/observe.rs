@@ -1,8 +1,14 @@
 //! What receivers and exporters tell about their work, as the Collector's own metrics.
 
-use std::sync::Arc;
+use std::{
+    cell::Cell,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tapio_proto::{Accepted, Consumer, Next, Pending, Request, Signal, Status};
+use tapio_proto::{
+    Accepted, Code, Consumer, Next, Pending, Request, Signal, Status, transport::Exchange,
+};
 use tapio_receiver::{Limit, Transport, Verdict};
 
 use super::Context;
@@ -13,11 +19,11 @@ type BySignal = [Counter; Signal::ALL.len()];
 
 /// Counts for a receiver: `otelcol_receiver_{accepted,refused,failed}_ITEM{receiver,transport}`.
 pub(super) struct ReceiverCounts {
+    metrics: Arc<Registry>,
     /// By transport, then by verdict.
     counters: [[BySignal; 3]; 2],
     /// By transport: `tapio_receiver_limited{receiver,transport,reason}`.
     limited: [[Counter; Limit::ALL.len()]; 2],
-    metrics: Arc<Registry>,
 }
 
 /// Counts for an exporter: `otelcol_exporter_{sent,send_failed,enqueue_failed}_ITEM{exporter}`.
@@ -30,12 +36,21 @@ pub(super) struct ExporterCounts {
     parked: BySignal,
     corrupt: BySignal,
     batch_size: Histogram,
+    batch_bytes: Histogram,
 }
 
 /// Counts for a processor, as the Collector counts for most of its own:
 /// `otelcol_processor_{incoming,outgoing}_items{otel_signal,processor}`, and for `memory_limiter`
 /// `otelcol_processor_{accepted,refused}_ITEM{processor}`.
-pub(crate) struct ProcessorCounts(Option<(Counter, Counter)>);
+pub(crate) struct ProcessorCounts(Option<ProcessorCount>);
+
+struct ProcessorCount {
+    metrics: Arc<Registry>,
+    incoming: Counter,
+    outgoing: Counter,
+    /// `otelcol_processor_internal_duration{otel_signal,processor}`
+    duration: Histogram,
+}
 
 /// Counts for the batch processor: `otelcol_processor_batch_*{processor}`.
 pub(super) struct BatchCounts {
@@ -45,10 +60,25 @@ pub(super) struct BatchCounts {
     timeout: Counter,
 }
 
-/// Counts what passes.
-struct Passing {
+/// Counts what comes to a processor, and times what it does with it.
+struct Incoming {
+    next: Next,
+    metrics: Arc<Registry>,
+    count: Counter,
+    duration: Histogram,
+}
+
+/// Counts what a processor passes on.
+struct Outgoing {
     next: Next,
     count: Counter,
+    duration: Histogram,
+}
+
+thread_local! {
+    /// Since when the processor that has this thread has a request. They work as they are called, and call
+    /// the next on the same thread.
+    static WORKING: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
 /// Counts what an exporter without a queue of its own takes and refuses.
@@ -63,7 +93,23 @@ pub(super) const SIZES: &[f64] = &[
     6000.0, 7000.0, 8000.0, 9000.0, 10000.0, 20000.0, 30000.0, 50000.0, 100000.0,
 ];
 
-/// The same for bytes.
+/// Bounds that OpenTelemetry has for whatever has none of its own.
+const ANYTHING: &[f64] = &[
+    0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 7500.0,
+    10000.0,
+];
+
+/// Bounds of calls and requests, in seconds.
+const SECONDS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
+
+/// Bounds of the bytes that come to an exporter's queue.
+const QUEUED: &[f64] = &[
+    10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2000.0, 3000.0, 4000.0, 5000.0,
+    6000.0,
+];
+
+/// Bounds of the bytes of a processor's batches.
 const BYTES: &[f64] = &[
     10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2000.0, 3000.0, 4000.0, 5000.0,
     6000.0, 7000.0, 8000.0, 9000.0, 10000.0, 20000.0, 30000.0, 50000.0, 100000.0, 200000.0,
@@ -99,7 +145,7 @@ impl ReceiverCounts {
                 context.host.metrics.counter("tapio_receiver_limited", help, &labels)
             })
         });
-        ReceiverCounts { counters, limited, metrics: Arc::clone(&context.host.metrics) }
+        ReceiverCounts { metrics: Arc::clone(&context.host.metrics), counters, limited }
     }
 }
 
@@ -132,6 +178,71 @@ impl tapio_receiver::Observer for ReceiverCounts {
         };
         self.counters[transport][verdict][signal as usize].add(items as u64);
     }
+
+    fn measures(&self) -> bool {
+        self.metrics.is_detailed()
+    }
+
+    fn called(&self, signal: Signal, code: Code, took: Duration) {
+        called(&self.metrics, "rpc.server.call.duration", (signal, code, took));
+    }
+
+    fn exchanged(&self, exchange: &Exchange<'_>) {
+        let answer = ("http.server.response.body.size", exchange.response_bytes);
+        exchanged(&self.metrics, "http.server.request", exchange, Some(answer));
+    }
+}
+
+/// A gRPC call, by `otelgrpc`'s names.
+fn called(metrics: &Registry, name: &str, (signal, code, took): (Signal, Code, Duration)) {
+    let mut status = String::new();
+    for letter in format!("{code:?}").chars() {
+        if letter.is_uppercase() && !status.is_empty() {
+            status.push('_');
+        }
+        status.push(letter.to_ascii_uppercase());
+    }
+    let labels = [
+        ("rpc.method", signal.grpc_path().trim_start_matches('/')),
+        ("rpc.response.status_code", status.as_str()),
+        ("rpc.system.name", "grpc"),
+    ];
+    metrics.histogram(name, &labels, SECONDS).record_time(took);
+}
+
+/// An HTTP request, by `otelhttp`'s names.
+fn exchanged(
+    metrics: &Registry,
+    prefix: &str,
+    exchange: &Exchange<'_>,
+    answer: Option<(&str, usize)>,
+) {
+    const METHODS: [&str; 9] =
+        ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
+    let method = METHODS.into_iter().find(|known| known.eq_ignore_ascii_case(exchange.method));
+    // It is a peer's word: no name is longer.
+    let host = &exchange.host[..exchange.host.floor_char_boundary(255)];
+    // A port that goes without saying is not said.
+    let port = exchange.port.filter(|port| *port != if exchange.https { 443 } else { 80 });
+    let (port, status) = (port.map(|n| n.to_string()), exchange.status.map(|n| n.to_string()));
+    let mut labels = vec![
+        ("http.request.method", method.unwrap_or("_OTHER")),
+        ("network.protocol.name", "http"),
+        ("network.protocol.version", exchange.version),
+        ("server.address", host),
+        ("url.scheme", if exchange.https { "https" } else { "http" }),
+    ];
+    labels.extend(port.as_deref().map(|port| ("server.port", port)));
+    labels.extend(status.as_deref().map(|status| ("http.response.status_code", status)));
+    let name = format!("{prefix}.duration");
+    metrics.histogram(&name, &labels, SECONDS).record_time(exchange.took);
+    let size = |name: &str, bytes: usize| {
+        metrics.histogram(name, &labels, ANYTHING).record(bytes as u64);
+    };
+    size(&format!("{prefix}.body.size"), exchange.request_bytes);
+    if let Some((name, bytes)) = answer {
+        size(name, bytes);
+    }
 }
 
 // === impl ProcessorCounts ===
@@ -157,13 +268,20 @@ impl ProcessorCounts {
             // It refuses at once or passes on whole; what came and did not go on was refused.
             read("refused", Box::new(move || came.get().saturating_sub(went.get()) as f64));
         }
-        ProcessorCounts(Some((incoming, outgoing)))
+        let duration = metrics.histogram("otelcol_processor_internal_duration", &labels, ANYTHING);
+        let metrics = Arc::clone(metrics);
+        ProcessorCounts(Some(ProcessorCount { metrics, incoming, outgoing, duration }))
     }
 
     /// `next`, counting what comes to the processor.
     pub(crate) fn incoming(&self, next: Next) -> Next {
         match &self.0 {
-            Some((count, _)) => Arc::new(Passing { next, count: count.clone() }),
+            Some(ProcessorCount { metrics, incoming, duration, .. }) => Arc::new(Incoming {
+                next,
+                metrics: Arc::clone(metrics),
+                count: incoming.clone(),
+                duration: duration.clone(),
+            }),
             None => next,
         }
     }
@@ -171,15 +289,36 @@ impl ProcessorCounts {
     /// `next`, counting what the processor passes on.
     pub(crate) fn outgoing(&self, next: Next) -> Next {
         match &self.0 {
-            Some((_, count)) => Arc::new(Passing { next, count: count.clone() }),
+            Some(ProcessorCount { outgoing, duration, .. }) => {
+                Arc::new(Outgoing { next, count: outgoing.clone(), duration: duration.clone() })
+            }
             None => next,
         }
     }
 }
 
-impl Consumer for Passing {
+impl Consumer for Incoming {
     fn consume(&self, request: Request) -> Pending<'_> {
         self.count.add(request.items as u64);
+        if !self.metrics.is_detailed() {
+            return self.next.consume(request);
+        }
+        WORKING.set(Some(Instant::now()));
+        let pending = self.next.consume(request);
+        // It passed nothing on.
+        if let Some(since) = WORKING.take() {
+            self.duration.record_time(since.elapsed());
+        }
+        pending
+    }
+}
+
+impl Consumer for Outgoing {
+    fn consume(&self, request: Request) -> Pending<'_> {
+        self.count.add(request.items as u64);
+        if let Some(since) = WORKING.take() {
+            self.duration.record_time(since.elapsed());
+        }
         self.next.consume(request)
     }
 }
@@ -227,6 +366,11 @@ impl ExporterCounts {
             sent: count("otelcol_exporter_sent"),
             enqueue_failed: count("otelcol_exporter_enqueue_failed"),
             batch_size: metrics.histogram("otelcol_exporter_queue_batch_send_size", &labels, SIZES),
+            batch_bytes: metrics.histogram(
+                "otelcol_exporter_queue_batch_send_size_bytes",
+                &labels,
+                QUEUED,
+            ),
             replayed: requests(
                 "tapio_queue_replayed_requests",
                 "Requests that were sent from disk after a start or a replay, perhaps for the second time",
@@ -262,12 +406,29 @@ impl ExporterCounts {
 impl tapio_exporter::Observer for ExporterCounts {
     fn sent(&self, signal: Signal, items: usize) {
         self.sent[signal as usize].add(items as u64);
-        self.batch_size.record(items as u64);
     }
 
     fn send_failed(&self, signal: Signal, items: usize, status: &Status) {
         self.failed(signal, items, status);
-        self.batch_size.record(items as u64);
+    }
+
+    fn offered(&self, items: usize, bytes: usize) {
+        if self.metrics.is_detailed() {
+            self.batch_size.record(items as u64);
+            self.batch_bytes.record(bytes as u64);
+        }
+    }
+
+    fn measures(&self) -> bool {
+        self.metrics.is_detailed()
+    }
+
+    fn called(&self, signal: Signal, code: Code, took: Duration) {
+        called(&self.metrics, "rpc.client.call.duration", (signal, code, took));
+    }
+
+    fn exchanged(&self, exchange: &Exchange<'_>) {
+        exchanged(&self.metrics, "http.client.request", exchange, None);
     }
 
     fn enqueue_failed(&self, signal: Signal, items: usize) {
@@ -306,5 +467,96 @@ impl Consumer for Counted {
             }
             outcome
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::thread::sleep;
+
+    use super::*;
+    use crate::{
+        components::Host,
+        config::{ComponentId, telemetry::Level},
+        telemetry::page_of,
+    };
+
+    /// Takes its time, then passes on or refuses.
+    struct Slow(Option<Next>);
+
+    impl Consumer for Slow {
+        fn consume(&self, request: Request) -> Pending<'_> {
+            sleep(Duration::from_millis(20));
+            match &self.0 {
+                Some(next) => next.consume(request),
+                None => Box::pin(async { Err(Status::unavailable("no")) }),
+            }
+        }
+    }
+
+    fn counts(host: &Arc<Host>, id: &str) -> ProcessorCounts {
+        let id = ComponentId::parse(id).unwrap();
+        let context = Context { id, host: Arc::clone(host) };
+        ProcessorCounts::new("attributes", &context, Signal::Logs)
+    }
+
+    #[tokio::test]
+    async fn each_processor_is_timed_by_itself_and_only_at_level_detailed() {
+        let host = Arc::new(Host::default());
+        let last = counts(&host, "attributes/last").incoming(Arc::new(Slow(None)));
+        let first = counts(&host, "attributes/first");
+        let first = first.incoming(Arc::new(Slow(Some(first.outgoing(last)))));
+        let mut took = Duration::ZERO;
+        for detailed in [false, true, false] {
+            host.metrics.set_detailed(detailed);
+            let request = Request::new(Signal::Logs, bytes::Bytes::new(), 1);
+            let started = Instant::now();
+            first.consume(request).await.unwrap_err();
+            if detailed {
+                took = started.elapsed();
+            }
+        }
+        let page = page_of(&host.metrics, Level::Detailed);
+        let value = |what: &str, id: &str| -> f64 {
+            let labels = format!("{{otel_signal=\"logs\",processor=\"attributes/{id}\"}} ");
+            let line = format!("otelcol_processor_internal_duration_{what}{labels}");
+            let line = page.lines().find_map(|one| one.strip_prefix(&line));
+            line.unwrap_or_else(|| panic!("no {what} of {id} in {page}")).parse().unwrap()
+        };
+        assert_eq!((value("count", "first"), value("count", "last")), (1.0, 1.0));
+        let (first, last) = (value("sum", "first"), value("sum", "last"));
+        assert!(first >= 0.02 && last >= 0.02);
+        assert!(first + last <= took.as_secs_f64(), "the first one's holds the last one's");
+    }
+
+    #[test]
+    fn calls_and_requests_have_the_names_of_the_collectors_libraries() {
+        let metrics = Registry::default();
+        let took = Duration::from_millis(7);
+        called(&metrics, "rpc.client.call.duration", (Signal::Logs, Code::ResourceExhausted, took));
+        let exchange = Exchange {
+            method: "put",
+            host: &"h".repeat(300),
+            port: Some(443),
+            https: true,
+            version: "2.0",
+            status: None,
+            request_bytes: 12,
+            response_bytes: 0,
+            took,
+        };
+        exchanged(&metrics, "http.client.request", &exchange, None);
+        let page = page_of(&metrics, Level::Detailed);
+        let host = "h".repeat(255);
+        for line in [
+            "rpc_client_call_duration_sum{rpc_method=\"opentelemetry.proto.collector.logs.v1.LogsService/Export\",rpc_response_status_code=\"RESOURCE_EXHAUSTED\",rpc_system_name=\"grpc\"} 0.007",
+            &format!(
+                "http_client_request_body_size_sum{{http_request_method=\"PUT\",network_protocol_name=\"http\",network_protocol_version=\"2.0\",server_address=\"{host}\",url_scheme=\"https\"}} 12"
+            ),
+        ] {
+            assert!(page.lines().any(|one| one == line), "{line} is not in:\n{page}");
+        }
+        assert_eq!(page_of(&metrics, Level::Normal), "");
     }
 }

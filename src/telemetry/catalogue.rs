@@ -19,6 +19,8 @@ const PROCESSOR: &str = "go.opentelemetry.io/collector/processor/processorhelper
 const BATCH: &str = "go.opentelemetry.io/collector/processor/batchprocessor";
 const EXPORTER: &str = "go.opentelemetry.io/collector/exporter/exporterhelper";
 const SERVICE: &str = "go.opentelemetry.io/collector/service";
+const RPC: &str = "go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc";
+const HTTP: &str = "go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp";
 /// Of what no Collector has.
 pub(super) const OWN: &str = "tapio";
 
@@ -100,6 +102,45 @@ pub(crate) fn about(name: &str, help: &str) -> About {
         ),
         "otelcol_exporter_queue_batch_send_size" => {
             about("{units}", "Number of units in the batch [Development]", EXPORTER, detailed)
+        }
+        "otelcol_exporter_queue_batch_send_size_bytes" => about(
+            "By",
+            "Number of bytes in batch that was sent. Only available on detailed level. [Development]",
+            EXPORTER,
+            detailed,
+        ),
+        "otelcol_processor_internal_duration" => about(
+            "s",
+            "Duration of time taken to process a batch of telemetry data through the processor. [Alpha]",
+            PROCESSOR,
+            detailed,
+        ),
+        "rpc.server.call.duration" => about(
+            "s",
+            "Measures the duration of an incoming Remote Procedure Call (RPC).",
+            RPC,
+            detailed,
+        ),
+        "rpc.client.call.duration" => about(
+            "s",
+            "Measures the duration of an outgoing Remote Procedure Call (RPC).",
+            RPC,
+            detailed,
+        ),
+        "http.server.request.duration" => {
+            about("s", "Duration of HTTP server requests.", HTTP, detailed)
+        }
+        "http.server.request.body.size" => {
+            about("By", "Size of HTTP server request bodies.", HTTP, detailed)
+        }
+        "http.server.response.body.size" => {
+            about("By", "Size of HTTP server response bodies.", HTTP, detailed)
+        }
+        "http.client.request.duration" => {
+            about("s", "Duration of HTTP client requests.", HTTP, detailed)
+        }
+        "http.client.request.body.size" => {
+            about("By", "Size of HTTP client request bodies.", HTTP, detailed)
         }
         "otelcol_processor_incoming_items" => {
             about("{items}", "Number of items passed to the processor. [Alpha]", PROCESSOR, basic)

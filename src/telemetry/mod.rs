@@ -19,3 +19,10 @@ pub(crate) use self::{
     registry::{Counter, Histogram, Kind, Registry},
     spans::Tracer,
 };
+
+/// The page of all metrics at a level, as a Collector writes it.
+#[cfg(test)]
+pub(crate) fn page_of(metrics: &Registry, level: crate::config::telemetry::Level) -> String {
+    let style = crate::config::telemetry::Prometheus::default();
+    prometheus::View { level, style, constant: Vec::new() }.page(metrics)
+}

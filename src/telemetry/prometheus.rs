@@ -58,7 +58,7 @@ impl View {
                     let mut below = 0;
                     for (i, count) in counts.iter().enumerate() {
                         below += count;
-                        let bound = bounds.get(i).map_or("+Inf".to_owned(), ToString::to_string);
+                        let bound = bounds.get(i).map_or("+Inf".to_owned(), |bound| go(*bound));
                         let labels = render(&labels, Some(&bound));
                         let _ = writeln!(out, "{name}_bucket{labels} {below}");
                     }
@@ -90,6 +90,16 @@ impl View {
         }
         name
     }
+}
+
+/// A bound as Go writes it, for it is a label: from a million on with an exponent.
+fn go(bound: f64) -> String {
+    if bound < 1e6 {
+        return bound.to_string();
+    }
+    let text = format!("{bound:e}");
+    let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    format!("{digits}e+{exponent:0>2}")
 }
 
 /// Names that are Prometheus' own, whatever the reader's style.
@@ -145,6 +155,12 @@ mod tests {
              # HELP otelcol_receiver_accepted_spans Number of spans successfully pushed into the pipeline. [Alpha]\n# TYPE otelcol_receiver_accepted_spans counter\n\
              otelcol_receiver_accepted_spans{receiver=\"otlp/\\\"x\\\"\",transport=\"grpc\"} 7\n"
         );
+    }
+
+    #[test]
+    fn bounds_are_written_as_go_does() {
+        let all = [0.005, 0.0, 2.5, 100_000.0, 1e6, 1.5e6, 9e6];
+        assert_eq!(all.map(go), ["0.005", "0", "2.5", "100000", "1e+06", "1.5e+06", "9e+06"]);
     }
 
     #[test]

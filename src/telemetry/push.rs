@@ -154,7 +154,7 @@ fn point(out: &mut Vec<u8>, labels: &Labels, value: &Point, (started, now): (u64
         Point::Number(number) => put_fixed64_field(out, 4, number.to_bits()),
         Point::Histogram { bounds, counts, sum } => {
             put_fixed64_field(out, 4, counts.iter().sum());
-            put_fixed64_field(out, 5, (*sum as f64).to_bits());
+            put_fixed64_field(out, 5, sum.to_bits());
             let packed = |numbers: &mut dyn Iterator<Item = u64>| {
                 numbers.flat_map(u64::to_le_bytes).collect::<Vec<_>>()
             };

@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use super::catalogue::{About, about};
@@ -40,9 +41,17 @@ struct Buckets {
     bounds: &'static [f64],
     /// One more than bounds: the last is for what is above all.
     counts: Vec<AtomicU64>,
-    /// Whole numbers are all that is told.
+    /// In nanoseconds where seconds are told.
     sum: AtomicU64,
+    seconds: bool,
 }
+
+/// Series of one histogram. Labels may come from peers: beyond these all others are one.
+const MAX_HISTOGRAMS: usize = 500;
+/// As the OpenTelemetry SDKs call it.
+const OVERFLOW: [(&str, &str); 1] = [("otel.metric.overflow", "true")];
+/// Nanoseconds in a second.
+const NANOS: f64 = 1e9;
 
 struct Family {
     kind: Kind,
@@ -72,7 +81,7 @@ pub(super) struct Snapshot {
 pub(super) enum Point {
     Whole(u64),
     Number(f64),
-    Histogram { bounds: &'static [f64], counts: Vec<u64>, sum: u64 },
+    Histogram { bounds: &'static [f64], counts: Vec<u64>, sum: f64 },
 }
 
 // === impl Counter ===
@@ -90,15 +99,24 @@ impl Counter {
 // === impl Histogram ===
 
 impl Histogram {
-    fn new(bounds: &'static [f64]) -> Self {
+    fn new(bounds: &'static [f64], seconds: bool) -> Self {
         let counts = (0..=bounds.len()).map(|_| AtomicU64::new(0)).collect();
-        Histogram(Arc::new(Buckets { bounds, counts, sum: AtomicU64::new(0) }))
+        Histogram(Arc::new(Buckets { bounds, counts, sum: AtomicU64::new(0), seconds }))
     }
 
     pub(crate) fn record(&self, value: u64) {
-        let bucket = self.0.bounds.partition_point(|bound| *bound < value as f64);
+        self.add(value as f64, value);
+    }
+
+    /// Of a histogram of seconds.
+    pub(crate) fn record_time(&self, took: Duration) {
+        self.add(took.as_secs_f64(), u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    fn add(&self, value: f64, whole: u64) {
+        let bucket = self.0.bounds.partition_point(|bound| *bound < value);
         self.0.counts[bucket].fetch_add(1, Relaxed);
-        self.0.sum.fetch_add(value, Relaxed);
+        self.0.sum.fetch_add(whole, Relaxed);
     }
 }
 
@@ -133,14 +151,19 @@ impl Registry {
     ) -> Histogram {
         let mut families = self.lock();
         let family = family(&mut families, Kind::Histogram, name, "");
+        let seconds = family.about.unit == "s";
+        let mut labels = sorted(labels);
+        if family.series.len() >= MAX_HISTOGRAMS && !family.series.contains_key(&labels) {
+            labels = sorted(&OVERFLOW);
+        }
         let value = family
             .series
-            .entry(sorted(labels))
-            .or_insert_with(|| Value::Histogram(Histogram::new(bounds)));
+            .entry(labels)
+            .or_insert_with(|| Value::Histogram(Histogram::new(bounds, seconds)));
         match value {
             Value::Histogram(histogram) => histogram.clone(),
             other => {
-                let histogram = Histogram::new(bounds);
+                let histogram = Histogram::new(bounds, seconds);
                 *other = Value::Histogram(histogram.clone());
                 histogram
             }
@@ -236,7 +259,7 @@ impl Value {
             Value::Histogram(Histogram(buckets)) => Point::Histogram {
                 bounds: buckets.bounds,
                 counts: buckets.counts.iter().map(|count| count.load(Relaxed)).collect(),
-                sum: buckets.sum.load(Relaxed),
+                sum: buckets.sum.load(Relaxed) as f64 / if buckets.seconds { NANOS } else { 1.0 },
             },
         }
     }
@@ -280,10 +303,38 @@ mod tests {
 
     #[test]
     fn a_value_counts_at_the_first_bound_that_it_does_not_exceed() {
-        let histogram = Histogram::new(&[10.0, 25.0]);
+        let histogram = Histogram::new(&[10.0, 25.0], false);
         [10, 11, 25, 26].into_iter().for_each(|value| histogram.record(value));
         let counts: Vec<_> = histogram.0.counts.iter().map(|count| count.load(Relaxed)).collect();
         assert_eq!(counts, [1, 2, 1]);
         assert_eq!(histogram.0.sum.load(Relaxed), 72);
+    }
+
+    #[test]
+    fn times_are_told_in_seconds() {
+        let registry = Registry::default();
+        let histogram = registry.histogram("rpc.server.call.duration", &[], &[0.1, 0.5]);
+        for millis in [100, 101, 600] {
+            histogram.record_time(Duration::from_millis(millis));
+        }
+        let Point::Histogram { counts, sum, .. } = Value::Histogram(histogram).point() else {
+            panic!("no histogram")
+        };
+        assert_eq!((counts, sum), (vec![1, 1, 1], 0.801));
+    }
+
+    #[test]
+    fn peers_cannot_make_series_without_end() {
+        let registry = Registry::default();
+        for n in 0..2 * MAX_HISTOGRAMS {
+            let host = format!("host-{n}");
+            let labels = [("server.address", host.as_str())];
+            registry.histogram("http.server.request.duration", &labels, &[1.0]).record(1);
+        }
+        let snapshot = registry.snapshot();
+        assert_eq!(snapshot[0].points.len(), MAX_HISTOGRAMS + 1);
+        let overflow = snapshot[0].points.iter().find(|(labels, _)| *labels == sorted(&OVERFLOW));
+        let Some((_, Point::Histogram { counts, .. })) = overflow else { panic!("no overflow") };
+        assert_eq!(counts.iter().sum::<u64>(), MAX_HISTOGRAMS as u64);
     }
 }

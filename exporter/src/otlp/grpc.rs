@@ -22,9 +22,12 @@ use tapio_receiver::Timers;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{OtlpGrpcConfig, client_auth, config::Keepalive};
-use crate::net::{
-    ClientAuth, ConfigError, Connector, Endpoint, Gathered, Messages, Proxy, Stream, USER_AGENT,
-    header_map,
+use crate::{
+    net::{
+        ClientAuth, ConfigError, Connector, Endpoint, Gathered, Messages, Proxy, Stream,
+        USER_AGENT, header_map,
+    },
+    send::Observer,
 };
 
 /// Windows for what the backend sends: answers are small.
@@ -49,6 +52,7 @@ pub(super) struct GrpcClient {
     connector: Connector,
     keepalive: Option<Keepalive>,
     auth: Option<Arc<dyn ClientAuth>>,
+    observer: Arc<dyn Observer>,
     compression: Compression,
     /// For one attempt, if there is a limit.
     timeout: Option<Duration>,
@@ -88,7 +92,10 @@ type Ended = Mutex<Vec<SendStream<Message>>>;
 struct Busy(Arc<AtomicUsize>);
 
 impl GrpcClient {
-    pub(super) fn new(config: &OtlpGrpcConfig) -> Result<Self, ConfigError> {
+    pub(super) fn new(
+        config: &OtlpGrpcConfig,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, ConfigError> {
         let endpoint = Endpoint::grpc(&config.endpoint, config.tls.insecure)?;
         let authority = config.authority.clone().unwrap_or_else(|| endpoint.host_header.clone());
         let uri = |signal: Signal| {
@@ -136,6 +143,7 @@ impl GrpcClient {
             connector: Connector::new(endpoint, &config.tls, b"h2", proxy)?,
             keepalive: config.keepalive.clone(),
             auth,
+            observer,
             compression,
             timeout,
             headers,
@@ -163,6 +171,25 @@ impl GrpcClient {
                 sent.unwrap_or_else(|error| Err(unavailable(&describe(&error))))
             }
         }
+    }
+
+    async fn in_time(&self, request: &Request) -> Outcome {
+        let Some(limit) = self.timeout else {
+            return self.export(request).await;
+        };
+        if let Some(outcome) = self.timers.start(limit).limit(self.export(request)).await {
+            self.silent.store(0, Ordering::Relaxed);
+            return outcome;
+        }
+        // Whoever holds the lock is opening a new connection already.
+        if self.silent.fetch_add(1, Ordering::Relaxed) + 1 >= SILENT
+            && let Ok(mut channel) = self.channel.try_lock()
+        {
+            channel.connection = None;
+        }
+        let backend = self.connector.endpoint.authority();
+        let message = format!("{backend} did not answer within {limit:?}");
+        Err(Status::new(Code::DeadlineExceeded, message))
     }
 
     fn head(&self, request: &Request) -> Result<http::Request<()>, Status> {
@@ -317,27 +344,13 @@ impl Consumer for GrpcClient {
 
     fn consume(&self, request: Request) -> Pending<'_> {
         Box::pin(async move {
-            let Some(limit) = self.timeout else {
-                return self.export(&request).await;
-            };
-            if let Some(outcome) = self.timers.start(limit).limit(self.export(&request)).await {
-                self.silent.store(0, Ordering::Relaxed);
-                return outcome;
+            let started = self.observer.measures().then(Instant::now);
+            let outcome = self.in_time(&request).await;
+            if let Some(started) = started {
+                let code = outcome.as_ref().map_or_else(|status| status.code, |_| Code::Ok);
+                self.observer.called(request.signal, code, started.elapsed());
             }
-            // Whoever holds the lock is opening a new connection already.
-            if self.silent.fetch_add(1, Ordering::Relaxed) + 1 >= SILENT
-                && let Ok(mut channel) = self.channel.try_lock()
-            {
-                channel.connection = None;
-            }
-            Err(Status::new(
-                Code::DeadlineExceeded,
-                format!(
-                    "{} did not answer within {:?}",
-                    self.connector.endpoint.authority(),
-                    limit
-                ),
-            ))
+            outcome
         })
     }
 }

@@ -15,12 +15,16 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tapio_proto::{
     Accepted, Code, Consumer, Outcome, Pending, Request, Signal, Status, decode_response, json,
-    response_from_json, transport::Compression,
+    response_from_json,
+    transport::{Compression, Exchange},
 };
 use tokio::{sync::Semaphore, time::timeout};
 
 use super::{JsonOrProto, OtlpHttpConfig, client_auth, grpc::describe};
-use crate::net::{ClientAuth, ConfigError, Connector, Endpoint, Proxy, USER_AGENT, header_map};
+use crate::{
+    net::{ClientAuth, ConfigError, Connector, Endpoint, Proxy, USER_AGENT, header_map},
+    send::Observer,
+};
 
 /// Largest body of a refusal that is read, as in the Collector.
 const MAX_ERROR: usize = 64 << 10;
@@ -43,7 +47,17 @@ pub(super) struct HttpClient {
     timeout: Option<Duration>,
     headers: HeaderMap,
     auth: Option<Arc<dyn ClientAuth>>,
+    observer: Arc<dyn Observer>,
     keep: Keep,
+}
+
+/// A request to a backend that is told when it is answered, or given up.
+struct Measured<'a> {
+    observer: &'a dyn Observer,
+    started: Option<Instant>,
+    endpoint: &'a Endpoint,
+    bytes: usize,
+    status: Option<u16>,
 }
 
 /// How connections are kept.
@@ -66,7 +80,10 @@ struct Target {
 }
 
 impl HttpClient {
-    pub(super) fn new(config: &OtlpHttpConfig) -> Result<Self, ConfigError> {
+    pub(super) fn new(
+        config: &OtlpHttpConfig,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, ConfigError> {
         let own = [
             ("traces_endpoint", &config.traces_endpoint),
             ("metrics_endpoint", &config.metrics_endpoint),
@@ -111,6 +128,7 @@ impl HttpClient {
             timeout: (!config.timeout.is_zero()).then_some(*config.timeout),
             headers,
             auth: client_auth(config.auth.as_ref())?,
+            observer,
             keep: Keep::new(config),
         })
     }
@@ -144,17 +162,30 @@ impl HttpClient {
             *message.headers_mut() = headers.clone();
             message
         };
+        let measured = Measured {
+            observer: self.observer.as_ref(),
+            started: self.observer.measures().then(Instant::now),
+            endpoint: &target.connector.endpoint,
+            bytes: body.len(),
+            status: None,
+        };
         // A kept connection may have been closed by the backend meanwhile, even while the request
         // is on its way; that is no answer, so the request goes out once more on a new one.
         if let Some(mut sender) = target.idle(self.keep).await {
             match sender.send_request(message()).await {
-                Ok(response) => return self.answer(target, sender, response).await,
+                Ok(response) => {
+                    measured.answered(&response);
+                    return self.answer(target, sender, response).await;
+                }
                 Err(error) => tracing::debug!(%error, "a kept connection was closed"),
             }
         }
         let mut sender = target.connect().await.map_err(|error| unavailable(target, &error))?;
         match sender.send_request(message()).await {
-            Ok(response) => self.answer(target, sender, response).await,
+            Ok(response) => {
+                measured.answered(&response);
+                self.answer(target, sender, response).await
+            }
             Err(error) => Err(unavailable(target, &error)),
         }
     }
@@ -200,6 +231,32 @@ impl Consumer for HttpClient {
                 )),
             }
         })
+    }
+}
+
+// === impl Measured ===
+
+impl Measured<'_> {
+    /// It ends with the head of the answer.
+    fn answered(mut self, response: &http::Response<Incoming>) {
+        self.status = Some(response.status().as_u16());
+    }
+}
+
+impl Drop for Measured<'_> {
+    fn drop(&mut self) {
+        let Some(started) = self.started else { return };
+        self.observer.exchanged(&Exchange {
+            method: "POST",
+            host: &self.endpoint.host,
+            port: Some(self.endpoint.port),
+            https: self.endpoint.tls,
+            version: "1.1",
+            status: self.status,
+            request_bytes: self.bytes,
+            response_bytes: 0,
+            took: started.elapsed(),
+        });
     }
 }
 

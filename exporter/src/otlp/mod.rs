@@ -24,7 +24,7 @@ pub fn otlp_grpc(
     observer: Arc<dyn Observer>,
 ) -> Result<Exporter, ConfigError> {
     let send = config.send()?;
-    let client = Arc::new(grpc::GrpcClient::new(config)?);
+    let client = Arc::new(grpc::GrpcClient::new(config, Arc::clone(&observer))?);
     Exporter::start(name, send, client, observer)
 }
 
@@ -36,7 +36,7 @@ pub fn otlp_http(
     observer: Arc<dyn Observer>,
 ) -> Result<Exporter, ConfigError> {
     let send = config.send()?;
-    let client = Arc::new(http::HttpClient::new(config)?);
+    let client = Arc::new(http::HttpClient::new(config, Arc::clone(&observer))?);
     Exporter::start(name, send, client, observer)
 }
 

@@ -4,7 +4,7 @@ use std::{io, path::Path, sync::Arc, time::Duration};
 
 use tapio_proto::{
     Accepted, Code, Consumer, Next, Outcome, Pending, Request, Signal, Status,
-    transport::Compression,
+    transport::{Compression, Exchange},
 };
 use tokio::{
     sync::{oneshot, watch},
@@ -39,6 +39,16 @@ pub trait Observer: Send + Sync + 'static {
     fn parked(&self, _signal: Signal, _items: usize) {}
     /// A record on disk cannot be read; it was set aside.
     fn corrupt(&self, _signal: Signal) {}
+    /// A request came to the queue, whether or not there is room.
+    fn offered(&self, _items: usize, _bytes: usize) {}
+    /// Whether calls and exchanges are wanted; it is asked for each, and nothing is measured for none.
+    fn measures(&self) -> bool {
+        false
+    }
+    /// A gRPC call to the backend ended so.
+    fn called(&self, _signal: Signal, _code: Code, _took: Duration) {}
+    /// The backend answered an HTTP request, or did not.
+    fn exchanged(&self, _exchange: &Exchange<'_>) {}
 }
 
 /// What a shutdown could not deliver in its time.
@@ -325,6 +335,7 @@ impl Shared {
             Err(refusal(why))
         };
         let load = Load::of(&request);
+        self.observer.offered(load.items, load.bytes);
         let room = match wait {
             true => lane.reserve_or_wait(load).await,
             false => lane.reserve(load),

@@ -184,7 +184,7 @@ fn a_network_that_delays_is_told_from_a_service_that_is_slow() {
 
     // Some of the packets to and from a service are lost, and sent again.
     let stories = told(120, 220, |n| {
-        let sent_again = |n: u64| if n % 3 == 0 { 204 } else { 0 };
+        let sent_again = |n: u64| if n.is_multiple_of(3) { 204 } else { 0 };
         Meets { way_to_stock: sent_again(n), from_stock: sent_again(n + 1), ..Meets::default() }
     });
     let (service, pattern, story) = blamed(&stories);

@@ -3,7 +3,9 @@
 
 mod compression;
 mod duration;
+mod exchange;
 pub mod grpc;
 
 pub use compression::{Compression, DecompressError};
 pub use duration::GoDuration;
+pub use exchange::{Exchange, split_host_port};

@@ -1,7 +1,13 @@
 //! Reading a body whole, within a size, a time and the room there is, with no copy when it comes in
 //! one piece.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
@@ -79,24 +85,26 @@ impl Message {
 }
 
 /// A body that is being read.
-pub(super) struct Reader {
+pub(super) struct Reader<'a> {
     body: Incoming,
     limit: usize,
     time: Option<(Duration, Timer)>,
     room: Room,
+    read: Option<&'a AtomicUsize>,
 }
 
-impl Reader {
+impl<'a> Reader<'a> {
     /// Will read at most `limit` bytes, account them in `intake` as they come, and wait at most
-    /// `time` for all of them.
+    /// `time` for all of them. `read` counts them for who wants to know.
     pub(super) fn new(
         body: Incoming,
         limit: usize,
         time: Option<Duration>,
         intake: &Intake,
+        read: Option<&'a AtomicUsize>,
     ) -> Self {
         let time = time.map(|time| (time, intake.timer(time)));
-        Reader { body, limit, time, room: intake.room() }
+        Reader { body, limit, time, room: intake.room(), read }
     }
 
     /// The next piece of data; `None` at the end. Trailers of requests mean nothing to OTLP.
@@ -113,6 +121,9 @@ impl Reader {
                 Some(frame) => match frame?.into_data() {
                     Ok(data) if data.is_empty() => {}
                     Ok(data) => {
+                        if let Some(read) = self.read {
+                            read.fetch_add(data.len(), Ordering::Relaxed);
+                        }
                         self.room.grow(data.len()).await?;
                         return Ok(Some(data));
                     }

@@ -79,9 +79,14 @@ impl Grpc {
         let Some(signal) = signal.filter(|signal| self.intake.serves(*signal)) else {
             return respond(None, Err(self.unknown(path)));
         };
+        let call = self.intake.call(signal);
         let attributes = match self.authenticate(request.headers()).await {
             Ok(attributes) => attributes,
-            Err(status) => return respond(Some(signal), Err(status)),
+            Err(status) => {
+                let refused = Err(status);
+                call.ended(&refused);
+                return respond(Some(signal), refused);
+            }
         };
         let counted = self.intake.counted(signal, Transport::Grpc);
         let outcome = match deadline(request.headers()) {
@@ -92,8 +97,12 @@ impl Grpc {
                 let outcome = self.intake.timer(limit).limit(export).await;
                 outcome.unwrap_or_else(|| Err(out_of_time()))
             }
-            Err(status) => return with_http(StatusCode::BAD_REQUEST, status),
+            Err(status) => {
+                call.was_none();
+                return with_http(StatusCode::BAD_REQUEST, status);
+            }
         };
+        call.ended(&outcome);
         respond(Some(signal), outcome)
     }
 
@@ -154,7 +163,7 @@ impl Grpc {
         encoding: Option<&HeaderValue>,
     ) -> Result<Message, Status> {
         let limit = grpc::PREFIX_LEN + self.max_message;
-        let mut reader = Reader::new(body, limit, Some(BODY_LIMIT), &self.intake);
+        let mut reader = Reader::new(body, limit, Some(BODY_LIMIT), &self.intake, None);
         let first = first_bytes(&mut reader).await?;
         let (flag, len) = match first.first_chunk() {
             Some(prefix) => grpc::parse_prefix(*prefix),
@@ -202,7 +211,7 @@ impl Grpc {
 }
 
 /// The first bytes of the body, at least a whole prefix if there is one.
-async fn first_bytes(reader: &mut Reader) -> Result<Bytes, Status> {
+async fn first_bytes(reader: &mut Reader<'_>) -> Result<Bytes, Status> {
     let Some(first) = reader.next().await.map_err(broken)? else {
         return Ok(Bytes::new());
     };

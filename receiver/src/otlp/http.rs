@@ -2,18 +2,23 @@
 //! a body over the limit is 413, as the OTLP specification has it, where the Collector says 400.
 //! Clients treat the two alike.
 
-use std::{borrow::Cow, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicUsize},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header,
     request::Parts,
 };
 use http_body::Body;
 use hyper::body::Incoming;
 use tapio_proto::{
     Accepted, Code, Signal, Status, encode_response, json, response_to_json,
-    transport::{Compression, DecompressError, grpc},
+    transport::{Compression, DecompressError, Exchange, grpc, split_host_port},
 };
 
 use super::{
@@ -38,6 +43,7 @@ const VARY_PREFLIGHT: HeaderValue = HeaderValue::from_static(
 /// The HTTP door.
 pub(super) struct Http {
     intake: Arc<Intake>,
+    tls: bool,
     paths: [(String, Signal); 4],
     max_body: usize,
     read_timeout: Option<Duration>,
@@ -92,6 +98,7 @@ impl Http {
             .collect::<Result<_, _>>()?;
         Ok(Http {
             intake,
+            tls: config.tls.is_some(),
             paths: [
                 path(&config.traces_url_path, Signal::Traces),
                 path(&config.metrics_url_path, Signal::Metrics),
@@ -116,6 +123,45 @@ impl Handler for Http {
         request: Request<Incoming>,
         peer: Option<IpAddr>,
     ) -> Response<Reply> {
+        let Some(started) = self.intake.clock() else {
+            return self.serve(request, peer, None).await;
+        };
+        let (method, version) = (request.method().clone(), request.version());
+        let authority = authority(&request).to_owned();
+        let read = AtomicUsize::new(0);
+        let response = self.serve(request, peer, Some(&read)).await;
+        let (host, port) = split_host_port(&authority);
+        self.intake.exchanged(&Exchange {
+            method: method.as_str(),
+            host,
+            port,
+            https: self.tls,
+            version: match version {
+                Version::HTTP_10 => "1.0",
+                Version::HTTP_2 => "2.0",
+                _ => "1.1",
+            },
+            status: Some(response.status().as_u16()),
+            request_bytes: read.into_inner(),
+            response_bytes: response.body().data.as_ref().map_or(0, Bytes::len),
+            took: started.elapsed(),
+        });
+        response
+    }
+
+    fn limited(&self, limit: Limit) {
+        self.intake.limited(Transport::Http, limit);
+    }
+}
+
+impl Http {
+    /// `read` counts what is read of the body.
+    async fn serve(
+        &self,
+        request: Request<Incoming>,
+        peer: Option<IpAddr>,
+        read: Option<&AtomicUsize>,
+    ) -> Response<Reply> {
         let allowed = self
             .cors
             .as_ref()
@@ -126,7 +172,7 @@ impl Handler for Http {
             // A browser that is told nothing lets nothing through.
             None if preflight => empty(StatusCode::NO_CONTENT),
             _ => match self.authenticate(&request).await {
-                Ok(attributes) => self.post(request, attributes, peer).await,
+                Ok(attributes) => self.post(request, attributes, peer, read).await,
                 Err(response) => response,
             },
         };
@@ -151,12 +197,6 @@ impl Handler for Http {
         response
     }
 
-    fn limited(&self, limit: Limit) {
-        self.intake.limited(Transport::Http, limit);
-    }
-}
-
-impl Http {
     async fn authenticate(
         &self,
         request: &Request<Incoming>,
@@ -184,6 +224,7 @@ impl Http {
         request: Request<Incoming>,
         attributes: Attributes,
         peer: Option<IpAddr>,
+        read: Option<&AtomicUsize>,
     ) -> Response<Reply> {
         let (parts, body) = request.into_parts();
         let path = parts.uri.path();
@@ -207,7 +248,7 @@ impl Http {
             return text(StatusCode::UNSUPPORTED_MEDIA_TYPE, body);
         };
         let mut counted = self.intake.counted(signal, Transport::Http);
-        match self.request(signal, encoding, &parts, body).await {
+        match self.request(signal, encoding, &parts, body, read).await {
             Err(refusal) => {
                 if let Some(limit) = refusal.limit {
                     self.limited(limit);
@@ -234,6 +275,7 @@ impl Http {
         encoding: Encoding,
         parts: &Parts,
         body: Incoming,
+        read: Option<&AtomicUsize>,
     ) -> Result<Message, Refusal> {
         let compression = self.compression(&parts.headers)?;
         let announced =
@@ -245,7 +287,7 @@ impl Http {
             }
             return Err(too_large(self.max_body));
         }
-        let mut reader = Reader::new(body, self.max_body, self.read_timeout, &self.intake);
+        let mut reader = Reader::new(body, self.max_body, self.read_timeout, &self.intake, read);
         let first = reader.next().await?.unwrap_or_default();
         let message = reader.rest(first, announced.unwrap_or(0)).await?;
         if encoding == Encoding::Proto && self.intake.passes_closed(signal, compression) {
@@ -271,6 +313,14 @@ impl Http {
         Compression::from_name(name).filter(|_| taken).ok_or_else(|| {
             Status::new(Code::InvalidArgument, format!("unsupported Content-Encoding: {name}"))
         })
+    }
+}
+
+/// The server as the client names it.
+fn authority(request: &Request<Incoming>) -> &str {
+    match request.uri().authority() {
+        Some(authority) => authority.as_str(),
+        None => request.headers().get(header::HOST).map_or("", |v| v.to_str().unwrap_or("")),
     }
 }
 

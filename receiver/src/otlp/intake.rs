@@ -1,9 +1,13 @@
 //! What both doors do with a request's bytes: account, check, count, hand on, report.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tapio_proto::{
-    Accepted, Code, Metadata, Outcome, Request, Signal, Status, check, transport::Compression,
+    Accepted, Code, Metadata, Outcome, Request, Signal, Status, check,
+    transport::{Compression, Exchange},
 };
 use tokio::{sync::Semaphore, time::timeout};
 
@@ -72,6 +76,47 @@ impl Intake {
 
     pub(super) fn limited(&self, transport: Transport, limit: Limit) {
         self.observer.limited(transport, limit);
+    }
+
+    /// Now, if somebody wants to know how long it takes.
+    pub(super) fn clock(&self) -> Option<Instant> {
+        self.observer.measures().then(Instant::now)
+    }
+
+    /// A gRPC call that has come. One that is dropped was cancelled.
+    pub(super) fn call(&self, signal: Signal) -> Call<'_> {
+        Call { intake: self, signal, started: self.clock(), code: Code::Cancelled }
+    }
+
+    pub(super) fn exchanged(&self, exchange: &Exchange<'_>) {
+        self.observer.exchanged(exchange);
+    }
+}
+
+/// A gRPC call that is told when it ends.
+pub(super) struct Call<'a> {
+    intake: &'a Intake,
+    signal: Signal,
+    started: Option<Instant>,
+    code: Code,
+}
+
+impl Call<'_> {
+    pub(super) fn ended(mut self, outcome: &Outcome) {
+        self.code = outcome.as_ref().map_or_else(|status| status.code, |_| Code::Ok);
+    }
+
+    /// It was no call, so it is not told.
+    pub(super) fn was_none(mut self) {
+        self.started = None;
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        if let Some(started) = self.started {
+            self.intake.observer.called(self.signal, self.code, started.elapsed());
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use std::{
 
 use ::http::HeaderMap;
 use bytes::Bytes;
-use tapio_proto::{Metadata, Next, Signal};
+use tapio_proto::{Code, Metadata, Next, Signal, transport::Exchange};
 
 pub use config::{
     AuthConfig, Cors, GrpcConfig, HttpAuthConfig, HttpConfig, Keepalive, KeepalivePolicy,
@@ -108,6 +108,17 @@ pub trait Observer: Send + Sync + 'static {
 
     /// A peer ran into a bound. Its request, if there was one, is told by `received` as well.
     fn limited(&self, _transport: Transport, _limit: Limit) {}
+
+    /// Whether calls and exchanges are wanted; it is asked for each, and nothing is measured for none.
+    fn measures(&self) -> bool {
+        false
+    }
+
+    /// A gRPC call of a method that is served ended so.
+    fn called(&self, _signal: Signal, _code: Code, _took: Duration) {}
+
+    /// An HTTP request was answered, whatever it was for.
+    fn exchanged(&self, _exchange: &Exchange<'_>) {}
 }
 
 /// Starts the receiver.

@@ -33,6 +33,8 @@ struct Family {
     kind: String,
     /// Sets of label names, one for each way in which its series are labelled.
     labels: BTreeSet<Vec<String>>,
+    /// Of a histogram.
+    bounds: BTreeSet<String>,
 }
 
 type Page = BTreeMap<String, Family>;
@@ -51,9 +53,13 @@ fn read(text: &str) -> Page {
         } else if let Some((_, labels)) = line.split_once('{') {
             let labels = labels.rsplit_once('}').expect("labels end").0;
             let names = labels.split("\",").filter_map(|pair| pair.split_once("=\""));
-            let mut names: Vec<_> = names.map(|(name, _)| name.to_owned()).collect();
+            let names: Vec<_> = names.collect();
+            let family = page.entry(family.clone()).or_default();
+            let bound = names.iter().find(|(name, _)| *name == "le");
+            family.bounds.extend(bound.map(|(_, bound)| bound.trim_end_matches('"').to_owned()));
+            let mut names: Vec<_> = names.iter().map(|(name, _)| (*name).to_owned()).collect();
             names.sort();
-            page.entry(family.clone()).or_default().labels.insert(names);
+            family.labels.insert(names);
         }
     }
     page
@@ -62,8 +68,8 @@ fn read(text: &str) -> Page {
 fn fan_out(ports: &Ports, (level, without): (&str, bool)) -> Value {
     let at = format!("127.0.0.1:{}", ports.backend);
     let pipeline = json!({
-        "receivers": ["otlp"], "processors": ["memory_limiter", "batch"],
-        "exporters": ["otlp_grpc", "otlp_http", "otlp_grpc/dead", "debug"],
+        "receivers": ["otlp"], "processors": ["memory_limiter", "resource", "batch"],
+        "exporters": ["otlp_grpc", "otlp_http", "otlp_grpc/dead", "otlp_http/dead", "debug"],
     });
     json!({
         "receivers": {"otlp": {"protocols": {
@@ -73,12 +79,16 @@ fn fan_out(ports: &Ports, (level, without): (&str, bool)) -> Value {
         "processors": {
             "batch": {"timeout": "20ms"},
             "memory_limiter": {"check_interval": "1s", "limit_mib": 2000},
+            "resource": {"attributes": [{"key": "a", "value": "b", "action": "insert"}]},
         },
         "exporters": {
             "otlp_grpc": {"endpoint": at, "tls": {"insecure": true}},
             "otlp_http": {"endpoint": format!("http://{at}")},
             "otlp_grpc/dead": {
                 "endpoint": "127.0.0.1:9", "tls": {"insecure": true}, "retry_on_failure": {"enabled": false},
+            },
+            "otlp_http/dead": {
+                "endpoint": "http://127.0.0.1:9", "retry_on_failure": {"enabled": false},
             },
             "debug": {},
         },
@@ -106,6 +116,8 @@ impl Twin {
         let json = [("content-type", "application/json")];
         let reply = client::http("POST", self.ports.http, "/v1/traces", &json, "{bad".into()).await;
         assert_eq!(reply.expect("it answers").status, 400);
+        let reply = client::http("PUT", self.ports.http, "/nowhere", &[], "x".into()).await;
+        assert_eq!(reply.expect("it answers").status, 404);
     }
 
     /// The page, once it tells of a failure to send and of the last signal.
@@ -160,7 +172,8 @@ fn compare(group: &mut Group, level: &str, theirs: &Page, ours: &Page) {
         };
         let of = |one: Option<&Family>| {
             one.map_or("absent".to_owned(), |one| {
-                format!("{} {} {}", one.kind, one.help, labels(&one.labels))
+                let labels = labels(&one.labels);
+                format!("{} {} {labels} {:?}", one.kind, one.help, one.bounds)
             })
         };
         let name = format!("metrics/{level}/{family}");
