@@ -7,7 +7,7 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
-        mpsc::{self, RecvTimeoutError},
+        mpsc::{self, RecvTimeoutError, TryRecvError},
     },
     thread,
     time::{Duration, Instant},
@@ -34,6 +34,9 @@ const QUEUE: usize = 4096;
 const TELLINGS: usize = 256;
 /// Silence after which the engine's clock goes on by itself.
 const SILENCE: Duration = Duration::from_secs(2);
+/// What comes in small pieces is taken in together: with nothing left to do the engine's thread sleeps for
+/// so long before it waits, and who passes telemetry on need not wake it each time.
+const REST: Duration = Duration::from_millis(20);
 /// Tries to hand a story to the pipeline, one second apart.
 const TRIES: u32 = 5;
 
@@ -346,7 +349,7 @@ impl Worker {
         let mut clock = Time::default();
         loop {
             self.give_way(&mut engine);
-            let tellings = match first.take().map_or_else(|| self.inbox.recv_timeout(SILENCE), Ok) {
+            let tellings = match first.take().map_or_else(|| self.next(), Ok) {
                 Ok(first) => {
                     let tellings = self.batch(&mut engine, first);
                     (heard, clock) = (Instant::now(), engine.clock());
@@ -383,6 +386,18 @@ impl Worker {
             self.tell(&engine, tellings);
             if let Some(history) = &mut history {
                 history.keep(&mut engine.stories);
+            }
+        }
+    }
+
+    /// The next request, or that none came for long.
+    fn next(&self) -> Result<(Request, u32), RecvTimeoutError> {
+        match self.inbox.try_recv() {
+            Ok(next) => Ok(next),
+            Err(TryRecvError::Disconnected) => Err(RecvTimeoutError::Disconnected),
+            Err(TryRecvError::Empty) => {
+                thread::sleep(REST);
+                self.inbox.recv_timeout(SILENCE)
             }
         }
     }
