@@ -519,3 +519,45 @@ impl http_body::Body for Trailing {
         }))
     }
 }
+
+/// Guarantees: a connection on which the peer does not even answer to pings is ended, though nobody sends; one
+/// whose peer answers stays.
+#[tokio::test]
+async fn a_peer_that_does_not_answer_to_pings_is_left() {
+    let (mute, well) = tokio::join!(kept(true), kept(false));
+    assert!((Duration::from_secs(9)..Duration::from_secs(30)).contains(&mute), "after {mute:?}");
+    assert_eq!(well, Duration::MAX);
+}
+
+/// How long a connection is kept after its first request, up to 25 s, by an exporter that pings after 10 s and
+/// waits for 1 s. From the answer on nothing goes through, if the peer is to be mute.
+async fn kept(mute: bool) -> Duration {
+    let backend = receiver(Script::new(|_| Ok(Accepted::default()))).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, to) = (listener.local_addr().unwrap(), backend.grpc_address().unwrap());
+    let (answered, answer) = tokio::sync::oneshot::channel::<()>();
+    let through = tokio::spawn(async move {
+        let (mut near, _) = listener.accept().await.unwrap();
+        let mut far = tokio::net::TcpStream::connect(to).await.unwrap();
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => panic!("it ended early"),
+            _ = answer => {}
+        }
+        let began = Instant::now();
+        let ended = async {
+            if mute {
+                let mut heard = vec![0; 4096];
+                while near.read(&mut heard).await.is_ok_and(|len| len > 0) {}
+            } else {
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            }
+        };
+        timeout(Duration::from_secs(25), ended).await.map_or(Duration::MAX, |()| began.elapsed())
+    });
+    let mut config = once();
+    config["keepalive"] = json!({"time": "10s", "timeout": "1s", "permit_without_stream": true});
+    let exporter = exporter_at(Door::Grpc, address, config, Default::default());
+    exporter.consume(span(1)).await.unwrap();
+    answered.send(()).unwrap();
+    through.await.unwrap()
+}
