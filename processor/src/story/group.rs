@@ -88,6 +88,7 @@ pub fn groups(
                 _ => Some(next),
             });
         let Some((_, best, covers)) = best else { break };
+        // Whoever speaks for it below: what is told is not chosen again, or this would not end.
         told.insert(best.workload.clone());
         // Of a resolver that is gone, that nobody's names resolve says more than that it has no pods, and is as
         // sure.
