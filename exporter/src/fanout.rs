@@ -1,9 +1,10 @@
 //! One request to several consumers.
 
-use std::{future::poll_fn, task::Poll};
+use std::{future::poll_fn, sync::Arc, task::Poll};
 
 use tapio_proto::{
-    Accepted, Consumer, Next, Outcome, PartialSuccess, Pending, Request, transport::Compression,
+    Accepted, Batching, CanBatch, Consumer, Next, Outcome, PartialSuccess, Pending, Request,
+    Signal, transport::Compression,
 };
 
 /// Gives each request to all of its consumers at the same time. All must accept; if one refuses,
@@ -17,7 +18,7 @@ impl Fanout {
     pub fn of(mut consumers: Vec<Next>) -> Next {
         match consumers.len() {
             1 => consumers.remove(0),
-            _ => std::sync::Arc::new(Fanout(consumers)),
+            _ => Arc::new(Fanout(consumers)),
         }
     }
 }
@@ -25,6 +26,19 @@ impl Fanout {
 impl Consumer for Fanout {
     fn takes_closed(&self, compression: Compression) -> bool {
         self.0.iter().all(|next| next.takes_closed(compression))
+    }
+
+    fn can_batch(&self, signal: Signal, batching: &Batching) -> CanBatch {
+        let all = self.0.iter().map(|next| next.can_batch(signal, batching));
+        // One that passes on what comes wants it merged; where none has a queue there is no use in it.
+        all.fold(CanBatch::Indifferent, |one, other| match (one, other) {
+            (CanBatch::No, _) | (_, CanBatch::No) => CanBatch::No,
+            (one, other) => one.min(other),
+        })
+    }
+
+    fn batch(&self, signal: Signal, batching: &Arc<Batching>) {
+        self.0.iter().for_each(|next| next.batch(signal, batching));
     }
 
     fn consume(&self, request: Request) -> Pending<'_> {

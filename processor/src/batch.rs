@@ -4,6 +4,9 @@
 //! that was cut every piece: what a sender was told is taken is taken by the next hop. The price is the
 //! sender's patience, at most `timeout` more, and never more than [`PATIENCE`]. The pieces of one request
 //! leave one after another, so that no more than one of them is in memory beside it.
+//!
+//! Where exporters with a queue follow, nobody has to wait: the queue acknowledges, and merges as requests leave
+//! it ([`BatchConfig::batching`]).
 
 use std::{
     collections::HashMap,
@@ -14,8 +17,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 use tapio_proto::{
-    Accepted, Consumer, Metadata, Most, Next, Outcome, Parcel, PartialSuccess, Pending, Request,
-    Signal, Status, transport::GoDuration,
+    Accepted, BatchObserver, Batching, Consumer, Metadata, Most, Next, Outcome, Parcel,
+    PartialSuccess, Pending, Request, Signal, Status, transport::GoDuration,
 };
 use tokio::{sync::oneshot, time::sleep};
 
@@ -42,16 +45,10 @@ pub struct Batch {
     shared: Arc<Shared>,
 }
 
-/// Is told of each batch that leaves, for the Collector's own metrics.
-pub trait Observer: Send + Sync + 'static {
-    /// Its size, and whether it left because it was full and not because its time was up.
-    fn left(&self, items: usize, bytes: usize, full: bool);
-}
-
 struct Shared {
     config: BatchConfig,
     next: Next,
-    observer: Option<Box<dyn Observer>>,
+    observer: Option<Box<dyn BatchObserver>>,
     lanes: [Mutex<Lanes>; Signal::ALL.len()],
 }
 
@@ -116,6 +113,17 @@ impl BatchConfig {
         }
     }
 
+    /// The same for a queue that merges after it has acknowledged.
+    pub fn batching(&self, observer: Box<dyn BatchObserver>) -> Batching {
+        Batching {
+            timeout: *self.timeout,
+            min_items: if self.at_once() { 0 } else { self.send_batch_size },
+            max_items: self.max(),
+            metadata_keys: self.metadata_keys.clone(),
+            observer,
+        }
+    }
+
     /// Nothing waits for company.
     fn at_once(&self) -> bool {
         self.timeout.is_zero() || self.send_batch_size == 0
@@ -133,11 +141,11 @@ impl Batch {
     }
 
     /// The same, telling of each batch.
-    pub fn observed(config: BatchConfig, next: Next, observer: Box<dyn Observer>) -> Self {
+    pub fn observed(config: BatchConfig, next: Next, observer: Box<dyn BatchObserver>) -> Self {
         Self::with(config, next, Some(observer))
     }
 
-    fn with(config: BatchConfig, next: Next, observer: Option<Box<dyn Observer>>) -> Self {
+    fn with(config: BatchConfig, next: Next, observer: Option<Box<dyn BatchObserver>>) -> Self {
         Batch { shared: Arc::new(Shared { config, next, observer, lanes: Default::default() }) }
     }
 }

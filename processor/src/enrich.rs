@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use tapio_proto::{
-    Consumer, Next, Pending, Request, Signal, attr,
+    Batching, CanBatch, Consumer, Next, Pending, Request, Signal, attr,
     model::{Entity, Story},
     splice::{Decision, encode_attributes, splice},
     view::ResourceView,
@@ -159,6 +159,14 @@ impl Enricher {
 }
 
 impl Consumer for Enricher {
+    fn can_batch(&self, signal: Signal, batching: &Batching) -> CanBatch {
+        self.next.can_batch(signal, batching)
+    }
+
+    fn batch(&self, signal: Signal, batching: &Arc<Batching>) {
+        self.next.batch(signal, batching);
+    }
+
     fn consume(&self, request: Request) -> Pending<'_> {
         self.analysis.tee(&request);
         self.next.consume(self.enrich(request))

@@ -11,7 +11,10 @@ use std::{
 };
 
 use serde::Deserialize;
-use tapio_proto::{Code, Consumer, Next, Pending, Request, Status, transport::GoDuration};
+use tapio_proto::{
+    Batching, CanBatch, Code, Consumer, Next, Pending, Request, Signal, Status,
+    transport::GoDuration,
+};
 
 use crate::pressure::Pressure;
 
@@ -187,6 +190,14 @@ impl State {
 }
 
 impl Consumer for MemoryLimiter {
+    fn can_batch(&self, signal: Signal, batching: &Batching) -> CanBatch {
+        self.next.can_batch(signal, batching)
+    }
+
+    fn batch(&self, signal: Signal, batching: &Arc<Batching>) {
+        self.next.batch(signal, batching);
+    }
+
     fn consume(&self, request: Request) -> Pending<'_> {
         if !self.refusing() {
             return self.next.consume(request);

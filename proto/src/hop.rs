@@ -1,6 +1,6 @@
 //! What travels through the pipeline: a request as bytes, and what came of it.
 
-use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc};
+use std::{future::Future, net::IpAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -121,6 +121,66 @@ pub trait Consumer: Send + Sync + 'static {
     /// neither looks into them nor counts what is in them, and passes them on as they are.
     fn takes_closed(&self, _: Compression) -> bool {
         false
+    }
+
+    /// Whether it can merge requests of a signal in this way.
+    fn can_batch(&self, _: Signal, _: &Batching) -> CanBatch {
+        CanBatch::No
+    }
+
+    /// Merges requests of a signal in this way for as long as anybody holds `batching`. Only for who
+    /// [`Consumer::can_batch`].
+    fn batch(&self, _: Signal, _: &Arc<Batching>) {}
+}
+
+/// Whether a consumer can merge requests that it has acknowledged, so that no sender waits for the company
+/// of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CanBatch {
+    /// It has a queue, and nobody asked otherwise.
+    Yes,
+    /// It has none, and requests that come one by one do not slow it down.
+    Indifferent,
+    /// It passes on what comes.
+    No,
+}
+
+/// How a `batch` processor wants requests to be merged.
+pub struct Batching {
+    /// A batch leaves after this, however small it is.
+    pub timeout: Duration,
+    /// Items at which a batch leaves.
+    pub min_items: usize,
+    /// Items that no batch exceeds.
+    pub max_items: usize,
+    /// Headers of the sender that requests of one batch have in common.
+    pub metadata_keys: Vec<String>,
+    /// Is told of each batch that leaves.
+    pub observer: Box<dyn BatchObserver>,
+}
+
+/// Is told of each batch that leaves, for the Collector's own metrics.
+pub trait BatchObserver: Send + Sync + 'static {
+    /// Its size, and whether it left because it was full and not because its time was up.
+    fn left(&self, items: usize, bytes: usize, full: bool);
+}
+
+impl Batching {
+    /// Whether another asks for the same.
+    pub fn is_like(&self, other: &Batching) -> bool {
+        let sizes = |one: &Batching| (one.timeout, one.min_items, one.max_items);
+        sizes(self) == sizes(other) && self.metadata_keys == other.metadata_keys
+    }
+}
+
+impl std::fmt::Debug for Batching {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batching")
+            .field("timeout", &self.timeout)
+            .field("min_items", &self.min_items)
+            .field("max_items", &self.max_items)
+            .field("metadata_keys", &self.metadata_keys)
+            .finish_non_exhaustive()
     }
 }
 

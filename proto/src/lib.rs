@@ -24,7 +24,8 @@ pub mod wire;
 
 pub use check::check;
 pub use hop::{
-    Accepted, Compressed, Consumer, Metadata, Next, Outcome, PartialSuccess, Pending, Request,
+    Accepted, BatchObserver, Batching, CanBatch, Compressed, Consumer, Metadata, Next, Outcome,
+    PartialSuccess, Pending, Request,
 };
 pub use parcel::Parcel;
 pub use response::{decode_response, encode_response, response_from_json, response_to_json};

@@ -9,7 +9,7 @@ use tapio_processor::{
     batch::{Batch, BatchConfig, PATIENCE},
     memory_limiter::{MemoryLimiter, MemoryLimiterConfig},
 };
-use tapio_proto::{Next, Signal};
+use tapio_proto::{CanBatch, Next, Signal};
 
 use super::{
     Context, Outputs, Stage, Stop, nothing_to_stop,
@@ -40,9 +40,20 @@ pub(super) async fn start_debug(config: DebugConfig, context: Context) -> Result
 pub(super) async fn start_batch(
     config: BatchConfig,
     context: Context,
-    _: Signal,
+    signal: Signal,
     next: Next,
 ) -> Result<Stage, String> {
+    let batching = config.batching(Box::new(BatchCounts::new(&context)));
+    if next.can_batch(signal, &batching) == CanBatch::Yes {
+        let batching = Arc::new(batching);
+        next.batch(signal, &batching);
+        // As long as this is not stopped, the rule is held.
+        let stop: Stop = Box::new(move || {
+            drop(batching);
+            Box::pin(async {})
+        });
+        return Ok(Stage { next, stop });
+    }
     if *config.timeout > PATIENCE {
         tracing::warn!(
             processor = context.id.as_str(),
@@ -53,7 +64,7 @@ pub(super) async fn start_batch(
     }
     // Nothing to drain: who waits for a batch has not been told that it is taken.
     Ok(Stage {
-        next: Arc::new(Batch::observed(config, next, Box::new(BatchCounts::new(&context)))),
+        next: Arc::new(Batch::observed(config, next, batching.observer)),
         stop: nothing_to_stop(),
     })
 }

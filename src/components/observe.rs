@@ -7,7 +7,8 @@ use std::{
 };
 
 use tapio_proto::{
-    Accepted, Code, Consumer, Next, Pending, Request, Signal, Status, transport::Exchange,
+    Accepted, BatchObserver, Batching, CanBatch, Code, Consumer, Next, Pending, Request, Signal,
+    Status, transport::Exchange,
 };
 use tapio_receiver::{Limit, Transport, Verdict};
 
@@ -298,6 +299,14 @@ impl ProcessorCounts {
 }
 
 impl Consumer for Incoming {
+    fn can_batch(&self, signal: Signal, batching: &Batching) -> CanBatch {
+        self.next.can_batch(signal, batching)
+    }
+
+    fn batch(&self, signal: Signal, batching: &Arc<Batching>) {
+        self.next.batch(signal, batching);
+    }
+
     fn consume(&self, request: Request) -> Pending<'_> {
         self.count.add(request.items as u64);
         if !self.metrics.is_detailed() {
@@ -314,6 +323,14 @@ impl Consumer for Incoming {
 }
 
 impl Consumer for Outgoing {
+    fn can_batch(&self, signal: Signal, batching: &Batching) -> CanBatch {
+        self.next.can_batch(signal, batching)
+    }
+
+    fn batch(&self, signal: Signal, batching: &Arc<Batching>) {
+        self.next.batch(signal, batching);
+    }
+
     fn consume(&self, request: Request) -> Pending<'_> {
         self.count.add(request.items as u64);
         if let Some(since) = WORKING.take() {
@@ -340,7 +357,7 @@ impl BatchCounts {
     }
 }
 
-impl tapio_processor::batch::Observer for BatchCounts {
+impl BatchObserver for BatchCounts {
     fn left(&self, items: usize, bytes: usize, full: bool) {
         self.size.record(items as u64);
         self.bytes.record(bytes as u64);
@@ -457,6 +474,10 @@ impl Counted {
 }
 
 impl Consumer for Counted {
+    fn can_batch(&self, _: Signal, _: &Batching) -> CanBatch {
+        CanBatch::Indifferent
+    }
+
     fn consume(&self, request: Request) -> Pending<'_> {
         let (signal, items) = (request.signal, request.items as u64);
         Box::pin(async move {

@@ -17,7 +17,7 @@ use std::{
 use bytes::Bytes;
 use tapio_exporter::Exporter;
 use tapio_proto::{
-    Consumer, Next, Outcome, Pending, Request, Signal, attr,
+    Batching, CanBatch, Consumer, Next, Outcome, Pending, Request, Signal, attr,
     splice::encode_attributes,
     wire::{put_fixed64_field, put_len_field, put_message, put_varint_field},
 };
@@ -163,6 +163,14 @@ struct Traced {
 }
 
 impl Consumer for Traced {
+    fn can_batch(&self, signal: Signal, batching: &Batching) -> CanBatch {
+        self.next.can_batch(signal, batching)
+    }
+
+    fn batch(&self, signal: Signal, batching: &Arc<Batching>) {
+        self.next.batch(signal, batching);
+    }
+
     fn consume(&self, request: Request) -> Pending<'_> {
         let parent = DECISION.try_with(|decision| *decision).ok();
         let (trace, parent) = match parent {

@@ -1,16 +1,19 @@
 //! `sending_queue: batch:`: requests leave the queue merged, by concatenation, and cut where they are too large.
 //!
 //! The queue keeps each request until all of it is delivered, so nothing that was acknowledged depends on a
-//! batch that is still being gathered. Of a request that is cut one piece is under way at a time; what is left of it
+//! batch that is still being gathered. So a `batch` processor in front of it leaves the gathering to it. Of a request that is cut one piece is under way at a time; what is left of it
 //! is next in the queue when that is settled.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError, RwLock, Weak},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
-use tapio_proto::{Metadata, Most, Request, Signal, transport::GoDuration};
+use tapio_proto::{Batching, Metadata, Most, Request, transport::GoDuration};
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, Notify},
     time::{Instant, timeout_at},
 };
 
@@ -100,12 +103,35 @@ impl BatchConfig {
 
 /// Merges what comes out of one queue. Its workers share it: one gathers, the others send.
 pub(super) struct Gatherer {
+    /// Of the queue's own configuration.
+    own: Option<Arc<Rule>>,
+    /// Of a `batch` processor in front of it, for as long as that lives.
+    asked: RwLock<Option<Asked>>,
+    /// There is another rule.
+    changed: Notify,
+    open: Mutex<Vec<Open>>,
+}
+
+struct Asked {
+    batching: Weak<Batching>,
+    rule: Arc<Rule>,
+}
+
+/// How requests are merged.
+pub(super) struct Rule {
     flush: Duration,
     min: usize,
     max: usize,
     sizer: Sizer,
-    pub(super) keys: Vec<String>,
-    open: Mutex<Vec<Open>>,
+    keys: Vec<String>,
+    /// Who wants to know of each batch.
+    asked: Weak<Batching>,
+}
+
+/// Requests that leave as one.
+pub(super) struct Batch {
+    pub(super) entries: Vec<Entry>,
+    rule: Option<Arc<Rule>>,
 }
 
 /// The values of a partition's headers; a header that is absent is none of them.
@@ -120,31 +146,97 @@ struct Open {
 }
 
 impl Gatherer {
-    /// `None` where requests leave as they are: without `batch`, and profiles, which share one
-    /// dictionary per request and would mix them up.
-    pub(super) fn new(
-        config: Option<&BatchConfig>,
-        sizer: Option<Sizer>,
-        signal: Signal,
-    ) -> Option<Self> {
-        let config = config.filter(|_| signal != Signal::Profiles)?;
-        Some(Gatherer {
+    /// Without `batch` requests leave as they are, until a processor asks for it.
+    pub(super) fn new(config: Option<&BatchConfig>, sizer: Option<Sizer>) -> Self {
+        let own = config.map(|config| Rule {
             flush: *config.flush_timeout,
             min: config.min_size,
             max: if config.max_size == 0 { usize::MAX } else { config.max_size },
             sizer: config.sizer(sizer),
             keys: config.partition.metadata_keys.clone(),
+            asked: Weak::new(),
+        });
+        Gatherer {
+            own: own.map(Arc::new),
+            asked: RwLock::default(),
+            changed: Notify::new(),
             open: Mutex::default(),
-        })
+        }
+    }
+
+    /// Whether it merges so already, or is free to.
+    pub(super) fn can_batch(&self, batching: &Batching) -> bool {
+        let asked = self.asked.read().unwrap_or_else(PoisonError::into_inner);
+        let other = asked.as_ref().and_then(|asked| asked.batching.upgrade());
+        self.own.is_some() || other.is_none_or(|other| other.is_like(batching))
+    }
+
+    /// Merges so, unless it has a rule of its own.
+    pub(super) fn batch(&self, batching: &Arc<Batching>) {
+        let Batching { timeout, min_items, max_items, metadata_keys, .. } = &**batching;
+        let batching = Arc::downgrade(batching);
+        let rule = Rule {
+            flush: *timeout,
+            min: *min_items,
+            max: *max_items,
+            sizer: Sizer::Items,
+            keys: metadata_keys.clone(),
+            asked: batching.clone(),
+        };
+        let mut asked = self.asked.write().unwrap_or_else(PoisonError::into_inner);
+        if asked.as_ref().is_none_or(|asked| asked.batching.strong_count() == 0) {
+            *asked = Some(Asked { batching, rule: Arc::new(rule) });
+            drop(asked);
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// How requests are merged now.
+    fn rule(&self) -> Option<Arc<Rule>> {
+        self.own.clone().or_else(|| self.asked())
+    }
+
+    fn asked(&self) -> Option<Arc<Rule>> {
+        let asked = self.asked.read().unwrap_or_else(PoisonError::into_inner);
+        let asked = asked.as_ref().filter(|asked| asked.batching.strong_count() > 0)?;
+        Some(Arc::clone(&asked.rule))
+    }
+
+    /// Requests of a load as the queue counts them: behind a `batch` processor those of a batch are one.
+    pub(super) fn requests(&self, load: &Load) -> usize {
+        match self.asked().filter(|_| self.own.is_none()) {
+            Some(rule) => load.requests.min(load.items.div_ceil(rule.min.max(1))),
+            None => load.requests,
+        }
     }
 
     /// The next batch; `None` when the queue is closed and everything has left.
-    pub(super) async fn next(&self, lane: &Queue) -> Option<Vec<Entry>> {
+    pub(super) async fn next(&self, lane: &Queue) -> Option<Batch> {
+        // Registered before the look: a rule that comes in between is not missed.
+        let changed = self.changed.notified();
+        if self.rule().is_none() {
+            // What was gathered before a processor that asked for it went away.
+            if let Ok(mut open) = self.open.try_lock()
+                && let Some(batch) = open.pop()
+            {
+                return Some(batch.leaves(None, false));
+            }
+            tokio::select! {
+                biased;
+                () = changed => {}
+                popped = lane.pop() => return popped.map(Batch::alone),
+            }
+        }
         let mut open = self.open.lock().await;
         loop {
+            let rule = self.rule();
             let now = Instant::now();
-            if let Some(due) = open.iter().position(|batch| batch.due <= now) {
-                return Some(open.swap_remove(due).entries);
+            let due = match rule {
+                Some(_) => open.iter().position(|batch| batch.due <= now),
+                None => open.len().checked_sub(1),
+            };
+            if let Some(due) = due {
+                return Some(open.swap_remove(due).leaves(rule, false));
             }
             let popped = match open.iter().map(|batch| batch.due).min() {
                 None => lane.pop().await,
@@ -154,16 +246,42 @@ impl Gatherer {
                 },
             };
             // Closed: nothing more comes, and nobody waits for company.
-            let Some(entry) = popped else { return open.pop().map(|batch| batch.entries) };
-            if let Some(full) = self.add(&mut open, entry) {
-                return Some(full);
+            let Some(entry) = popped else {
+                return open.pop().map(|batch| batch.leaves(rule, false));
+            };
+            let Some(rule) = rule else { return Some(Batch::alone(entry)) };
+            if let Some(full) = rule.add(&mut open, entry) {
+                return Some(full.leaves(Some(rule), true));
             }
         }
     }
+}
 
+impl Open {
+    fn leaves(self, rule: Option<Arc<Rule>>, full: bool) -> Batch {
+        let asked = rule.as_ref().and_then(|rule| rule.asked.upgrade());
+        if let Some(asked) = asked {
+            asked.observer.left(self.load.items, self.load.bytes, full);
+        }
+        Batch { entries: self.entries, rule }
+    }
+}
+
+impl Batch {
+    pub(super) fn alone(entry: Entry) -> Self {
+        Batch { entries: vec![entry], rule: None }
+    }
+
+    /// Headers that all of its requests have in common.
+    pub(super) fn keys(&self) -> &[String] {
+        self.rule.as_ref().map_or(&[], |rule| &rule.keys)
+    }
+}
+
+impl Rule {
     /// Puts a request to the others of its partition, or as much of it as there is room for; the batch that has
     /// to leave now, if one has.
-    fn add(&self, open: &mut Vec<Open>, mut entry: Entry) -> Option<Vec<Entry>> {
+    fn add(&self, open: &mut Vec<Open>, mut entry: Entry) -> Option<Open> {
         let key = self.key(entry.parcel.request());
         let at = open.iter().position(|batch| batch.key == key);
         if let Some(at) = at {
@@ -174,7 +292,7 @@ impl Gatherer {
                 let full = self.is_full(load, &entry);
                 batch.entries.push(entry);
                 batch.load = load;
-                return full.then(|| open.swap_remove(at).entries);
+                return full.then(|| open.swap_remove(at));
             }
         }
         entry.parcel.cut(self.most(self.max));
@@ -183,11 +301,11 @@ impl Gatherer {
         let due = Instant::now() + if full { Duration::ZERO } else { self.flush };
         let fresh = Open { key, entries: vec![entry], load, due };
         match at {
-            Some(at) => Some(std::mem::replace(&mut open[at], fresh).entries),
-            None if full => Some(fresh.entries),
+            Some(at) => Some(std::mem::replace(&mut open[at], fresh)),
+            None if full => Some(fresh),
             None => {
                 open.push(fresh);
-                (open.len() > MAX_OPEN).then(|| open.remove(0).entries)
+                (open.len() > MAX_OPEN).then(|| open.remove(0))
             }
         }
     }
@@ -214,8 +332,9 @@ impl Gatherer {
 }
 
 /// All requests of a batch as one. Of the senders' metadata it keeps all if they are the same, else the
-/// headers that partition them: `keys`.
-pub(super) fn merged(entries: &[Entry], keys: &[String]) -> Option<Request> {
+/// headers that partition them.
+pub(super) fn merged(batch: &Batch) -> Option<Request> {
+    let (entries, keys) = (&batch.entries, batch.keys());
     let (first, others) = entries.split_first()?;
     if others.is_empty() {
         return Some(first.parcel.to_send());

@@ -3,7 +3,7 @@
 use std::{io, path::Path, sync::Arc, time::Duration};
 
 use tapio_proto::{
-    Accepted, Code, Consumer, Next, Outcome, Pending, Request, Signal, Status,
+    Accepted, Batching, CanBatch, Code, Consumer, Next, Outcome, Pending, Request, Signal, Status,
     transport::{Compression, Exchange},
 };
 use tokio::{
@@ -14,7 +14,7 @@ use tokio::{
 
 use super::{
     SendConfig,
-    batch::{self, Gatherer},
+    batch::{self, Batch},
     queue::{Entry, Load, Overflow, Queue, QueueConfig},
     retry::{self, Duty, RetryConfig},
     sample::Sample,
@@ -127,11 +127,9 @@ impl Exporter {
         let (closing, closed) = watch::channel(false);
         let mut workers = JoinSet::new();
         for (signal, lane) in Signal::ALL.into_iter().zip(shared.lanes.iter().flatten()) {
-            let QueueConfig { batch, sizer, .. } = &shared.queue;
-            let gatherer = Gatherer::new(batch.as_ref(), *sizer, signal).map(Arc::new);
             for _ in 0..shared.queue.num_consumers {
                 let (shared, lane) = (Arc::clone(&shared), Arc::clone(lane));
-                workers.spawn(work(shared, lane, gatherer.clone(), closed.clone()));
+                workers.spawn(work(shared, lane, signal, closed.clone()));
             }
         }
         if let Some(dead) = &shared.dead {
@@ -297,6 +295,24 @@ impl Consumer for Exporter {
         self.shared.lanes.is_none() && self.shared.next.takes_closed(compression)
     }
 
+    /// Unless senders wait for the backend's answer anyway.
+    fn can_batch(&self, signal: Signal, batching: &Batching) -> CanBatch {
+        match self.shared.lane(signal) {
+            Some(lane)
+                if !self.shared.queue.wait_for_result && lane.gatherer.can_batch(batching) =>
+            {
+                CanBatch::Yes
+            }
+            _ => CanBatch::No,
+        }
+    }
+
+    fn batch(&self, signal: Signal, batching: &Arc<Batching>) {
+        if let Some(lane) = self.shared.lane(signal) {
+            lane.gatherer.batch(batching);
+        }
+    }
+
     fn consume(&self, request: Request) -> Pending<'_> {
         Box::pin(async move {
             match self.shared.lane(request.signal) {
@@ -457,19 +473,19 @@ async fn park(dead: &Arc<DeadLetters>, requests: Vec<Request>, reason: &str) -> 
 async fn work(
     shared: Arc<Shared>,
     lane: Arc<Queue>,
-    gatherer: Option<Arc<Gatherer>>,
+    signal: Signal,
     mut closing: watch::Receiver<bool>,
 ) {
     loop {
-        let entries = match &gatherer {
-            None => lane.pop().await.map(|entry| vec![entry]),
-            Some(gatherer) => gatherer.next(&lane).await,
+        let batch = match signal {
+            // Each has a dictionary of its own, which would be mixed up with the others'.
+            Signal::Profiles => lane.pop().await.map(Batch::alone),
+            _ => lane.gatherer.next(&lane).await,
         };
-        let Some(entries) = entries else { return };
-        let keys = gatherer.as_ref().map_or(&[][..], |gatherer| &gatherer.keys);
+        let Some(batch) = batch else { return };
         // One request that the backend never takes must not condemn its neighbours.
-        for refused in deliver(&shared, &lane, entries, keys, &mut closing).await {
-            deliver(&shared, &lane, vec![refused], keys, &mut closing).await;
+        for refused in deliver(&shared, &lane, batch, &mut closing).await {
+            deliver(&shared, &lane, Batch::alone(refused), &mut closing).await;
         }
     }
 }
@@ -479,11 +495,12 @@ async fn work(
 async fn deliver(
     shared: &Shared,
     lane: &Queue,
-    mut entries: Vec<Entry>,
-    keys: &[String],
+    batch: Batch,
     closing: &mut watch::Receiver<bool>,
 ) -> Vec<Entry> {
-    let Some(request) = batch::merged(&entries, keys) else { return entries };
+    let request = batch::merged(&batch);
+    let mut entries = batch.entries;
+    let Some(request) = request else { return entries };
     // With `wait_for_result` the senders still have the requests.
     let duty = match entries.iter().all(|entry| entry.done.is_some()) {
         true => Duty::Senders,

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::batch::BatchConfig;
+use super::batch::{BatchConfig, Gatherer};
 use super::retry::{Attempts, LAST_INTERVAL};
 use crate::{
     net::ConfigError,
@@ -94,6 +94,8 @@ pub(super) struct Load {
 }
 
 pub(super) struct Queue {
+    /// Merges what leaves.
+    pub(super) gatherer: Gatherer,
     capacity: usize,
     sizer: Sizer,
     max_memory: usize,
@@ -194,6 +196,7 @@ impl Queue {
         let max_memory = config.max_mib.saturating_mul(1 << 20);
         let state = State { load: backlog, ..State::default() };
         Queue {
+            gatherer: Gatherer::new(config.batch.as_ref(), config.sizer),
             capacity: config.queue_size,
             sizer: config.sizer.unwrap_or_default(),
             max_memory,
@@ -222,11 +225,18 @@ impl Queue {
 
     /// How full it is, counted by the sizer.
     pub(super) fn size(&self) -> usize {
-        self.sizer.of(&self.state().load)
+        self.count(&self.load())
     }
 
     pub(super) fn load(&self) -> Load {
         self.state().load
+    }
+
+    fn count(&self, load: &Load) -> usize {
+        match self.sizer {
+            Sizer::Requests => self.gatherer.requests(load),
+            other => other.of(load),
+        }
     }
 
     /// Keeps room for a request, or says why there is none.
@@ -240,7 +250,7 @@ impl Queue {
         };
         let more = one.bytes as u64;
         // A part of the disk is taken by a segment that is settled and not closed yet.
-        if self.sizer.of(&one) > self.capacity || one.bytes > self.max_memory || more > limit / 2 {
+        if self.count(&one) > self.capacity || one.bytes > self.max_memory || more > limit / 2 {
             return Err(Overflow::TooLarge);
         }
         if state.closed {
@@ -248,7 +258,7 @@ impl Queue {
         }
         let after = state.load.plus(one);
         let memory = state.memory + one.bytes;
-        if self.sizer.of(&after) > self.capacity
+        if self.count(&after) > self.capacity
             || memory > self.max_memory
             || held.saturating_add(more) > limit
         {

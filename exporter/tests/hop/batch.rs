@@ -1,12 +1,16 @@
 //! `sending_queue: batch:`: what leaves the queue is merged or cut, and nothing of it is lost.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tapio_exporter::holdings;
 use tapio_proto::{
-    Accepted, Code, Consumer, Metadata, Outcome, PartialSuccess, Request, Signal, Status,
+    Accepted, BatchObserver, Batching, CanBatch, Code, Consumer, Metadata, Outcome, PartialSuccess,
+    Request, Signal, Status,
     view::{Record, RequestView},
 };
 use tokio::time::Instant;
@@ -16,14 +20,17 @@ use crate::{
     support::{Door, Script, Tally, exporter_at, quick, receiver, spans, until},
 };
 
-async fn rig(
-    batch: Value,
-    answer: impl Fn(usize) -> Outcome + Send + Sync + 'static,
-) -> (Arc<Script>, tapio_receiver::Handle, Arc<tapio_exporter::Exporter>, Arc<Tally>) {
+type Rig = (Arc<Script>, tapio_receiver::Handle, Arc<tapio_exporter::Exporter>, Arc<Tally>);
+
+async fn rig(batch: Value, answer: impl Fn(usize) -> Outcome + Send + Sync + 'static) -> Rig {
+    rig_with(json!({"batch": batch, "num_consumers": 2}), answer).await
+}
+
+async fn rig_with(queue: Value, answer: impl Fn(usize) -> Outcome + Send + Sync + 'static) -> Rig {
     let script = Script::new(answer);
     let backend = receiver(script.clone()).await;
     let tally = Arc::new(Tally::default());
-    let queue = quick(json!({"batch": batch, "num_consumers": 2}));
+    let queue = quick(queue);
     let exporter = exporter_at(Door::Grpc, backend.grpc_address().unwrap(), queue, tally.clone());
     (script, backend, exporter, tally)
 }
@@ -60,6 +67,59 @@ async fn a_batch_leaves_when_it_is_large_enough_or_its_time_is_up() {
         .concat()
         .into();
     assert!(script.seen().iter().any(|request| request.bytes == bytes), "merged is concatenated");
+}
+
+/// What a `batch` processor hears of batches: their items, and whether they were full.
+#[derive(Clone, Default)]
+struct Heard(Arc<Mutex<Vec<(usize, bool)>>>);
+
+impl BatchObserver for Heard {
+    fn left(&self, items: usize, _: usize, full: bool) {
+        self.0.lock().unwrap().push((items, full));
+    }
+}
+
+fn asked(min_items: usize, heard: &Heard) -> Arc<Batching> {
+    Arc::new(Batching {
+        timeout: Duration::from_millis(300),
+        min_items,
+        max_items: usize::MAX,
+        metadata_keys: Vec::new(),
+        observer: Box::new(heard.clone()),
+    })
+}
+
+/// Guarantees: a `batch` processor's batches are made in the queue, whose senders are answered at once, and
+/// count there as one request each; they are made for as long as the processor lives, and nobody else can ask
+/// for other ones meanwhile.
+#[tokio::test]
+async fn a_processor_leaves_its_batches_to_the_queue() {
+    let (script, _backend, exporter, _) = rig_with(json!({"queue_size": 2}), taken).await;
+    let (heard, signal) = (Heard::default(), Signal::Traces);
+    let tens = asked(10, &heard);
+    // Its workers wait for requests already.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(exporter.can_batch(signal, &tens), CanBatch::Yes);
+    exporter.batch(signal, &tens);
+    assert_eq!(exporter.can_batch(signal, &asked(10, &heard)), CanBatch::Yes);
+    assert_eq!(exporter.can_batch(signal, &asked(11, &heard)), CanBatch::No);
+    assert_eq!(exporter.can_batch(Signal::Logs, &asked(11, &heard)), CanBatch::Yes);
+    let started = Instant::now();
+    for n in 0..5 {
+        exporter.consume(spans(n, 1)).await.unwrap();
+    }
+    assert!(started.elapsed() < Duration::from_millis(200), "nobody waited");
+    until("one is due", || items(&script) == [5]).await;
+    assert_eq!(*heard.0.lock().unwrap(), [(5, false)]);
+    exporter.consume(spans(10, 7)).await.unwrap();
+    exporter.consume(spans(20, 7)).await.unwrap();
+    until("one is full", || items(&script) == [5, 14]).await;
+    assert_eq!(*heard.0.lock().unwrap(), [(5, false), (14, true)]);
+    drop(tens);
+    assert_eq!(exporter.can_batch(signal, &asked(11, &heard)), CanBatch::Yes);
+    exporter.consume(spans(30, 1)).await.unwrap();
+    until("it comes alone", || items(&script) == [1, 5, 14]).await;
+    assert_eq!(heard.0.lock().unwrap().len(), 2);
 }
 
 /// The ids of the spans that arrived, in order.

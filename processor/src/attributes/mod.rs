@@ -12,9 +12,11 @@ mod value;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::sync::Arc;
+
 use serde::Deserialize;
 use tapio_proto::{
-    Consumer, Metadata, Next, Pending, Request, Signal,
+    Batching, CanBatch, Consumer, Metadata, Next, Pending, Request, Signal,
     edit::{AttributeList, Editor, Unread, edit_records, edit_resources},
     view::{ResourceView, ScopeGroup},
 };
@@ -113,6 +115,14 @@ impl Resource {
 }
 
 impl Consumer for Attributes {
+    fn can_batch(&self, signal: Signal, batching: &Batching) -> CanBatch {
+        self.next.can_batch(signal, batching)
+    }
+
+    fn batch(&self, signal: Signal, batching: &Arc<Batching>) {
+        self.next.batch(signal, batching);
+    }
+
     fn consume(&self, request: Request) -> Pending<'_> {
         let sender = request.metadata.as_deref();
         let mut work =
@@ -123,6 +133,14 @@ impl Consumer for Attributes {
 }
 
 impl Consumer for Resource {
+    fn can_batch(&self, signal: Signal, batching: &Batching) -> CanBatch {
+        self.next.can_batch(signal, batching)
+    }
+
+    fn batch(&self, signal: Signal, batching: &Arc<Batching>) {
+        self.next.batch(signal, batching);
+    }
+
     fn consume(&self, request: Request) -> Pending<'_> {
         let edited = edit_resources(request.signal, &request.bytes, |attributes| {
             let sender = request.metadata.as_deref();

@@ -16,7 +16,7 @@ use std::sync::{
 };
 
 use tapio_proto::{
-    Consumer, Next, Pending, Request,
+    Batching, CanBatch, Consumer, Next, Pending, Request, Signal,
     edit::{AttributeList, edit_resources},
     view::AnyValue,
 };
@@ -106,6 +106,14 @@ fn put(found: Found, attributes: &mut AttributeList<'_>) {
 }
 
 impl Consumer for K8sAttributes {
+    fn can_batch(&self, signal: Signal, batching: &Batching) -> CanBatch {
+        self.next.can_batch(signal, batching)
+    }
+
+    fn batch(&self, signal: Signal, batching: &Arc<Batching>) {
+        self.next.batch(signal, batching);
+    }
+
     fn consume(&self, request: Request) -> Pending<'_> {
         let snapshot = self.directory.newest();
         let peer = request.metadata.as_ref().and_then(|metadata| metadata.peer);
