@@ -33,6 +33,7 @@ use crate::{
         surge,
         suspects::{self, Graph},
         symptoms::Symptoms,
+        twins,
         units::{self, Homes},
         weights::weights,
     },
@@ -44,7 +45,8 @@ use crate::{
     store::{Keep, Store, StoreError, TableSpec},
     story::{Facts, Importance, Stories, Telling, View, text},
     streaming::{
-        Blame, KEPT, Levels, Resource, Series, Share, Strain, Strains, Templates, Traces, Windows,
+        Blame, Instances, KEPT, Levels, Resource, Series, Share, Strain, Strains, Templates,
+        Traces, Twin, Windows,
     },
     tables::StoryRow,
     validator::Quarantined,
@@ -125,6 +127,7 @@ pub struct Engine {
     /// Lines that were kept though they may be nothing new.
     pub(crate) said: usize,
     pub(crate) releases: Releases,
+    pub(crate) instances: Instances,
     likely: Likely,
     symptoms: Symptoms,
     pub(crate) stories: Stories,
@@ -274,6 +277,7 @@ impl Engine {
             ending: false,
             said: 0,
             releases: Releases::default(),
+            instances: Instances::default(),
             likely: Likely::new(&rows, &needs),
             symptoms: Symptoms::default(),
             stories: Stories::default(),
@@ -518,6 +522,11 @@ impl Engine {
             all.extend(self.series.blamed().iter().map(by_metrics));
         }
         let mut judged = with_measured(judged, all);
+        let twins = self.twins(&failing);
+        let splits: Vec<_> =
+            twins.iter().filter_map(|(service, twins)| twins::split(service, twins)).collect();
+        let told = twins::judge(&splits, &failing, &graph, &self.cluster);
+        twins::hold(&mut judged, told, &twins, (&self.facts, &self.symptoms));
         let (asked, changed) = ((&self.windows, &graph), (&self.cluster, &self.facts));
         surge::judge(&mut judged, &failing, asked, changed);
         let groups = crate::story::groups(&judged, &self.symptoms, &graph, now);
@@ -625,6 +634,21 @@ impl Engine {
         if let Some(found) = self.standing.look(&self.cluster, &self.facts, now, self.ending) {
             self.symptoms.stand(found, now);
         }
+    }
+
+    /// The pods of services that have several, before and since they fail; those that do not, since the first
+    /// of the others does.
+    fn twins(&self, failing: &BTreeMap<Entity, Time>) -> BTreeMap<Entity, Vec<Twin>> {
+        let Some(first) = failing.values().min() else { return BTreeMap::new() };
+        let several = self.instances.several();
+        let named = several.map(|names| (self.identity.service(names.0, names.1), names));
+        named
+            .map(|(service, (namespace, name))| {
+                let onset = *failing.get(&service).unwrap_or(first);
+                let twins = self.instances.twins(namespace, name, onset);
+                (service, twins)
+            })
+            .collect()
     }
 
     /// What alerts say is wrong is a symptom of the service that they name.

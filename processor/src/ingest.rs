@@ -19,7 +19,8 @@ use crate::{
     requests::{Line, Part},
     store::Store,
     streaming::{
-        Gauge, Meaning, Resource, ServiceId, SpanFact, SpanKind, Traces, said, signature, template,
+        Gauge, Meaning, Resource, Served, Server, ServiceId, SpanFact, SpanKind, Traces, said,
+        signature, template,
     },
     validator::{AHEAD, Quarantine, Reason, Within, wrong_point},
 };
@@ -187,6 +188,7 @@ impl Engine {
             let service = self.windows.service(origin.namespace, origin.service, now);
             let number = self.requests.service(origin.namespace, origin.service, now);
             self.versions(&origin, &spans);
+            self.serves(&origin, &spans, weight);
             let sender = origin.sender();
             let nobody = if sender.is_empty() {
                 Some(Reason::NoSource)
@@ -279,6 +281,29 @@ impl Engine {
         }
         if let Some(minute) = minute {
             self.releases.served((origin.namespace, origin.service, origin.version), minute);
+        }
+    }
+
+    /// Counts what each pod serves.
+    fn serves(&mut self, origin: &Origin<'_>, spans: &[Looked<'_>], weight: u32) {
+        if origin.pod.is_empty() || origin.service.is_empty() {
+            return;
+        }
+        let (mut served, mut last) = (Served::default(), Time::default());
+        for looked in spans {
+            let span = &looked.span;
+            let kind = SpanKind::from_wire(i64::from(span.kind));
+            if !matches!(kind, SpanKind::Server | SpanKind::Consumer) {
+                continue;
+            }
+            let took = span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano);
+            let times = weight.saturating_mul(looked.stands_for);
+            served.add(took, span.status_code == 2, times);
+            last = last.max(Time::from_unix_nano(span.end_time_unix_nano));
+        }
+        if served.count > 0 {
+            let Origin { namespace, service, pod, node, .. } = *origin;
+            self.instances.served(Server { namespace, service, pod, node }, last, served);
         }
     }
 

@@ -37,14 +37,13 @@ pub struct Hypothesis {
 }
 
 impl Hypothesis {
-    /// Was this read in the objects as they stand, where the other only saw that the same workload is not
-    /// well?
+    /// Does this say why, where the other only saw that the same workload is not well? It was read in the
+    /// objects as they stand, or it is a change with a known mechanism where the other is measured.
     pub(crate) fn knows_more_than(&self, other: &Hypothesis) -> bool {
-        self.workload == other.workload
-            && self.told.is_some()
-            && other.told.is_none()
-            && other.change.is_none()
-            && self.confidence >= other.confidence
+        let read =
+            self.told.is_some() && other.told.is_none() && self.confidence >= other.confidence;
+        let changed = self.change.is_some() && !self.pattern.is_empty() && other.measured.is_some();
+        self.workload == other.workload && other.change.is_none() && (read || changed)
     }
 }
 

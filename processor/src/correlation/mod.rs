@@ -19,6 +19,7 @@ pub mod states;
 pub mod surge;
 pub mod suspects;
 pub mod symptoms;
+pub mod twins;
 pub mod units;
 pub(crate) mod weights;
 

@@ -73,6 +73,7 @@ sections! {
     releases: Released,
     providers: Providers,
     standing: Stands,
+    twins: Twins,
     units: Units,
     outside: Outside,
     judgement: Judgement,
@@ -137,9 +138,10 @@ section!(Stands {
     certain,
     below,
 });
+section!(Twins { node, node_alone, pod, alike, proven });
 section!(Units { known, other });
 section!(Outside { certain, faint, weak });
-section!(Judgement { worth, unseen, below_change, covers, surer });
+section!(Judgement { worth, unseen, below_change, covers, surer, put_back });
 
 /// Patterns that are stretched alike.
 #[derive(Debug, Deserialize)]

@@ -193,12 +193,13 @@ impl Cluster {
         self.workloads_of(&Entity::new("Service", "kube-system", "kube-dns")).into_iter().next()
     }
 
-    /// The CronJobs that last ran at `since` or later, with their schedules.
-    pub fn scheduled_since(&self, since: Time) -> BTreeMap<Entity, String> {
+    /// The CronJobs that last ran at `since` or later: when that was, and their schedules.
+    pub fn scheduled_since(&self, since: Time) -> BTreeMap<Entity, (Time, String)> {
         let ran = |cron: &Entity| {
             let value = self.object(cron)?;
             let ran = Time::parse_rfc3339(text(value, &["status", "lastScheduleTime"]))?;
-            (ran >= since).then(|| (cron.clone(), text(value, &["spec", "schedule"]).to_owned()))
+            let schedule = text(value, &["spec", "schedule"]).to_owned();
+            (ran >= since).then(|| (cron.clone(), (ran, schedule)))
         };
         self.objects.of_kind("CronJob").filter_map(ran).collect()
     }
@@ -367,6 +368,12 @@ impl Cluster {
         let cores = at(self.object(&node)?, &["status", "capacity", "cpu"]).and_then(quantity)?;
         let made = Time::parse_rfc3339(text(pod, &["metadata", "creationTimestamp"]));
         Some((node, cores, made))
+    }
+
+    /// The node that a pod is on.
+    pub fn node_of(&self, pod: &Entity) -> Option<Entity> {
+        let name = text(&self.objects.get(pod)?.value, &["spec", "nodeName"]);
+        (!name.is_empty()).then(|| Entity::new("Node", "", name))
     }
 
     /// The CPU limit of a container in cores, if it has one; see [`Cluster::memory_limit`].

@@ -26,8 +26,9 @@ const EVEN: f64 = 0.1;
 const REGULAR: usize = 4;
 /// Onsets from which on a job that ran before each of them tells.
 const FOLLOWED: usize = 3;
-/// A job does its harm within this time.
+/// A job does its harm within this time, and within this share of the time to its next run.
 const AFTER_JOB: Duration = Duration::from_secs(600);
+const SOON: f64 = 1.0 / 6.0;
 
 /// An incident that is over.
 struct Past {
@@ -176,17 +177,28 @@ fn root(story: &Story) -> (Entity, String) {
     }
 }
 
-/// CronJobs that ran shortly before `now`, of those that run once an hour at most: what runs all the time ran
-/// before everything.
+/// CronJobs that ran shortly before `now`, for how often they run: what runs all the time ran before everything.
 pub(super) fn jobs_before(now: Time, view: &View<'_>) -> BTreeSet<Entity> {
     let mut jobs = view.cluster.scheduled_since(now - AFTER_JOB);
-    jobs.retain(|_, schedule| {
-        let minute = schedule.split_whitespace().next().unwrap_or_default();
-        let rare =
-            ["@hourly", "@daily", "@midnight", "@weekly", "@monthly", "@yearly", "@annually"];
-        minute.parse::<u8>().is_ok() || rare.contains(&minute)
+    jobs.retain(|_, (ran, schedule)| {
+        interval(schedule).is_some_and(|every| now.seconds_since(*ran) <= SOON * every)
     });
     jobs.into_keys().collect()
+}
+
+/// Seconds from one run to the next, an hour where it is more; `None` for a schedule that is not understood.
+fn interval(schedule: &str) -> Option<f64> {
+    const HOUR: f64 = 3600.0;
+    let minute = schedule.split_whitespace().next()?;
+    if minute.starts_with('@') {
+        return Some(HOUR);
+    }
+    let of = |minutes: f64| Some(minutes * 60.0);
+    match minute.split_once('/') {
+        Some((_, step)) => of(step.parse().ok()?),
+        None if minute == "*" => of(1.0),
+        None => Some(HOUR / minute.split(',').count() as f64),
+    }
 }
 
 #[cfg(test)]
@@ -196,6 +208,23 @@ mod tests {
 
     fn at(minutes: &[i64]) -> Vec<Time> {
         minutes.iter().map(|m| Time(m * 60_000_000_000)).collect()
+    }
+
+    /// Guarantees: how often a CronJob runs is read from its schedule, so that one that runs every few minutes
+    /// is suspected only of what comes at once after it.
+    #[test]
+    fn schedules_are_read() {
+        let minutes = |schedule| interval(schedule).map(|seconds| seconds / 60.0);
+        for (schedule, every) in [
+            ("*/5 * * * *", 5.0),
+            ("* * * * *", 1.0),
+            ("0,30 * * * *", 30.0),
+            ("17 2 * * *", 60.0),
+            ("@daily", 60.0),
+        ] {
+            assert_eq!(minutes(schedule), Some(every), "{schedule}");
+        }
+        assert_eq!((minutes(""), minutes("*/x * * * *")), (None, None));
     }
 
     #[test]

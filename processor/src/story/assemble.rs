@@ -157,7 +157,7 @@ impl Teller<'_> {
                 StoryState::Open
             },
             title: title.clone(),
-            confidence: sureness(self.best),
+            confidence: self.sureness(),
             opened: self.plot.opened,
             resolved: self.plot.resolved,
             root_cause: Some(RootCause {
@@ -179,16 +179,41 @@ impl Teller<'_> {
             kinds: Vec::new(),
             again: None,
             earlier: Vec::new(),
-            recommendations: match told {
-                Some(told) => told.advice.clone(),
-                None => recommendations(pattern, &values),
-            },
+            recommendations: self.recommendations(pattern, &values),
             reasons: self.reasons(pattern, mechanism, &order),
-            doubts: self.doubts(),
+            doubts: self.doubts(&order),
             ruled_out: self.ruled_out(&order),
             incomplete: self.view.lacks.to_vec(),
         };
         (story, evidence)
+    }
+
+    /// What to do; nothing but to see to it that it does not come again where it was put back, and that helped.
+    fn recommendations(
+        &self,
+        pattern: Option<&Pattern>,
+        values: &BTreeMap<&'static str, String>,
+    ) -> Vec<String> {
+        let mut all = match &self.best.told {
+            Some(told) => told.advice.clone(),
+            None => recommendations(pattern, values),
+        };
+        if let Some(back) = self.put_back() {
+            all.retain(|line| line.starts_with("prevent: "));
+            let done =
+                format!("nothing more: it was put back at {}, and that helped", back.clock());
+            all.insert(0, done);
+        }
+        all
+    }
+
+    /// How sure the best hypothesis is; surer where what it blames was put back, and that helped.
+    fn sureness(&self) -> f64 {
+        let sure = sureness(self.best);
+        match self.put_back() {
+            Some(_) => sure + weights().judgement.put_back * (1.0 - sure),
+            None => sure,
+        }
     }
 
     /// What befell the workload of a hypothesis since its cause.

@@ -44,6 +44,15 @@ impl Teller<'_> {
             let from = ("changes", Dimension::of_cause(self.best));
             add(self.best.cause_time, "cause", &self.best.cause, (what, 1), from, None);
         }
+        if let Some(back) = self.put_back() {
+            let from = ("changes", Dimension::of_cause(self.best));
+            add(back, "effect", &self.best.cause, ("it is put back".to_owned(), 1), from, None);
+        }
+        let state = rows.is_empty() && self.best.cause != self.best.workload;
+        if state && let Some(line) = words::lines(&self.cause_events()).first() {
+            let from = ("events", Dimension::of_cause(self.best));
+            add(line.first.time, "cause", &self.best.cause, (line.words(), line.times), from, None);
+        }
         if let Some(measured) = &self.best.measured {
             let (what, from) = (measured.detail.clone(), ("requests", Dimension::Trace));
             add(self.best.cause_time, "cause", &measured.service, (what, 1), from, None);

@@ -232,6 +232,16 @@ pub(super) fn fill(template: &str, values: &BTreeMap<&str, String>) -> String {
     out
 }
 
+/// Milliseconds that a histogram knows, which are the edges of its buckets: `1.5 s`, `160 ms`, `4 ms`.
+fn took(ms: f64) -> String {
+    match ms {
+        10_000.0.. => format!("{:.0} s", ms / 1000.0),
+        1_000.0.. => format!("{:.1} s", ms / 1000.0),
+        100.0.. => format!("{:.0} ms", (ms / 10.0).round() * 10.0),
+        _ => format!("{ms:.0} ms"),
+    }
+}
+
 /// `checkout: 12 % of requests fail (123 of 1,025), was 0 %; GET /cart`
 pub(super) fn failure_words(service: &Entity, failure: &Failure, inner: bool) -> String {
     if failure.kind == "alert" {
@@ -240,8 +250,9 @@ pub(super) fn failure_words(service: &Entity, failure: &Failure, inner: bool) ->
     let who = if inner { service.name.to_string() } else { format!("users of {}", service.name) };
     if failure.kind == "latency" {
         return format!(
-            "{who} wait: {:.0} ms in the median, was {:.0} ms",
-            failure.worst, failure.baseline
+            "{who} wait: {} in the median, was {}",
+            took(failure.worst),
+            took(failure.baseline)
         );
     }
     let own = failure.count.own();
@@ -285,7 +296,7 @@ pub(super) fn narrative(title: &str, mechanism: Option<&str>, impact: &[String])
 }
 
 /// The first four names, and how many more.
-pub(super) fn names<'a>(entities: impl Iterator<Item = &'a Entity>) -> String {
+pub(crate) fn names<'a>(entities: impl Iterator<Item = &'a Entity>) -> String {
     let all: Vec<&str> = entities.map(|e| &*e.name).collect();
     match all.len() {
         0..=4 => all.join(", "),

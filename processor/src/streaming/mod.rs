@@ -1,6 +1,7 @@
 //! The streaming gear: what each batch adds to the accumulators. Tens of nanoseconds a record, no
 //! judgement; judging is the queries' work.
 
+mod instances;
 mod levels;
 mod logs;
 mod names;
@@ -12,6 +13,7 @@ mod texts;
 mod traces;
 mod windows;
 
+pub use instances::{Instances, Served, Server, Twin};
 pub use levels::{Levels, Resource};
 pub use logs::{Templates, said, signature, template};
 pub(crate) use names::Names;

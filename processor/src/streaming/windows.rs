@@ -755,6 +755,11 @@ impl Windows {
         by_operation.into_iter().map(|(name, (count, errors))| (name, count, errors)).collect()
     }
 
+    /// Does a service send spans of its own?
+    pub fn hears(&self, service: &Entity) -> bool {
+        self.ids(&service.namespace, &service.name).next().is_some()
+    }
+
     /// All rows are made anew.
     fn unpublish(&mut self) {
         self.past.unpublish();
