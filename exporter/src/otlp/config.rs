@@ -36,7 +36,8 @@ pub struct OtlpGrpcConfig {
     pub read_buffer_size: u64,
     /// Accepted for the Collector's sake; Tapio's buffers size themselves.
     pub write_buffer_size: u64,
-    /// Accepted for the Collector's sake: one connection carries all requests.
+    /// `round_robin`: a connection to each address of the endpoint, which take turns; `pick_first`: one
+    /// connection, to the address that answers first.
     pub balancer_name: String,
     /// Accepted for the Collector's sake: the retries wait.
     pub wait_for_ready: bool,

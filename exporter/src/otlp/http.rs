@@ -414,10 +414,16 @@ fn media_type(headers: &HeaderMap) -> &str {
     value.unwrap_or_default().split(';').next().unwrap_or_default().trim()
 }
 
-fn unavailable(target: &Target, error: &dyn std::error::Error) -> Status {
+fn unavailable(target: &Target, error: &(dyn std::error::Error + 'static)) -> Status {
+    let remedy = match error.downcast_ref::<hyper::Error>() {
+        Some(error) if error.is_parse() => {
+            "; what answers does not speak HTTP/1.1: to a gRPC port, by custom 4317, otlp_grpc sends, and to one of TLS the endpoint is https://"
+        }
+        _ => "",
+    };
     Status::new(
         Code::Unavailable,
-        format!("failed to make an HTTP request to {}: {}", target.url, describe(error)),
+        format!("failed to make an HTTP request to {}: {}{remedy}", target.url, describe(error)),
     )
 }
 
