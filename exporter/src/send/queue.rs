@@ -159,7 +159,7 @@ impl Default for QueueConfig {
 }
 
 impl QueueConfig {
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let positive = |value: usize, why| match value {
             0 => Err(ConfigError::new("sending_queue", why)),
             _ => Ok(()),
