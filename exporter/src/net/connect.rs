@@ -13,7 +13,7 @@ use std::{
 use rustls::pki_types::ServerName;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, lookup_host},
+    net::{TcpStream, UnixStream, lookup_host},
     task::JoinSet,
     time::timeout,
 };
@@ -45,7 +45,9 @@ impl Io for TcpStream {
     }
 }
 
-impl Io for TlsStream<TcpStream> {
+impl Io for UnixStream {}
+
+impl<S: Io> Io for TlsStream<S> {
     fn acknowledge(&self) {
         self.get_ref().0.acknowledge();
     }
@@ -112,7 +114,7 @@ impl Connector {
 
     /// Whether it is for us to choose among the addresses of the name: a proxy looks them up itself.
     pub(crate) fn chooses(&self) -> bool {
-        self.proxy.is_none()
+        self.proxy.is_none() && self.endpoint.socket.is_none()
     }
 
     /// What the name stands for now, in the resolver's order.
@@ -123,6 +125,9 @@ impl Connector {
     /// Opens a connection to the address that answers first; the error says where to and why not.
     pub(crate) async fn connect(&self) -> io::Result<Stream> {
         self.in_time(async {
+            if let Some(socket) = &self.endpoint.socket {
+                return self.secured(UnixStream::connect(socket).await?).await;
+            }
             let mut addresses = self.lookup().await?;
             // A dead one is not always first, and the load of many connections is spread.
             let turn = self.turn.fetch_add(1, Ordering::Relaxed) % addresses.len().max(1);
@@ -164,6 +169,10 @@ impl Connector {
         if let Some(proxy) = self.proxy.as_ref().filter(|proxy| self.endpoint.tls || proxy.tunnel) {
             proxy.connect(&mut stream, &self.endpoint.authority()).await?;
         }
+        self.secured(stream).await
+    }
+
+    async fn secured(&self, stream: impl Io + 'static) -> io::Result<Stream> {
         let Some(tls) = &self.tls else {
             return Ok(Box::new(stream) as Stream);
         };
@@ -172,14 +181,15 @@ impl Connector {
     }
 
     async fn in_time<T>(&self, what: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-        let authority = self.endpoint.authority();
+        let kind = if self.endpoint.socket.is_some() { "unix" } else { "tcp" };
+        let to = format!("dial {kind} {}", self.endpoint.authority());
         match timeout(CONNECT_LIMIT, what).await {
-            Ok(done) => done.map_err(|error| {
-                io::Error::new(error.kind(), format!("dial tcp {authority}: {error}"))
-            }),
+            Ok(done) => {
+                done.map_err(|error| io::Error::new(error.kind(), format!("{to}: {error}")))
+            }
             Err(_) => Err(io::Error::new(
                 io::ErrorKind::TimedOut,
-                format!("dial tcp {authority}: no connection within {CONNECT_LIMIT:?}"),
+                format!("{to}: no connection within {CONNECT_LIMIT:?}"),
             )),
         }
     }

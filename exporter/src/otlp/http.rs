@@ -90,6 +90,7 @@ impl HttpClient {
         config: &OtlpHttpConfig,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, ConfigError> {
+        config.compression_params.check(config.compression)?;
         let own = [
             ("traces_endpoint", &config.traces_endpoint),
             ("metrics_endpoint", &config.metrics_endpoint),
