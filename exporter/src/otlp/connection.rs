@@ -52,7 +52,7 @@ pub(super) struct Connection {
 
 /// What goes on on a connection.
 #[derive(Default)]
-struct Traffic {
+pub(super) struct Traffic {
     requests: AtomicUsize,
     /// Requests in a row that were not answered in time.
     silent: AtomicU32,
@@ -135,17 +135,14 @@ impl Connection {
             && self.traffic.silent.load(Ordering::Relaxed) < SILENT
     }
 
-    /// A request was answered in time, or was not.
-    pub(super) fn answered(&self, in_time: bool) {
-        match in_time {
-            true => self.traffic.silent.store(0, Ordering::Relaxed),
-            false => drop(self.traffic.silent.fetch_add(1, Ordering::Relaxed)),
-        }
+    /// Outlives the connection.
+    pub(super) fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
     }
 
     /// What the backend answers, or why it does not; the outer error when the request never left.
     pub(super) async fn send<T>(
-        &self,
+        mut self,
         head: http::Request<()>,
         prefix: [u8; grpc::PREFIX_LEN],
         message: &Bytes,
@@ -153,7 +150,7 @@ impl Connection {
     ) -> Result<Result<T, tapio_proto::Status>, h2::Error> {
         let _busy = Busy::new(&self.traffic.requests);
         let _held = self.messages.hold(message);
-        let (response, mut body) = self.sender.clone().send_request(head, false)?;
+        let (response, mut body) = self.sender.send_request(head, false)?;
         // Where that fails the answer says why, or what was answered before all was sent.
         let _ = body.send_data(Cursor::new(prefix).chain(message.clone()), true);
         let outcome = match response.await {
@@ -214,6 +211,16 @@ async fn keep_alive(
             // A connection that has failed ends by itself.
             Ok(Err(_)) => std::future::pending().await,
             Err(_) => return,
+        }
+    }
+}
+
+impl Traffic {
+    /// A request was answered in time, or was not.
+    pub(super) fn answered(&self, in_time: bool) {
+        match in_time {
+            true => self.silent.store(0, Ordering::Relaxed),
+            false => drop(self.silent.fetch_add(1, Ordering::Relaxed)),
         }
     }
 }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::{
     OtlpGrpcConfig, client_auth,
-    connection::{Connection, lock},
+    connection::{Traffic, lock},
     pool::Pool,
 };
 use crate::{
@@ -117,8 +117,8 @@ impl GrpcClient {
         &self.pool
     }
 
-    /// `used` is told the connection that the request is on.
-    async fn export(&self, request: &Request, used: &Mutex<Option<Connection>>) -> Outcome {
+    /// `used` is told of the connection that the request is on.
+    async fn export(&self, request: &Request, used: &Mutex<Option<Arc<Traffic>>>) -> Outcome {
         let compressed = self.compression != Compression::None;
         let body = super::compressed(request, self.compression, None)?;
         let len = u32::try_from(body.len()).map_err(|_| {
@@ -129,10 +129,11 @@ impl GrpcClient {
         let mut last = None;
         for _ in 0..2 {
             let connection = self.pool.connection().await?;
-            *lock(used) = Some(connection.clone());
+            let traffic = connection.traffic();
+            *lock(used) = Some(Arc::clone(&traffic));
             match connection.send(self.head(request)?, prefix, &body, answer).await {
                 Ok(outcome) => {
-                    connection.answered(true);
+                    traffic.answered(true);
                     return outcome;
                 }
                 Err(error) => last = Some(error),
@@ -149,10 +150,10 @@ impl GrpcClient {
         if let Some(outcome) = self.timers.start(limit).limit(self.export(request, &used)).await {
             return outcome;
         }
-        let connection = lock(&used).take();
-        let message = match connection {
-            Some(connection) => {
-                connection.answered(false);
+        let traffic = lock(&used).take();
+        let message = match traffic {
+            Some(traffic) => {
+                traffic.answered(false);
                 format!("{} did not answer within {limit:?}", self.pool.backend())
             }
             None => format!("no connection to {} within {limit:?}", self.pool.backend()),

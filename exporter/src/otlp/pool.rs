@@ -146,6 +146,8 @@ impl Pool {
         }
         if due || channels.is_empty() {
             soon |= self.open_again();
+        } else if open.is_none() {
+            soon |= lock(&self.state).opening;
         }
         match open {
             Some(connection) => Found::Open(connection),
@@ -163,8 +165,12 @@ impl Pool {
         if !std::mem::replace(&mut state.opening, true) {
             let pool = Arc::clone(self);
             tokio::spawn(async move {
-                pool.look().await;
+                // What is known does not wait for the resolver, which may be in the same trouble.
                 pool.open_due();
+                pool.look().await;
+                lock(&pool.state).opening = false;
+                pool.open_due();
+                pool.settled.notify_waiters();
             });
         }
         true
@@ -206,17 +212,14 @@ impl Pool {
 
     /// Opens each connection that is due, side by side.
     fn open_due(self: &Arc<Self>) {
-        let mut state = lock(&self.state);
-        state.opening = false;
-        for channel in state.channels.iter() {
+        let channels = Arc::clone(&lock(&self.state).channels);
+        for channel in channels.iter() {
             let mut link = lock(&channel.link);
             if link.open().is_none() && !link.opening && link.backoff.is_due() {
                 link.opening = true;
                 tokio::spawn(Arc::clone(self).open(Arc::clone(channel)));
             }
         }
-        drop(state);
-        self.settled.notify_waiters();
     }
 
     async fn open(self: Arc<Self>, channel: Arc<Channel>) {
@@ -412,6 +415,27 @@ mod tests {
         first.shutdown(Duration::from_secs(1)).await;
         client.consume(nothing()).await.unwrap();
         assert_eq!(came.0.lock().unwrap()[&2], 1);
+    }
+
+    /// Guarantees: a backend behind a Unix socket is reached; one that is not there is named by its path.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_unix_socket_is_a_backend() {
+        let path = std::env::temp_dir().join(format!("tapio-pool-{}.sock", std::process::id()));
+        let endpoint = serde_json::json!({"endpoint": format!("unix://{}", path.display()), "tls": {"insecure": true}});
+        let client = client(Vec::new(), endpoint);
+        let status = client.consume(nothing()).await.unwrap_err();
+        assert!(status.message.contains(path.to_str().unwrap()), "{}", status.message);
+        let came = Arc::new(Came::default());
+        let config =
+            serde_json::json!({"protocols": {"grpc": {"endpoint": path, "transport": "unix"}}});
+        let config: OtlpConfig = serde_json::from_value(config).unwrap();
+        let next = Arc::new(One(Arc::clone(&came), 1)) as tapio_proto::Next;
+        let handle =
+            OtlpReceiver::start(&config, Consumers::all(&next), Arc::new(Unseen)).await.unwrap();
+        tokio::time::sleep(FIRST_BACKOFF).await;
+        client.consume(nothing()).await.unwrap();
+        assert_eq!(counts(&came), [1]);
+        handle.shutdown(Duration::from_secs(1)).await;
     }
 
     /// Guarantees: `pick_first` has one connection, to an address that answers.
