@@ -200,7 +200,14 @@ async fn answer(response: http::Response<RecvStream>) -> Outcome {
         return finish(code, &parts.headers, Bytes::new(), None);
     }
     if parts.status != StatusCode::OK {
-        let message = format!("unexpected HTTP status code received from server: {}", parts.status);
+        let remedy = match parts.status.as_u16() {
+            404 | 405 | 415 => {
+                "; is this its gRPC port? OTLP over HTTP is what otlp_http sends, by custom to port 4318"
+            }
+            _ => "",
+        };
+        let status = parts.status;
+        let message = format!("unexpected HTTP status code received from server: {status}{remedy}");
         return Err(Status::new(code_of_http(parts.status), message));
     }
     let encoding = parts.headers.get("grpc-encoding").cloned();

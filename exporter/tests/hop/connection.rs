@@ -458,6 +458,11 @@ async fn the_wrong_port_is_named_with_its_remedy() {
         .await
         .unwrap_err();
     assert!(status.message.contains("leave out tls::insecure"), "{}", status.message);
+    // It takes HTTP/2 there, but no gRPC.
+    let http = plain.http_address().unwrap();
+    let exporter = exporter_at(Door::Grpc, http, once(), Default::default());
+    let status = exporter.consume(span(1)).await.unwrap_err();
+    assert!(status.message.contains("otlp_http"), "{}", status.message);
     let grpc = plain.grpc_address().unwrap();
     let status = exporter_at(Door::Http, grpc, once(), Default::default())
         .consume(span(1))
