@@ -11,9 +11,9 @@ mod otlp;
 mod send;
 mod storage;
 
-pub use debug::{Debug, DebugConfig, Verbosity};
+pub use debug::{DEBUG_TARGET, Debug, DebugConfig, Verbosity};
 pub use fanout::Fanout;
-pub use file::{File, FileConfig};
+pub use file::{File, FileCompression, FileConfig, Format, Rotation};
 pub use net::{ClientAuth, ClientAuthConfig, ClientTls, ConfigError, Opaque};
 pub use otlp::{JsonOrProto, OtlpGrpcConfig, OtlpHttpConfig, otlp_grpc, otlp_http};
 pub use send::{Exporter, Leftover, Observer, QueueConfig, RetryConfig, SendConfig, Sizer};

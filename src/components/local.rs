@@ -22,7 +22,7 @@ use super::{
 pub(super) struct Nothing {}
 
 pub(super) fn check_file(config: &FileConfig) -> Result<(), String> {
-    if config.path.as_os_str().is_empty() { Err("path must be non-empty".into()) } else { Ok(()) }
+    config.check().map_err(|error| error.to_string())
 }
 
 pub(super) async fn start_file(config: FileConfig, context: Context) -> Result<Stage, String> {
@@ -30,11 +30,13 @@ pub(super) async fn start_file(config: FileConfig, context: Context) -> Result<S
     Ok(Stage { next: Counted::around(Arc::new(file), &context), stop: nothing_to_stop() })
 }
 
+pub(super) fn check_debug(config: &DebugConfig) -> Result<(), String> {
+    config.check().map_err(|error| error.to_string())
+}
+
 pub(super) async fn start_debug(config: DebugConfig, context: Context) -> Result<Stage, String> {
-    Ok(Stage {
-        next: Counted::around(Arc::new(Debug::new(config)), &context),
-        stop: nothing_to_stop(),
-    })
+    let debug = Debug::new(context.id.as_str(), config).map_err(|error| error.to_string())?;
+    Ok(Stage { next: Counted::around(Arc::new(debug), &context), stop: nothing_to_stop() })
 }
 
 pub(super) async fn start_batch(

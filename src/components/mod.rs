@@ -81,7 +81,7 @@ pub(crate) static PROCESSORS: &[Component<MakeProcessor>] = &[
 ];
 
 pub(crate) static EXPORTERS: &[Component<MakeExporter>] = &[
-    Component::new("debug", ALL, |body| exporter(body, anything, local::start_debug))
+    Component::new("debug", ALL, |body| exporter(body, local::check_debug, local::start_debug))
         .module("tapio-exporter"),
     Component::new("file", ALL, |body| exporter(body, local::check_file, local::start_file))
         .module("tapio-exporter"),

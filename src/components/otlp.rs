@@ -193,6 +193,21 @@ fn queued(exporter: Result<Exporter, ConfigError>, context: &Context) -> Result<
             &labels,
             move || capacity.queue_capacity(signal) as f64,
         );
+        let (held, most) = (Arc::clone(&exporter), Arc::clone(&exporter));
+        metrics.read(
+            Kind::Gauge,
+            "tapio_queue_memory_bytes",
+            "What the sending queue takes in memory",
+            &labels,
+            move || held.queue_memory(signal).map_or(0, |(held, _)| held) as f64,
+        );
+        metrics.read(
+            Kind::Gauge,
+            "tapio_queue_memory_capacity_bytes",
+            "What the sending queue may take in memory (sending_queue::max_mib)",
+            &labels,
+            move || most.queue_memory(signal).map_or(0, |(_, most)| most) as f64,
+        );
         if exporter.queue_disk_bytes(signal).is_some() {
             let disk = Arc::clone(&exporter);
             metrics.read(

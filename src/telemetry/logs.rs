@@ -11,6 +11,7 @@ use std::{
 };
 
 use serde_json::{Map, Value};
+use tapio_exporter::DEBUG_TARGET;
 use tapio_proto::model::Time;
 use tracing::{
     Event, Level, Subscriber,
@@ -159,7 +160,11 @@ where
     ) -> fmt::Result {
         let shape = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let place = std::ptr::from_ref(event.metadata()) as usize;
-        if shape.sampler.as_ref().is_some_and(|sampler| !sampler.takes(place, Instant::now())) {
+        // What the `debug` exporter prints is sampled there.
+        let thinned = event.metadata().target() != DEBUG_TARGET;
+        if thinned
+            && shape.sampler.as_ref().is_some_and(|sampler| !sampler.takes(place, Instant::now()))
+        {
             return Ok(());
         }
         let mut fields = Fields::default();

@@ -19,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connect::Io;
 
+/// Bytes that are kept of what came first.
+pub(crate) const FIRST: usize = 5;
 /// Bytes that wait at most.
 const MOST: usize = 256 << 10;
 /// Pieces in one call.
@@ -45,6 +47,8 @@ struct State<S> {
     failed: Option<io::ErrorKind>,
     /// Bytes that were read.
     heard: u64,
+    /// The first of them: who speaks something else betrays itself by them.
+    first: [u8; FIRST],
 }
 
 /// Messages that are being sent, with how often each, by where they begin in memory.
@@ -72,6 +76,7 @@ impl<S: Io> Gathered<S> {
             bytes: 0,
             failed: None,
             heard: 0,
+            first: [0; FIRST],
         };
         Gathered { state: Arc::new(Mutex::new(state)), messages: Messages::default() }
     }
@@ -109,6 +114,11 @@ impl<S: Io> Gathered<S> {
     /// How many bytes have come so far.
     pub(crate) fn heard(&self) -> u64 {
         self.lock().heard
+    }
+
+    /// What came first, zeros where nothing has come yet.
+    pub(crate) fn first(&self) -> [u8; FIRST] {
+        self.lock().first
     }
 
     fn lock(&self) -> MutexGuard<'_, State<S>> {
@@ -199,6 +209,10 @@ impl<S: Io> AsyncRead for Gathered<S> {
         state.open()?;
         let before = buf.filled().len();
         let read = Pin::new(&mut state.stream).poll_read(cx, buf);
+        let heard = usize::try_from(state.heard).unwrap_or(FIRST).min(FIRST);
+        for (first, byte) in state.first[heard..].iter_mut().zip(&buf.filled()[before..]) {
+            *first = *byte;
+        }
         state.heard += (buf.filled().len() - before) as u64;
         read
     }

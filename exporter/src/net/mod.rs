@@ -6,6 +6,8 @@ mod endpoint;
 mod gathered;
 mod headers;
 mod proxy;
+#[cfg(test)]
+pub(crate) mod test_support;
 mod tls;
 
 pub use auth::{ClientAuth, ClientAuthConfig};

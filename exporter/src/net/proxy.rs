@@ -34,6 +34,9 @@ impl Proxy {
         if !configured.is_empty() {
             return Self::parse(configured, tunnel).map(Some);
         }
+        if to.socket.is_some() {
+            return Ok(None);
+        }
         let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let either = |name: &str| set(name).or_else(|| set(&name.to_lowercase()));
         if bypassed(&either("NO_PROXY").unwrap_or_default(), to) {

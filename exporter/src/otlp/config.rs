@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use tapio_proto::transport::{Compression, GoDuration};
+use tapio_proto::transport::{Compression, GoDuration, named_values};
 
 use crate::{
     net::{ClientAuthConfig, ClientTls, ConfigError, Opaque},
@@ -14,13 +14,14 @@ use crate::{
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OtlpGrpcConfig {
-    /// `host:port`, `http://host:port`, `https://host:port` or `dns:///host:port`.
+    /// `host:port`, `http://host:port`, `https://host:port`, `dns:///host:port` or `unix:///path`.
     pub endpoint: String,
     /// TLS is on unless `insecure` or an `http://` endpoint says otherwise.
     pub tls: ClientTls,
     /// Of requests; `gzip` as in the Collector.
     pub compression: Compression,
-    /// Added to each request.
+    /// Added to each request; a map, or a list of `{name, value}`.
+    #[serde(deserialize_with = "named_values")]
     pub headers: BTreeMap<String, Opaque>,
     /// For one attempt.
     pub timeout: GoDuration,
@@ -36,7 +37,8 @@ pub struct OtlpGrpcConfig {
     pub read_buffer_size: u64,
     /// Accepted for the Collector's sake; Tapio's buffers size themselves.
     pub write_buffer_size: u64,
-    /// Accepted for the Collector's sake: one connection carries all requests.
+    /// `round_robin`: a connection to each address of the endpoint, which take turns; `pick_first`: one
+    /// connection, to the address that answers first.
     pub balancer_name: String,
     /// Accepted for the Collector's sake: the retries wait.
     pub wait_for_ready: bool,
@@ -86,7 +88,8 @@ pub struct OtlpHttpConfig {
     pub compression: Compression,
     /// `level`, on the scale of `compression`.
     pub compression_params: CompressionParams,
-    /// Added to each request.
+    /// Added to each request; a map, or a list of `{name, value}`.
+    #[serde(deserialize_with = "named_values")]
     pub headers: BTreeMap<String, Opaque>,
     /// For one attempt.
     pub timeout: GoDuration,
@@ -161,8 +164,27 @@ pub enum JsonOrProto {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CompressionParams {
-    /// gzip 1..=9, zstd 1..=22.
+    /// Of gzip, zlib and deflate -2 to 9, of zstd any up to 22; what is negative is the default but for zstd.
     pub level: Option<i32>,
+}
+
+impl CompressionParams {
+    /// Refuses what the compression does not have, in the Collector's words.
+    pub(super) fn check(&self, compression: Compression) -> Result<(), ConfigError> {
+        let Some(level) = self.level else { return Ok(()) };
+        let expected = match compression {
+            Compression::Gzip | Compression::Zlib if !(-2..=9).contains(&level) => "-2 to 9",
+            Compression::Snappy | Compression::SnappyFramed | Compression::Lz4 if level != 0 => {
+                "none: it has no levels"
+            }
+            _ => return Ok(()),
+        };
+        let name = compression.name();
+        let why = format!(
+            "unsupported parameters {{Level:{level}}} for compression type \"{name}\" (expected {expected})"
+        );
+        Err(ConfigError::new("compression_params", why))
+    }
 }
 
 impl Default for OtlpGrpcConfig {

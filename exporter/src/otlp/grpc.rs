@@ -1,56 +1,36 @@
-//! OTLP/gRPC client on HTTP/2 with raw bytes: one connection, kept, requests side by side.
+//! OTLP/gRPC client: what a request looks like, and what its answer means.
 
 use std::{
-    future::poll_fn,
-    io::Cursor,
-    pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use bytes::{Buf, Bytes, BytesMut, buf::Chain};
-use h2::{Ping, PingPong, RecvStream, SendStream, client::Builder};
+use bytes::{Buf, Bytes, BytesMut};
+use h2::RecvStream;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use tapio_proto::{
     Accepted, Code, Consumer, Outcome, Pending, Request, Signal, Status, decode_response,
     transport::{Compression, grpc},
 };
 use tapio_receiver::Timers;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::Instant;
 
-use super::{OtlpGrpcConfig, client_auth, config::Keepalive};
+use super::{
+    OtlpGrpcConfig, client_auth,
+    connection::{Traffic, lock},
+    pool::Pool,
+};
 use crate::{
-    net::{
-        ClientAuth, ConfigError, Connector, Endpoint, Gathered, Messages, Proxy, Stream,
-        USER_AGENT, header_map,
-    },
+    net::{ClientAuth, ConfigError, Connector, Endpoint, Proxy, USER_AGENT, header_map},
     send::Observer,
 };
 
-/// Windows for what the backend sends: answers are small.
-const WINDOW: u32 = 1 << 20;
-/// Headers of one answer.
-const MAX_HEAD: u32 = 16 << 10;
 /// Largest answer that is read (OTLP specification: 4 MiB recommended).
 const MAX_RESPONSE: usize = 4 << 20;
-/// Between attempts to connect: doubled from the first to the last.
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-const LAST_BACKOFF: Duration = Duration::from_secs(5);
-/// A connection on which this many requests in a row got no answer is given up: the peer may be
-/// gone without a word (a node that died), and TCP would notice after a quarter of an hour.
-const SILENT: u32 = 2;
-/// Backends take more frequent pings for an attack.
-const MIN_PING: Duration = Duration::from_secs(10);
-/// For the answer to a ping, unless the configuration says otherwise.
-const PING_LIMIT: Duration = Duration::from_secs(20);
 
 /// Sends requests to one backend.
 pub(super) struct GrpcClient {
-    connector: Connector,
-    keepalive: Option<Keepalive>,
+    pool: Arc<Pool>,
     auth: Option<Arc<dyn ClientAuth>>,
     observer: Arc<dyn Observer>,
     compression: Compression,
@@ -58,38 +38,8 @@ pub(super) struct GrpcClient {
     timeout: Option<Duration>,
     headers: HeaderMap,
     uris: [Uri; Signal::ALL.len()],
-    channel: tokio::sync::Mutex<Channel>,
-    silent: AtomicU32,
     timers: Timers,
-    /// The last failure to connect, for those who come while the next attempt is not yet due.
-    trouble: Mutex<String>,
 }
-
-#[derive(Default)]
-struct Channel {
-    connection: Option<Connection>,
-    failures: u32,
-    next_attempt: Option<Instant>,
-}
-
-/// A gRPC message: prefix and message leave together and the message is not copied.
-type Message = Chain<Cursor<[u8; grpc::PREFIX_LEN]>, Bytes>;
-
-/// A connection that is being driven by a task of its own.
-#[derive(Clone)]
-struct Connection {
-    sender: h2::client::SendRequest<Message>,
-    messages: Messages,
-    requests: Arc<AtomicUsize>,
-    ended: Arc<Ended>,
-}
-
-/// Streams of requests that have been answered. Whoever lets go of one wakes the connection for nothing, and
-/// with it, as the answer wakes another task, a second thread: the connection does so at its next turn.
-type Ended = Mutex<Vec<SendStream<Message>>>;
-
-/// A request under way on a connection.
-struct Busy(Arc<AtomicUsize>);
 
 impl GrpcClient {
     pub(super) fn new(
@@ -139,56 +89,75 @@ impl GrpcClient {
             return Err(ConfigError::new("auth", why));
         }
         let proxy = Proxy::of("", &endpoint, true)?;
+        let connector = Connector::new(endpoint, &config.tls, b"h2", proxy)?;
+        let spread = match config.balancer_name.as_str() {
+            // Without a name grpc-go picks the first.
+            "round_robin" => true,
+            "pick_first" | "" => false,
+            other => {
+                let why =
+                    format!("invalid balancer_name: {other} (expected round_robin or pick_first)");
+                return Err(ConfigError::new("balancer_name", why));
+            }
+        };
         Ok(GrpcClient {
-            connector: Connector::new(endpoint, &config.tls, b"h2", proxy)?,
-            keepalive: config.keepalive.clone(),
+            pool: Pool::new(connector, config.keepalive.clone(), spread),
             auth,
             observer,
             compression,
             timeout,
             headers,
             uris,
-            channel: tokio::sync::Mutex::new(Channel::default()),
-            silent: AtomicU32::new(0),
             timers: Timers::default(),
-            trouble: Mutex::new(String::new()),
         })
     }
 
-    async fn export(&self, request: &Request) -> Outcome {
+    #[cfg(test)]
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// `used` is told of the connection that the request is on.
+    async fn export(&self, request: &Request, used: &Mutex<Option<Arc<Traffic>>>) -> Outcome {
         let compressed = self.compression != Compression::None;
         let body = super::compressed(request, self.compression, None)?;
         let len = u32::try_from(body.len()).map_err(|_| {
             Status::new(Code::InvalidArgument, "the request is larger than gRPC's 4 GiB")
         })?;
         let prefix = grpc::prefix(compressed, len);
-        // A connection may turn out to be closed; a request that never left is sent on a new one.
-        match self.connection().await?.send(self.head(request)?, prefix, &body).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                let connection = self.connection().await?;
-                let sent = connection.send(self.head(request)?, prefix, &body).await;
-                sent.unwrap_or_else(|error| Err(unavailable(&describe(&error))))
+        // A connection may turn out to be closed; a request that never left is sent on another one.
+        let mut last = None;
+        for _ in 0..2 {
+            let connection = self.pool.connection().await?;
+            let traffic = connection.traffic();
+            *lock(used) = Some(Arc::clone(&traffic));
+            match connection.send(self.head(request)?, prefix, &body, answer).await {
+                Ok(outcome) => {
+                    traffic.answered(true);
+                    return outcome;
+                }
+                Err(error) => last = Some(error),
             }
         }
+        Err(last.map_or_else(|| unavailable("no connection"), |error| broken(&error)))
     }
 
     async fn in_time(&self, request: &Request) -> Outcome {
+        let used = Mutex::new(None);
         let Some(limit) = self.timeout else {
-            return self.export(request).await;
+            return self.export(request, &used).await;
         };
-        if let Some(outcome) = self.timers.start(limit).limit(self.export(request)).await {
-            self.silent.store(0, Ordering::Relaxed);
+        if let Some(outcome) = self.timers.start(limit).limit(self.export(request, &used)).await {
             return outcome;
         }
-        // Whoever holds the lock is opening a new connection already.
-        if self.silent.fetch_add(1, Ordering::Relaxed) + 1 >= SILENT
-            && let Ok(mut channel) = self.channel.try_lock()
-        {
-            channel.connection = None;
-        }
-        let backend = self.connector.endpoint.authority();
-        let message = format!("{backend} did not answer within {limit:?}");
+        let traffic = lock(&used).take();
+        let message = match traffic {
+            Some(traffic) => {
+                traffic.answered(false);
+                format!("{} did not answer within {limit:?}", self.pool.backend())
+            }
+            None => format!("no connection to {} within {limit:?}", self.pool.backend()),
+        };
         Err(Status::new(Code::DeadlineExceeded, message))
     }
 
@@ -201,139 +170,6 @@ impl GrpcClient {
             auth.apply(head.headers_mut(), request.metadata.as_deref())?;
         }
         Ok(head)
-    }
-
-    /// The connection, opened if there is none. Only one caller opens, the others wait for it.
-    async fn connection(&self) -> Result<Connection, Status> {
-        let mut channel = self.channel.lock().await;
-        if let Some(connection) = &mut channel.connection
-            && poll_fn(|cx| connection.sender.poll_ready(cx)).await.is_ok()
-        {
-            return Ok(connection.clone());
-        }
-        channel.connection = None;
-        if channel.next_attempt.is_some_and(|at| Instant::now() < at) {
-            return Err(unavailable(&lock(&self.trouble)));
-        }
-        match self.connect().await {
-            Ok(connection) => {
-                *channel = Channel { connection: Some(connection.clone()), ..Channel::default() };
-                self.silent.store(0, Ordering::Relaxed);
-                Ok(connection)
-            }
-            Err(error) => {
-                let backoff = FIRST_BACKOFF * 2u32.pow(channel.failures.min(8));
-                channel.next_attempt = Some(Instant::now() + backoff.min(LAST_BACKOFF));
-                channel.failures += 1;
-                let trouble = format!("connection error: {error}");
-                let status = unavailable(&trouble);
-                *lock(&self.trouble) = trouble;
-                Err(status)
-            }
-        }
-    }
-
-    async fn connect(&self) -> std::io::Result<Connection> {
-        let stream = Gathered::new(self.connector.connect().await?);
-        let handshake = Builder::new()
-            .initial_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW)
-            .max_header_list_size(MAX_HEAD)
-            .enable_push(false)
-            .handshake(stream.clone());
-        let (sender, mut connection) = handshake.await.map_err(std::io::Error::other)?;
-        let requests = Arc::new(AtomicUsize::new(0));
-        let keepalive = self.keepalive.clone().zip(connection.ping_pong());
-        let (busy, heard, messages) = (Arc::clone(&requests), stream.clone(), stream.messages());
-        let ended = Arc::new(Ended::default());
-        let letting_go = Arc::downgrade(&ended);
-        let turns = poll_fn(move |cx| {
-            drop(letting_go.upgrade().map(|ended| std::mem::take(&mut *lock(&ended))));
-            Pin::new(&mut connection).poll(cx)
-        });
-        tokio::spawn(async move {
-            let pinging = async {
-                match keepalive {
-                    Some((keepalive, pings)) => keep_alive(&keepalive, pings, &busy, &heard).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                closed = stream.drive(turns) => {
-                    if let Err(error) = closed {
-                        tracing::debug!(%error, "connection to the backend ended");
-                    }
-                }
-                () = pinging => tracing::debug!("the backend does not answer to pings"),
-            }
-        });
-        Ok(Connection { sender, messages, requests, ended })
-    }
-}
-
-/// Pings a connection on which nothing has come for a while; ends when that is not answered in time.
-async fn keep_alive(
-    config: &Keepalive,
-    mut pings: PingPong,
-    requests: &AtomicUsize,
-    stream: &Gathered<Stream>,
-) {
-    let mut before = stream.heard();
-    loop {
-        sleep((*config.time).max(MIN_PING)).await;
-        let heard = stream.heard();
-        let idle = requests.load(Ordering::Relaxed) == 0 && !config.permit_without_stream;
-        if heard != std::mem::replace(&mut before, heard) || idle {
-            continue;
-        }
-        let limit = if config.timeout.is_zero() { PING_LIMIT } else { *config.timeout };
-        match timeout(limit, pings.ping(Ping::opaque())).await {
-            Ok(Ok(_)) => before = stream.heard(),
-            // A connection that has failed ends by itself.
-            Ok(Err(_)) => std::future::pending().await,
-            Err(_) => return,
-        }
-    }
-}
-
-impl Connection {
-    /// What the backend answers; an error when the request never left.
-    async fn send(
-        mut self,
-        head: http::Request<()>,
-        prefix: [u8; grpc::PREFIX_LEN],
-        message: &Bytes,
-    ) -> Result<Outcome, h2::Error> {
-        let _busy = Busy::new(&self.requests);
-        let _held = self.messages.hold(message);
-        let (response, mut body) = self.sender.send_request(head, false)?;
-        // Where that fails the answer says why, or what was answered before all was sent.
-        let _ = body.send_data(Cursor::new(prefix).chain(message.clone()), true);
-        let outcome = match response.await {
-            Ok(response) => answer(response).await,
-            Err(error) => Err(unavailable(&describe(&error))),
-        };
-        if outcome.is_ok() {
-            lock(&self.ended).push(body);
-        }
-        Ok(outcome)
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Busy {
-    fn new(requests: &Arc<AtomicUsize>) -> Self {
-        requests.fetch_add(1, Ordering::Relaxed);
-        Busy(Arc::clone(requests))
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -364,16 +200,22 @@ async fn answer(response: http::Response<RecvStream>) -> Outcome {
         return finish(code, &parts.headers, Bytes::new(), None);
     }
     if parts.status != StatusCode::OK {
-        let message = format!("unexpected HTTP status code received from server: {}", parts.status);
+        let remedy = match parts.status.as_u16() {
+            404 | 405 | 415 => {
+                "; is this its gRPC port? OTLP over HTTP is what otlp_http sends, by custom to port 4318"
+            }
+            _ => "",
+        };
+        let status = parts.status;
+        let message = format!("unexpected HTTP status code received from server: {status}{remedy}");
         return Err(Status::new(code_of_http(parts.status), message));
     }
     let encoding = parts.headers.get("grpc-encoding").cloned();
-    let broken = |error: h2::Error| unavailable(&describe(&error));
     let mut data = BytesMut::new();
     let mut whole = true;
     while let Some(piece) = body.data().await {
-        let piece = piece.map_err(broken)?;
-        body.flow_control().release_capacity(piece.len()).map_err(broken)?;
+        let piece = piece.map_err(|error| broken(&error))?;
+        body.flow_control().release_capacity(piece.len()).map_err(|error| broken(&error))?;
         if data.len() + piece.len() > MAX_RESPONSE {
             // What it says is lost, whether it says OK is not.
             data.clear();
@@ -382,7 +224,7 @@ async fn answer(response: http::Response<RecvStream>) -> Outcome {
             data.extend_from_slice(&piece);
         }
     }
-    let trailers = body.trailers().await.map_err(broken)?.unwrap_or_default();
+    let trailers = body.trailers().await.map_err(|error| broken(&error))?.unwrap_or_default();
     match grpc_code(&trailers) {
         Some(code) => finish(code, &trailers, data.freeze(), encoding.as_ref()),
         None => Err(unavailable("server closed the stream without sending trailers")),
@@ -439,8 +281,13 @@ fn code_of_http(status: StatusCode) -> Code {
     }
 }
 
-fn unavailable(message: &str) -> Status {
+pub(super) fn unavailable(message: &str) -> Status {
     Status::new(Code::Unavailable, message)
+}
+
+/// The connection broke before there was an answer.
+pub(super) fn broken(error: &h2::Error) -> Status {
+    unavailable(&describe(error))
 }
 
 /// An error with its causes: its own text is often only "http2 error".

@@ -1,7 +1,7 @@
 //! OTLP/HTTP client on HTTP/1.1: a stack of idle connections for each signal.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -32,6 +32,8 @@ const MAX_ERROR: usize = 64 << 10;
 const MAX_RESPONSE: usize = 4 << 20;
 /// Longest wait that a backend may ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+/// Redirects that are followed for one request, as in Go.
+const MAX_REDIRECTS: usize = 10;
 /// What 429 without Retry-After means: "later", which in gRPC only RetryInfo can say.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -49,6 +51,8 @@ pub(super) struct HttpClient {
     auth: Option<Arc<dyn ClientAuth>>,
     observer: Arc<dyn Observer>,
     keep: Keep,
+    /// For targets that a backend sends us to.
+    config: Box<OtlpHttpConfig>,
 }
 
 /// A request to a backend that is told when it is answered, or given up.
@@ -77,6 +81,8 @@ struct Target {
     idle: Mutex<Vec<(Sender, Instant)>>,
     /// Bounds the connections, if they are.
     permits: Option<Semaphore>,
+    /// Where the backend sent us last.
+    moved: Mutex<Option<Arc<Target>>>,
 }
 
 impl HttpClient {
@@ -84,6 +90,7 @@ impl HttpClient {
         config: &OtlpHttpConfig,
         observer: Arc<dyn Observer>,
     ) -> Result<Self, ConfigError> {
+        config.compression_params.check(config.compression)?;
         let own = [
             ("traces_endpoint", &config.traces_endpoint),
             ("metrics_endpoint", &config.metrics_endpoint),
@@ -130,6 +137,7 @@ impl HttpClient {
             auth: client_auth(config.auth.as_ref())?,
             observer,
             keep: Keep::new(config),
+            config: Box::new(config.clone()),
         })
     }
 
@@ -155,6 +163,55 @@ impl HttpClient {
             Some(permits) => permits.acquire().await.ok(),
             None => None,
         };
+        let (parts, answer) = self.exchange(target, &headers, &body).await?;
+        if !is_moved(&parts) {
+            return outcome(target, &parts, &answer);
+        }
+        self.follow(target, request, parts, &body).await
+    }
+
+    /// Goes where the backend says, with the same body.
+    async fn follow(
+        &self,
+        target: &Target,
+        request: &Request,
+        mut parts: http::response::Parts,
+        body: &Bytes,
+    ) -> Outcome {
+        let mut at = target.moved(&parts, &self.config)?;
+        for _ in 0..MAX_REDIRECTS {
+            let mut headers = self.headers.clone();
+            if let Some(value) = &at.proxy_authorization {
+                headers.insert(header::PROXY_AUTHORIZATION, value.clone());
+            }
+            // Who we are is for the backend that was configured, and for nobody on the way.
+            if at.is_trusted_like(target) {
+                if let Some(auth) = &self.auth {
+                    auth.apply(&mut headers, request.metadata.as_deref())?;
+                }
+            } else {
+                headers.remove(header::AUTHORIZATION);
+                headers.remove(header::COOKIE);
+            }
+            headers.insert(header::HOST, at.host.clone());
+            let answer;
+            (parts, answer) = self.exchange(&at, &headers, body).await?;
+            if !is_moved(&parts) {
+                return outcome(&at, &parts, &answer);
+            }
+            at = at.moved(&parts, &self.config)?;
+        }
+        let why = format!("{} redirects without an end: stopped at {MAX_REDIRECTS}", target.url);
+        Err(Status::new(Code::Unavailable, why))
+    }
+
+    /// One request and its answer.
+    async fn exchange(
+        &self,
+        target: &Target,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<(http::response::Parts, Bytes), Status> {
         let message = || {
             let mut message = http::Request::new(Full::new(body.clone()));
             *message.method_mut() = Method::POST;
@@ -195,17 +252,14 @@ impl HttpClient {
         target: &Target,
         sender: Sender,
         response: http::Response<Incoming>,
-    ) -> Outcome {
+    ) -> Result<(http::response::Parts, Bytes), Status> {
         let (parts, body) = response.into_parts();
         let limit = if parts.status.is_success() { MAX_RESPONSE } else { MAX_ERROR };
         let (body, whole) = read(body, limit).await.map_err(|error| unavailable(target, &error))?;
         if whole {
             target.keep(sender, self.keep);
         }
-        if parts.status.is_success() {
-            return Ok(accepted(&parts.headers, &body));
-        }
-        Err(refusal(&target.url, parts.status, &parts.headers, &body))
+        Ok((parts, body))
     }
 }
 
@@ -294,7 +348,60 @@ impl Target {
         let permits =
             (config.max_conns_per_host > 0).then(|| Semaphore::new(config.max_conns_per_host));
         let idle = Mutex::new(Vec::new());
-        Ok(Target { connector, url, path, host, proxy_authorization, idle, permits })
+        let moved = Mutex::default();
+        Ok(Target { connector, url, path, host, proxy_authorization, idle, permits, moved })
+    }
+
+    /// Where a redirect leads. The last one is remembered, with its connections.
+    fn moved(
+        &self,
+        parts: &http::response::Parts,
+        config: &OtlpHttpConfig,
+    ) -> Result<Arc<Target>, Status> {
+        let location = parts.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+        let location = location.unwrap_or_default();
+        let url = self.relative(location);
+        let mut moved = self.moved.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = moved.as_ref().filter(|known| known.url == url) {
+            return Ok(Arc::clone(known));
+        }
+        let target = Target::new("Location", url, config).map_err(|error| {
+            let message = format!("{} redirects to where nothing can be: {error}", self.url);
+            Status::new(Code::Unavailable, message)
+        })?;
+        if moved.is_none() {
+            tracing::warn!(
+                from = self.url,
+                to = target.url,
+                "The backend redirects. Each request is sent twice; write where to into the endpoint."
+            );
+        }
+        Ok(Arc::clone(moved.insert(Arc::new(target))))
+    }
+
+    /// A reference to a URL, as one on this one's page.
+    fn relative(&self, reference: &str) -> String {
+        let endpoint = &self.connector.endpoint;
+        let (scheme, host) = (endpoint.scheme(), endpoint.host_header.as_str());
+        if reference.contains("://") {
+            reference.to_owned()
+        } else if reference.starts_with("//") {
+            format!("{scheme}:{reference}")
+        } else if reference.starts_with('/') {
+            format!("{scheme}://{host}{reference}")
+        } else {
+            let path = endpoint.path.split('?').next().unwrap_or_default();
+            let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+            format!("{scheme}://{host}{folder}/{reference}")
+        }
+    }
+
+    /// Whether what `other` may know is nothing new here: the same host or a part of it, and no less secret.
+    fn is_trusted_like(&self, other: &Target) -> bool {
+        let (here, there) = (&self.connector.endpoint, &other.connector.endpoint);
+        let (name, of) = (here.host.to_ascii_lowercase(), there.host.to_ascii_lowercase());
+        let within = || name.strip_suffix(&of).is_some_and(|part| part.ends_with('.'));
+        (name == of || within()) && (here.tls || !there.tls)
     }
 
     /// A kept connection that is still open, the one used last.
@@ -333,6 +440,28 @@ impl Target {
 }
 
 // === answers ===
+
+/// Whether the same request is to be sent elsewhere. Of the others that redirect, Go makes requests without
+/// what is to be sent.
+fn is_moved(parts: &http::response::Parts) -> bool {
+    matches!(parts.status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT)
+        && parts.headers.contains_key(header::LOCATION)
+}
+
+fn outcome(target: &Target, parts: &http::response::Parts, body: &[u8]) -> Outcome {
+    if parts.status.is_success() {
+        return Ok(accepted(&parts.headers, body));
+    }
+    let mut status = refusal(&target.url, parts.status, &parts.headers, body);
+    if parts.status.is_redirection()
+        && let Some(to) = parts.headers.get(header::LOCATION).and_then(|to| to.to_str().ok())
+    {
+        status
+            .message
+            .push_str(&format!(": it is at {to}, which is what to write in the endpoint"));
+    }
+    Err(status)
+}
 
 /// Reads at most `limit` bytes; tells whether that was all.
 async fn read(mut body: Incoming, limit: usize) -> Result<(Bytes, bool), hyper::Error> {
@@ -414,16 +543,130 @@ fn media_type(headers: &HeaderMap) -> &str {
     value.unwrap_or_default().split(';').next().unwrap_or_default().trim()
 }
 
-fn unavailable(target: &Target, error: &dyn std::error::Error) -> Status {
+fn unavailable(target: &Target, error: &(dyn std::error::Error + 'static)) -> Status {
+    let remedy = match error.downcast_ref::<hyper::Error>() {
+        Some(error) if error.is_parse() => {
+            "; what answers does not speak HTTP/1.1: to a gRPC port, by custom 4317, otlp_grpc sends, and to one of TLS the endpoint is https://"
+        }
+        _ => "",
+    };
     Status::new(
         Code::Unavailable,
-        format!("failed to make an HTTP request to {}: {}", target.url, describe(error)),
+        format!("failed to make an HTTP request to {}: {}{remedy}", target.url, describe(error)),
     )
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use hyper::{server::conn::http1, service::service_fn};
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    struct Unseen;
+
+    impl Observer for Unseen {
+        fn sent(&self, _: Signal, _: usize) {}
+        fn send_failed(&self, _: Signal, _: usize, _: &Status) {}
+        fn enqueue_failed(&self, _: Signal, _: usize) {}
+    }
+
+    type Seen = Arc<Mutex<Vec<(String, HeaderMap, Bytes)>>>;
+
+    /// A backend on some port of 127.0.0.1 that redirects these paths and takes all others.
+    async fn backend(redirects: HashMap<&'static str, (u16, String)>) -> (u16, Seen) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let seen = Seen::default();
+        let told = Arc::clone(&seen);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (redirects, told) = (redirects.clone(), Arc::clone(&told));
+                let service = service_fn(move |request: http::Request<Incoming>| {
+                    let (redirects, told) = (redirects.clone(), Arc::clone(&told));
+                    async move {
+                        let (parts, body) = request.into_parts();
+                        let body = body.collect().await.unwrap().to_bytes();
+                        let path = parts.uri.path().to_owned();
+                        let mut response = http::Response::new(Full::new(Bytes::new()));
+                        if let Some((status, to)) = redirects.get(path.as_str()) {
+                            *response.status_mut() = StatusCode::from_u16(*status).unwrap();
+                            response.headers_mut().insert("location", to.parse().unwrap());
+                        }
+                        told.lock().unwrap().push((path, parts.headers, body));
+                        Ok::<_, std::convert::Infallible>(response)
+                    }
+                });
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        (port, seen)
+    }
+
+    fn client(port: u16, path: &str) -> HttpClient {
+        let config = serde_json::json!({
+            "traces_endpoint": format!("http://127.0.0.1:{port}{path}"),
+            "headers": {"authorization": "Bearer secret", "x-tenant": "shop"},
+            "compression": "none",
+        });
+        HttpClient::new(&serde_json::from_value(config).unwrap(), Arc::new(Unseen)).unwrap()
+    }
+
+    fn request() -> Request {
+        Request::new(Signal::Traces, Bytes::from_static(b"\x0a\x00"), 0)
+    }
+
+    /// Guarantees: 307 and 308 are followed with the same body, relative or not, on kept connections; who we
+    /// are is told to the same host only, other headers go along.
+    #[tokio::test]
+    async fn redirects_are_followed() {
+        let (other, far) = backend(HashMap::new()).await;
+        let (port, near) = backend(HashMap::from([
+            ("/v1/traces", (307, "/moved?x=1".to_owned())),
+            ("/moved", (308, "again".to_owned())),
+            ("/away", (308, format!("http://localhost:{other}/v1/traces"))),
+        ]))
+        .await;
+        let client_near = client(port, "/v1/traces");
+        for _ in 0..2 {
+            client_near.consume(request()).await.unwrap();
+        }
+        let seen: Vec<_> = near.lock().unwrap().drain(..).collect();
+        let paths: Vec<_> = seen.iter().map(|(path, ..)| path.as_str()).collect();
+        assert_eq!(paths, ["/v1/traces", "/moved", "/again"].repeat(2));
+        for (path, headers, body) in &seen {
+            assert_eq!(body, &request().bytes, "{path}");
+            assert_eq!(headers["authorization"], "Bearer secret", "{path}");
+        }
+        client(port, "/away").consume(request()).await.unwrap();
+        let (_, headers, body) = far.lock().unwrap().pop().unwrap();
+        assert_eq!((body, headers["x-tenant"].as_bytes()), (request().bytes, &b"shop"[..]));
+        assert!(!headers.contains_key("authorization"));
+        assert_eq!(headers["host"], format!("localhost:{other}"));
+    }
+
+    /// Guarantees: redirects in a circle end, and nothing is lost by them; the other redirects are refusals
+    /// that say where the backend is.
+    #[tokio::test]
+    async fn redirects_end() {
+        let (port, seen) = backend(HashMap::from([
+            ("/a", (307, "/b".to_owned())),
+            ("/b", (307, "/a".to_owned())),
+            ("/nowhere", (307, "ftp://x/".to_owned())),
+            ("/old", (301, "https://new.test/v1/traces".to_owned())),
+        ]))
+        .await;
+        let status = client(port, "/a").consume(request()).await.unwrap_err();
+        assert!(status.is_retryable() && status.message.contains("redirects"), "{status:?}");
+        assert_eq!(seen.lock().unwrap().len(), 1 + MAX_REDIRECTS);
+        let status = client(port, "/nowhere").consume(request()).await.unwrap_err();
+        assert!(status.is_retryable() && status.message.contains("ftp://x/"), "{status:?}");
+        let status = client(port, "/old").consume(request()).await.unwrap_err();
+        assert!(!status.is_retryable(), "{status:?}");
+        assert!(status.message.contains("https://new.test/v1/traces"), "{}", status.message);
+    }
 
     #[test]
     fn retry_after_in_both_forms() {

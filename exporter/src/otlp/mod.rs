@@ -1,8 +1,10 @@
 //! The exporters `otlp_grpc` and `otlp_http` (old names `otlp`, `otlphttp`).
 
 mod config;
+mod connection;
 mod grpc;
 mod http;
+mod pool;
 
 use std::sync::Arc;
 

@@ -15,7 +15,7 @@ use tokio::{
 use super::{
     SendConfig,
     batch::{self, Batch},
-    queue::{Entry, Load, Overflow, Queue, QueueConfig},
+    queue::{Bound, Entry, Load, Overflow, Queue, QueueConfig},
     retry::{self, Duty, RetryConfig},
     sample::Sample,
     stored::Disk,
@@ -151,6 +151,12 @@ impl Exporter {
     /// The capacity of the queue of a signal, in what its sizer counts; 0 without a queue.
     pub fn queue_capacity(&self, signal: Signal) -> usize {
         self.shared.lane(signal).map_or(0, |lane| lane.capacity())
+    }
+
+    /// Bytes of the queue of a signal that are in memory, and how many there may be (`max_mib`); `None` without
+    /// a queue.
+    pub fn queue_memory(&self, signal: Signal) -> Option<(usize, usize)> {
+        self.shared.lane(signal).map(|lane| lane.memory())
     }
 
     /// What the queue of a signal takes on disk; `None` when it is in memory.
@@ -343,13 +349,40 @@ impl Shared {
         self.dead.as_ref().map_or(Path::new(""), |dead| dead.folder())
     }
 
+    fn refusal(&self, why: Overflow) -> Status {
+        let full = |what: String| Status {
+            retry_after: Some(QUEUE_FULL_WAIT),
+            ..Status::new(Code::Unavailable, format!("sending queue is full{what}"))
+        };
+        let QueueConfig { queue_size, max_mib, .. } = &self.queue;
+        match why {
+            Overflow::Full(Bound::Size) => full(String::new()),
+            Overflow::Full(Bound::Memory) => {
+                full(format!(": it takes its {max_mib} MiB (sending_queue.max_mib)"))
+            }
+            Overflow::Full(Bound::Disk) => {
+                let disk = self.queue.disk().map_or(0, |storage| storage.max_bytes() >> 20);
+                full(format!(": it takes its {disk} MiB on disk (max_mib of the file_storage)"))
+            }
+            Overflow::TooLarge => Status::new(
+                Code::ResourceExhausted,
+                format!(
+                    "the request is too large for the sending queue: it is more than queue_size ({queue_size}), max_mib ({max_mib}) or half of the disk's max_mib"
+                ),
+            ),
+            Overflow::Closed => Status::new(Code::Unavailable, "the exporter is shutting down"),
+        }
+    }
+
     /// Acknowledges when the queue has the request, on disk if that is where it is.
     async fn enqueue(&self, lane: &Queue, request: Request, wait: bool) -> Outcome {
         let (signal, items) = (request.signal, request.items);
-        let refuse = |why| {
+        let turned_away = |status: Status| {
             self.observer.enqueue_failed(signal, items);
-            Err(refusal(why))
+            self.tell_rejected(signal, items, &status);
+            Err(status)
         };
+        let refuse = |why| turned_away(self.refusal(why));
         let load = Load::of(&request);
         self.observer.offered(load.items, load.bytes);
         let room = match wait {
@@ -363,10 +396,7 @@ impl Shared {
             // From here on the request is the log's, whether or not the sender goes on waiting.
             return match log.append(request).await {
                 Ok(Ok(())) => Ok(Accepted::default()),
-                Ok(Err(status)) => {
-                    self.observer.enqueue_failed(signal, items);
-                    Err(status)
-                }
+                Ok(Err(status)) => turned_away(status),
                 Err(_) => refuse(Overflow::Closed),
             };
         }
@@ -382,7 +412,7 @@ impl Shared {
         }
         match outcome {
             None => Ok(Accepted::default()),
-            Some(outcome) => outcome.await.unwrap_or_else(|_| Err(refusal(Overflow::Closed))),
+            Some(outcome) => outcome.await.unwrap_or_else(|_| Err(self.refusal(Overflow::Closed))),
         }
     }
 
@@ -400,9 +430,22 @@ impl Shared {
 
     fn rejected(&self, signal: Signal, items: usize, status: &Status) {
         self.observer.send_failed(signal, items, status);
-        tracing::debug!(
-            exporter = self.name, code = ?status.code, error = %status.message, rejected_items = items,
-            "Exporting failed. Rejecting data."
+        self.tell_rejected(signal, items, status);
+    }
+
+    /// In the Collector's words. The logger tells of many such lines some.
+    fn tell_rejected(&self, signal: Signal, items: usize, status: &Status) {
+        let retry = match self.retry.enabled {
+            true => "",
+            false => " Try enabling retry_on_failure config option to retry on retryable errors.",
+        };
+        let queue = match self.queue.enabled {
+            true => "",
+            false => " Try enabling sending_queue to survive temporary failures.",
+        };
+        tracing::error!(
+            exporter = self.name, signal = signal.name(), code = ?status.code, error = %status.message,
+            rejected_items = items, "Exporting failed. Rejecting data.{retry}{queue}"
         );
     }
 
@@ -659,16 +702,75 @@ async fn on_disk<T: Send + 'static>(
     spawn_blocking(move || what(&dead)).await.unwrap_or_else(|error| Err(io::Error::other(error)))
 }
 
-fn refusal(why: Overflow) -> Status {
-    match why {
-        Overflow::Full => Status {
-            retry_after: Some(QUEUE_FULL_WAIT),
-            ..Status::new(Code::Unavailable, "sending queue is full")
-        },
-        Overflow::TooLarge => Status::new(
-            Code::ResourceExhausted,
-            "the request is too large for the sending queue: it is more than queue_size or max_mib",
-        ),
-        Overflow::Closed => Status::new(Code::Unavailable, "the exporter is shutting down"),
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::net::test_support::Lines;
+
+    struct Unseen;
+
+    impl Observer for Unseen {
+        fn sent(&self, _: Signal, _: usize) {}
+        fn send_failed(&self, _: Signal, _: usize, _: &Status) {}
+        fn enqueue_failed(&self, _: Signal, _: usize) {}
+    }
+
+    /// A backend that refuses, or says nothing.
+    struct Backend(Option<Status>);
+
+    impl Consumer for Backend {
+        fn consume(&self, _: Request) -> Pending<'_> {
+            match &self.0 {
+                Some(status) => Box::pin(std::future::ready(Err(status.clone()))),
+                None => Box::pin(std::future::pending()),
+            }
+        }
+    }
+
+    fn exporter(queue: QueueConfig, retries: bool, answer: Option<Status>) -> Exporter {
+        let retry = RetryConfig { enabled: retries, ..RetryConfig::default() };
+        let config = SendConfig::new(queue, retry).unwrap();
+        Exporter::start("otlp", config, Arc::new(Backend(answer)), Arc::new(Unseen)).unwrap()
+    }
+
+    fn request(bytes: usize) -> Request {
+        Request::new(Signal::Logs, Bytes::from(vec![0; bytes]), 7)
+    }
+
+    /// Guarantees: what is refused to a sender leaves an error in the log, in the Collector's words, with the
+    /// cause: which bound of the queue is reached, or what the backend said.
+    #[tokio::test]
+    async fn what_is_refused_is_an_error_in_the_log() {
+        let (lines, _listening) = Lines::listen();
+        let small = |queue_size, max_mib| QueueConfig { queue_size, max_mib, ..Default::default() };
+        for (queue, expected) in [
+            (small(1, 256), "error=sending queue is full"),
+            (small(9, 1), "sending queue is full: it takes its 1 MiB (sending_queue.max_mib)"),
+        ] {
+            let full = exporter(queue, true, None);
+            full.consume(request(900 << 10)).await.unwrap();
+            let status = full.consume(request(900 << 10)).await.unwrap_err();
+            assert!(status.is_retryable() && status.retry_after.is_some(), "{status:?}");
+            let lines = lines.take();
+            let refused: Vec<_> = lines.iter().filter(|line| line.starts_with("ERROR")).collect();
+            assert_eq!(refused.len(), 1, "{lines:?}");
+            assert!(
+                refused[0].starts_with("ERROR Exporting failed. Rejecting data. "),
+                "{lines:?}"
+            );
+            assert!(refused[0].contains(expected), "{lines:?}");
+            assert!(refused[0].contains("rejected_items=7"), "{lines:?}");
+            assert_eq!(full.queue_memory(Signal::Logs).unwrap().0, 900 << 10);
+        }
+        let none = QueueConfig { enabled: false, ..QueueConfig::default() };
+        let gone = Status::new(Code::Unavailable, "nobody there");
+        let direct = exporter(none, false, Some(gone));
+        direct.consume(request(1)).await.unwrap_err();
+        let line = lines.take().pop().unwrap();
+        assert!(line.contains("error=nobody there"), "{line}");
+        assert!(line.contains("Try enabling sending_queue"), "{line}");
+        assert!(line.contains("Try enabling retry_on_failure"), "{line}");
     }
 }

@@ -78,11 +78,22 @@ pub(super) struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Overflow {
     /// No room now.
-    Full,
+    Full(Bound),
     /// There can never be room: it is larger than the whole queue.
     TooLarge,
     /// The exporter is shutting down.
     Closed,
+}
+
+/// Which bound of a queue is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Bound {
+    /// `queue_size`
+    Size,
+    /// `max_mib`
+    Memory,
+    /// `max_mib` of the storage.
+    Disk,
 }
 
 /// What a queue holds, under way included.
@@ -150,7 +161,7 @@ impl Default for QueueConfig {
 }
 
 impl QueueConfig {
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         let positive = |value: usize, why| match value {
             0 => Err(ConfigError::new("sending_queue", why)),
             _ => Ok(()),
@@ -239,6 +250,11 @@ impl Queue {
         }
     }
 
+    /// Bytes in memory, and how many there may be.
+    pub(super) fn memory(&self) -> (usize, usize) {
+        (self.state().memory, self.max_memory)
+    }
+
     /// Keeps room for a request, or says why there is none.
     pub(super) fn reserve(&self, one: Load) -> Result<(), Overflow> {
         let on_disk = self.log.get().map_or(0, Log::disk_bytes);
@@ -258,11 +274,14 @@ impl Queue {
         }
         let after = state.load.plus(one);
         let memory = state.memory + one.bytes;
-        if self.count(&after) > self.capacity
-            || memory > self.max_memory
-            || held.saturating_add(more) > limit
-        {
-            return Err(Overflow::Full);
+        if self.count(&after) > self.capacity {
+            return Err(Overflow::Full(Bound::Size));
+        }
+        if memory > self.max_memory {
+            return Err(Overflow::Full(Bound::Memory));
+        }
+        if held.saturating_add(more) > limit {
+            return Err(Overflow::Full(Bound::Disk));
         }
         (state.load, state.memory) = (after, memory);
         Ok(())
@@ -274,7 +293,7 @@ impl Queue {
             // Registered before the attempt: room that comes in between is not missed.
             let room = self.room.notified();
             match self.reserve(one) {
-                Err(Overflow::Full) => room.await,
+                Err(Overflow::Full(_)) => room.await,
                 other => return other,
             }
         }
@@ -559,11 +578,15 @@ mod tests {
             let queue = queue(sizer, size);
             assert_eq!(push(&queue, request(100, 7)), None);
             assert_eq!(push(&queue, request(100, 7)), None);
-            assert_eq!(push(&queue, request(100, 7)), Some(Overflow::Full), "{sizer:?}");
+            assert_eq!(
+                push(&queue, request(100, 7)),
+                Some(Overflow::Full(Bound::Size)),
+                "{sizer:?}"
+            );
             assert_eq!(queue.size(), size);
             // What was popped is still held until it is settled.
             let popped = queue.pop().await.unwrap();
-            assert_eq!(push(&queue, request(100, 7)), Some(Overflow::Full));
+            assert_eq!(push(&queue, request(100, 7)), Some(Overflow::Full(Bound::Size)));
             queue.done(popped.ticket(), popped.held());
             assert_eq!(push(&queue, request(100, 7)), None);
         }
@@ -574,7 +597,8 @@ mod tests {
         let queue = queue(Sizer::Requests, 1000);
         assert_eq!(push(&queue, request((1 << 20) + 1, 1)), Some(Overflow::TooLarge));
         assert_eq!(push(&queue, request(1 << 19, 1)), None);
-        assert_eq!(push(&queue, request((1 << 19) + 1, 1)), Some(Overflow::Full));
+        assert_eq!(push(&queue, request((1 << 19) + 1, 1)), Some(Overflow::Full(Bound::Memory)));
+        assert_eq!(queue.memory(), (1 << 19, 1 << 20));
         assert_eq!(push(&queue, request(1 << 19, 1)), None);
     }
 

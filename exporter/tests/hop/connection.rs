@@ -441,6 +441,36 @@ async fn tls_by_authority_by_name_and_by_force() {
     assert_eq!(script.seen().len(), 4);
 }
 
+/// Guarantees: who speaks TLS to a backend that does not, or the wrong protocol to a port, reads what to change.
+#[tokio::test]
+async fn the_wrong_port_is_named_with_its_remedy() {
+    let script = Script::new(|_| Ok(Accepted::default()));
+    let (plain, tls) = (receiver(script.clone()).await, secured(&script, false).await);
+    for (door, remedy) in [(Door::Grpc, "tls::insecure: true"), (Door::Http, "write http://")] {
+        let forced = json!({"insecure_skip_verify": true});
+        let status = tls_exporter(door, &plain, forced).consume(span(1)).await.unwrap_err();
+        assert_eq!(status.code, Code::Unavailable);
+        assert!(status.message.contains(remedy), "{}", status.message);
+    }
+    let secured = tls.grpc_address().unwrap();
+    let status = exporter_at(Door::Grpc, secured, once(), Default::default())
+        .consume(span(1))
+        .await
+        .unwrap_err();
+    assert!(status.message.contains("leave out tls::insecure"), "{}", status.message);
+    // It takes HTTP/2 there, but no gRPC.
+    let http = plain.http_address().unwrap();
+    let exporter = exporter_at(Door::Grpc, http, once(), Default::default());
+    let status = exporter.consume(span(1)).await.unwrap_err();
+    assert!(status.message.contains("otlp_http"), "{}", status.message);
+    let grpc = plain.grpc_address().unwrap();
+    let status = exporter_at(Door::Http, grpc, once(), Default::default())
+        .consume(span(1))
+        .await
+        .unwrap_err();
+    assert!(status.message.contains("otlp_grpc"), "{}", status.message);
+}
+
 #[tokio::test]
 async fn mutual_tls_wants_the_clients_certificate() {
     let script = Script::new(|_| Ok(Accepted::default()));

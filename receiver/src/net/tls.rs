@@ -135,6 +135,9 @@ pub fn tls_parameters(
             "X25519" => Ok(rustls::NamedGroup::X25519),
             "P256" => Ok(rustls::NamedGroup::secp256r1),
             "P384" => Ok(rustls::NamedGroup::secp384r1),
+            "X25519MLKEM768" | "P521" => Err(format!(
+                "{name} in curve_preferences is not in the cryptography that Tapio is built with: leave it out. It has [P256 P384 X25519]"
+            )),
             other => Err(format!(
                 "invalid curve type in curve_preferences: {other}. Expected values are [P256 P384 X25519]"
             )),

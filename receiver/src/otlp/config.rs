@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
-use tapio_proto::transport::GoDuration;
+use tapio_proto::transport::{GoDuration, named_values};
 
 use crate::net::ServerTls;
 
@@ -93,7 +93,8 @@ pub struct HttpConfig {
     pub auth: Option<HttpAuthConfig>,
     /// Requests carry their headers through the pipeline, for `headers_setter` and the like.
     pub include_metadata: bool,
-    /// Added to every answer.
+    /// Added to every answer; a map, or a list of `{name, value}`.
+    #[serde(deserialize_with = "named_values")]
     pub response_headers: BTreeMap<String, String>,
     /// Values of `content-encoding` that are taken; all that are known when absent.
     pub compression_algorithms: Option<Vec<String>>,
