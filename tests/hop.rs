@@ -49,6 +49,8 @@ fn main() -> std::process::ExitCode {
         ("stopping_sends_what_is_queued", accounting::stopped_with_a_queue),
         ("reloads_under_load_lose_nothing_acknowledged", reload::under_load),
         ("a_reload_that_cannot_start_gives_way_to_the_one_of_before", reload::changed_receiver),
+        ("a_reload_that_corrects_an_address_loses_nothing_acknowledged", reload::corrected_address),
+        ("a_reload_is_cut_short_when_told_to_stop", reload::told_to_stop),
         ("traces_sent_to_itself_do_not_loop", selfobs::traces_to_itself),
         ("what_the_analysis_leaves_out_is_told_by_health_and_metrics", selfobs::left_out),
         ("losses_of_what_was_acknowledged_are_none_in_each_row", losses::table),

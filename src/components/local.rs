@@ -27,14 +27,11 @@ pub(super) fn check_file(config: &FileConfig) -> Result<(), String> {
 
 pub(super) async fn start_file(config: FileConfig, context: Context) -> Result<Stage, String> {
     let file = File::open(&config).map_err(|error| error.to_string())?;
-    Ok(Stage { next: Counted::around(Arc::new(file), &context), stop: nothing_to_stop() })
+    Ok(Stage::new(Counted::around(Arc::new(file), &context), nothing_to_stop()))
 }
 
 pub(super) async fn start_debug(config: DebugConfig, context: Context) -> Result<Stage, String> {
-    Ok(Stage {
-        next: Counted::around(Arc::new(Debug::new(config)), &context),
-        stop: nothing_to_stop(),
-    })
+    Ok(Stage::new(Counted::around(Arc::new(Debug::new(config)), &context), nothing_to_stop()))
 }
 
 pub(super) async fn start_batch(
@@ -52,10 +49,10 @@ pub(super) async fn start_batch(
         );
     }
     // Nothing to drain: who waits for a batch has not been told that it is taken.
-    Ok(Stage {
-        next: Arc::new(Batch::observed(config, next, Box::new(BatchCounts::new(&context)))),
-        stop: nothing_to_stop(),
-    })
+    Ok(Stage::new(
+        Arc::new(Batch::observed(config, next, Box::new(BatchCounts::new(&context)))),
+        nothing_to_stop(),
+    ))
 }
 
 pub(super) async fn start_memory_limiter(
@@ -65,10 +62,7 @@ pub(super) async fn start_memory_limiter(
     next: Next,
 ) -> Result<Stage, String> {
     let pressure = Arc::clone(&context.host.pressure);
-    Ok(Stage {
-        next: Arc::new(MemoryLimiter::new(&config, next, pressure)),
-        stop: nothing_to_stop(),
-    })
+    Ok(Stage::new(Arc::new(MemoryLimiter::new(&config, next, pressure)), nothing_to_stop()))
 }
 
 pub(super) async fn start_attributes(
@@ -77,7 +71,7 @@ pub(super) async fn start_attributes(
     signal: Signal,
     next: Next,
 ) -> Result<Stage, String> {
-    Ok(Stage { next: Arc::new(Attributes::new(&config, signal, next)?), stop: nothing_to_stop() })
+    Ok(Stage::new(Arc::new(Attributes::new(&config, signal, next)?), nothing_to_stop()))
 }
 
 pub(super) async fn start_resource(
@@ -86,7 +80,7 @@ pub(super) async fn start_resource(
     _: Signal,
     next: Next,
 ) -> Result<Stage, String> {
-    Ok(Stage { next: Arc::new(Resource::new(&config, next)?), stop: nothing_to_stop() })
+    Ok(Stage::new(Arc::new(Resource::new(&config, next)?), nothing_to_stop()))
 }
 
 /// Receives nothing: the head of a pipeline that is fed by stories alone, or a placeholder.
@@ -96,7 +90,7 @@ pub(super) async fn start_nop_receiver(_: Nothing, _: Context, _: Outputs) -> Re
 
 /// Takes everything and forgets it.
 pub(super) async fn start_nop_exporter(_: Nothing, _: Context) -> Result<Stage, String> {
-    Ok(Stage { next: Fanout::of(Vec::new()), stop: nothing_to_stop() })
+    Ok(Stage::new(Fanout::of(Vec::new()), nothing_to_stop()))
 }
 
 /// The `forward` connector: what one pipeline sends is what the next one receives.

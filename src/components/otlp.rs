@@ -1,6 +1,6 @@
 //! The `otlp` receiver and the two OTLP exporters, in this program's terms.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tapio_exporter::{
     ConfigError, Exporter, Observer, OtlpGrpcConfig, OtlpHttpConfig, QueueConfig, RetryConfig,
@@ -14,12 +14,6 @@ use super::{
     observe::{ExporterCounts, ReceiverCounts},
 };
 use crate::telemetry::Kind;
-
-/// For the requests under way when the receiver is told to stop.
-const RECEIVER_LIMIT: Duration = Duration::from_secs(5);
-/// For what is queued when an exporter is told to stop. With the receiver's, below the 30 s that
-/// Kubernetes grants before it kills.
-const EXPORTER_LIMIT: Duration = Duration::from_secs(20);
 
 pub(super) fn check_receiver(config: &OtlpConfig) -> Result<(), String> {
     let (grpc, http) = (&config.protocols.grpc, &config.protocols.http);
@@ -67,7 +61,7 @@ pub(super) async fn start_receiver(
     let handle = OtlpReceiver::start_with(&config, consumers, auth, counts)
         .await
         .map_err(|error| error.to_string())?;
-    let id = context.id;
+    let Context { id, host } = context;
     if let Some(address) = handle.grpc_address() {
         tracing::info!(receiver = %id, endpoint = %address, "Starting GRPC server");
     }
@@ -76,7 +70,7 @@ pub(super) async fn start_receiver(
     }
     Ok(Box::new(move || {
         Box::pin(async move {
-            let cut = handle.shutdown(RECEIVER_LIMIT).await;
+            let cut = handle.shutdown_when(host.ending.receivers()).await;
             if cut > 0 {
                 tracing::warn!(receiver = %id, connections = cut, "Requests under way did not end in time. Their senders were not told that they are taken.");
             }
@@ -204,13 +198,14 @@ fn queued(exporter: Result<Exporter, ConfigError>, context: &Context) -> Result<
             );
         }
     }
-    let stop = Arc::clone(&exporter);
+    let (stop, host) = (Arc::clone(&exporter), Arc::clone(&context.host));
     Ok(Stage {
-        next: exporter,
+        next: Arc::clone(&exporter) as _,
         stop: Box::new(move || {
             Box::pin(async move {
-                stop.shutdown(EXPORTER_LIMIT).await;
+                stop.shutdown_when(host.ending.exporters()).await;
             })
         }),
+        keeper: Some(exporter),
     })
 }
