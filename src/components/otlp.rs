@@ -7,7 +7,7 @@ use tapio_exporter::{
     SendConfig, otlp_grpc, otlp_http,
 };
 use tapio_proto::{Signal, Status};
-use tapio_receiver::{Auth, Consumers, OtlpConfig, OtlpReceiver};
+use tapio_receiver::{Auth, Consumers, OtlpConfig, OtlpReceiver, Transports, check_endpoint};
 
 use super::{
     Context, Outputs, Stage, Stop,
@@ -19,6 +19,19 @@ pub(super) fn check_receiver(config: &OtlpConfig) -> Result<(), String> {
     let (grpc, http) = (&config.protocols.grpc, &config.protocols.http);
     if grpc.is_none() && http.is_none() {
         return Err("must specify at least one protocol when using the OTLP receiver".into());
+    }
+    for (name, endpoint, transport, tls) in grpc
+        .iter()
+        .map(|grpc| ("grpc", &grpc.endpoint, grpc.transport, &grpc.tls))
+        .chain(http.iter().map(|http| ("http", &http.endpoint, http.transport, &http.tls)))
+    {
+        let wrong = |why: String| format!("protocols::{name}: {why}");
+        if transport != Transports::Unix {
+            check_endpoint(endpoint).map_err(wrong)?;
+        }
+        if let Some(tls) = tls {
+            tls.check().map_err(wrong)?;
+        }
     }
     let grpc = grpc.iter().flat_map(|grpc| &grpc.middlewares);
     let http = http.iter().flat_map(|http| &http.middlewares);

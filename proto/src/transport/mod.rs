@@ -5,7 +5,9 @@ mod compression;
 mod duration;
 mod exchange;
 pub mod grpc;
+mod nullable;
 
 pub use compression::{Compression, DecompressError};
 pub use duration::GoDuration;
 pub use exchange::{Exchange, split_host_port};
+pub use nullable::{NULLABLE, null_is_none};

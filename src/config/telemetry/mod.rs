@@ -50,18 +50,32 @@ pub(crate) struct Sampling {
     pub(crate) thereafter: u64,
 }
 
+/// In any case, as the Collector reads it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LogLevel {
-    #[serde(alias = "DEBUG")]
     Debug,
     #[default]
-    #[serde(alias = "INFO")]
     Info,
-    #[serde(alias = "WARN")]
     Warn,
-    #[serde(alias = "ERROR")]
     Error,
+}
+
+impl TryFrom<String> for LogLevel {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.to_lowercase().as_str() {
+            "debug" => Ok(LogLevel::Debug),
+            "info" | "" => Ok(LogLevel::Info),
+            "warn" | "warning" => Ok(LogLevel::Warn),
+            // What a Collector says above `error` it says before it ends, and so does Tapio.
+            "error" | "dpanic" | "panic" | "fatal" => Ok(LogLevel::Error),
+            _ => Err(format!(
+                "unrecognized level: {text:?}; expected one of `debug`, `info`, `warn`, `error`"
+            )),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
