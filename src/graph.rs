@@ -281,6 +281,12 @@ impl Graph {
         Ok(())
     }
 
+    /// The exporters that run, with what they keep.
+    pub(crate) fn keepers(&self) -> BTreeMap<String, Option<Arc<Keeper>>> {
+        let exporters = self.exporters.iter();
+        exporters.map(|(id, exporter)| (id.to_string(), exporter.keeper.clone())).collect()
+    }
+
     /// Receivers first, then what they fed; each level is done before the next begins.
     pub(crate) async fn stop(mut self) {
         let all = async {

@@ -1,7 +1,6 @@
 //! A running Tapio: pipelines, extensions and self telemetry, started, exchanged and stopped as one.
 
 use std::{
-    collections::BTreeSet,
     mem,
     sync::{
         Arc,
@@ -150,9 +149,7 @@ impl Service {
         self.start_extensions(config, false).await?;
         self.forget_what_left(config);
         self.tell_what_runs(config);
-        let exporters = config.service.pipelines.iter().flat_map(|pipeline| &pipeline.exporters);
-        let used: BTreeSet<_> = exporters.map(ToString::to_string).collect();
-        self.host.storages.tell_unclaimed(move |exporter| used.contains(exporter));
+        self.host.storages.tell_unclaimed(self.graph.keepers());
         Ok(())
     }
 

@@ -211,6 +211,24 @@ fn queued(exporter: Result<Exporter, ConfigError>, context: &Context) -> Result<
             );
         }
     }
+    if exporter.dead_letters().is_some() {
+        let labels = [("exporter", context.id.as_str())];
+        let (requests, bytes) = (Arc::clone(&exporter), Arc::clone(&exporter));
+        metrics.read(
+            Kind::Gauge,
+            "tapio_queue_dead_letters",
+            "Requests among the dead letters: `tapio queue list` tells why",
+            &labels,
+            move || requests.dead_letters().map_or(0.0, |(requests, _)| requests as f64),
+        );
+        metrics.read(
+            Kind::Gauge,
+            "tapio_queue_dead_letters_disk_bytes",
+            "What the dead letters take on disk",
+            &labels,
+            move || bytes.dead_letters().map_or(0.0, |(_, bytes)| bytes as f64),
+        );
+    }
     let (stop, host) = (Arc::clone(&exporter), Arc::clone(&context.host));
     Ok(Stage {
         next: Arc::clone(&exporter) as _,

@@ -126,6 +126,9 @@ impl Exporter {
         };
         let storage = queue.opened.as_ref().filter(|_| queue.enabled);
         let dead = storage.map(|storage| Arc::new(storage.dead_letters(name)));
+        if let Some(dead) = &dead {
+            tell_dead_letters(name, dead);
+        }
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             next,
@@ -173,6 +176,22 @@ impl Exporter {
     /// What the queue of a signal takes on disk; `None` when it is in memory.
     pub fn queue_disk_bytes(&self, signal: Signal) -> Option<u64> {
         self.shared.lane(signal).and_then(|lane| lane.log()).map(Log::disk_bytes)
+    }
+
+    /// How many dead letters there are, and what they take on disk; `None` where none are kept.
+    pub fn dead_letters(&self) -> Option<(usize, u64)> {
+        self.shared.dead.as_ref().map(|dead| dead.known())
+    }
+
+    /// Whether it sends what is on disk below a directory: the queue of a signal, or, when they are replayed,
+    /// the dead letters.
+    pub fn sends_from(&self, directory: &Path, signal: Option<Signal>) -> bool {
+        let queue = &self.shared.queue;
+        let storage = match signal {
+            Some(_) => queue.disk(),
+            None => queue.opened.as_ref(),
+        };
+        queue.enabled && storage.is_some_and(|storage| storage.directory() == directory)
     }
 
     /// Takes no more and delivers what it has, for at most `limit`. What is on disk stays there as
@@ -359,6 +378,24 @@ impl Exporter {
                  What was acknowledged of it is lost; a `file_storage` extension would have kept it."
             );
         }
+    }
+}
+
+/// Says what an earlier run has left for somebody to decide.
+fn tell_dead_letters(name: &str, dead: &DeadLetters) {
+    if let Err(error) = dead.count() {
+        tracing::warn!(exporter = name, folder = %dead.folder().display(), %error, "The dead letters cannot be counted");
+    }
+    let (requests, bytes) = dead.known();
+    if requests > 0 && !dead.replay_asked() {
+        tracing::warn!(
+            exporter = name,
+            folder = %dead.folder().display(),
+            requests,
+            bytes,
+            "Dead letters of an earlier run are on disk: `tapio queue list` tells why, `tapio queue replay {name}` sends them \
+             again, `tapio queue drop {name}` deletes them."
+        );
     }
 }
 
@@ -734,6 +771,8 @@ async fn watch_for_replay(
     mut closing: watch::Receiver<bool>,
 ) {
     loop {
+        // The next look counts again, and what cannot be read the replay tells.
+        drop(on_disk(&dead, DeadLetters::count).await);
         // A look at one name in a folder: not worth a thread.
         if dead.replay_asked() {
             tokio::select! {
