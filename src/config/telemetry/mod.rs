@@ -52,7 +52,7 @@ pub(crate) struct Sampling {
 
 /// In any case, as the Collector reads it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String")]
 pub(crate) enum LogLevel {
     Debug,
     #[default]
@@ -229,8 +229,8 @@ struct Ratio {
     ratio: f64,
 }
 
-/// One request in a hundred: the hop's own traces are for a look, not for an account.
-const DEFAULT_RATIO: f64 = 0.01;
+/// As in the Collector, all of them: whoever wants spans has named a processor for them.
+const DEFAULT_RATIO: f64 = 1.0;
 
 impl Telemetry {
     /// Refuses what cannot work, in the Collector's words where it has any.
