@@ -8,7 +8,11 @@
 //! At a reload nobody waits for a backend: what an exporter of before still has goes to the new one of its
 //! name, and one without a successor delivers it while the new pipelines run.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tapio_exporter::{Exporter as Keeper, Fanout};
 use tapio_proto::{Next, Signal};
@@ -38,6 +42,7 @@ pub(crate) struct Graph {
     unfed: Vec<(ComponentId, Exporter)>,
     /// They deliver, or hand over, what they have.
     leaving: JoinSet<()>,
+    handing_over: BTreeSet<String>,
 }
 
 struct Receiver {
@@ -163,7 +168,9 @@ impl Graph {
 
     /// The new pipelines run: the exporters of before hand over, or deliver, what they have.
     fn let_go(&mut self, host: &Arc<Host>) {
+        self.handing_over.clear();
         for (id, before) in std::mem::take(&mut self.halted) {
+            self.handing_over.insert(id.to_string());
             let heir = self.exporters.get(&id).and_then(|exporter| exporter.keeper.clone());
             let host = Arc::clone(host);
             self.leaving.spawn(async move {
@@ -175,7 +182,8 @@ impl Graph {
                 }
             });
         }
-        for (_, before) in std::mem::take(&mut self.unfed) {
+        for (id, before) in std::mem::take(&mut self.unfed) {
+            self.handing_over.insert(id.to_string());
             self.leaving.spawn((before.stop)());
         }
     }
@@ -279,6 +287,11 @@ impl Graph {
             self.receivers.insert(id.clone(), Receiver { gates, stop, identity });
         }
         Ok(())
+    }
+
+    /// Exporters that just hand over what they have, and say themselves what of it stays on disk.
+    pub(crate) fn handing_over(&self) -> &BTreeSet<String> {
+        &self.handing_over
     }
 
     /// The exporters that run, with what they keep.

@@ -149,7 +149,8 @@ impl Service {
         self.start_extensions(config, false).await?;
         self.forget_what_left(config);
         self.tell_what_runs(config);
-        self.host.storages.tell_unclaimed(self.graph.keepers());
+        let leaving = self.graph.handing_over().clone();
+        self.host.storages.tell_unclaimed(self.graph.keepers(), leaving);
         Ok(())
     }
 

@@ -98,8 +98,12 @@ impl Storages {
 
     /// Says what is on disk, also in directories that an earlier configuration of this run named, and nobody
     /// sends: its exporter is in no pipeline any more, or keeps its queue elsewhere. `runs` are the exporters with
-    /// what they send.
-    pub(crate) fn tell_unclaimed(&self, runs: BTreeMap<String, Option<Arc<Exporter>>>) {
+    /// what they send, and those that `leave` say it themselves when they are done.
+    pub(crate) fn tell_unclaimed(
+        &self,
+        runs: BTreeMap<String, Option<Arc<Exporter>>>,
+        leave: BTreeSet<String>,
+    ) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.extend(self.lock().values().map(|storage| storage.directory().to_owned()));
         if known.is_empty() {
@@ -109,7 +113,8 @@ impl Storages {
         // Counting reads what is there, which may be much.
         drop(spawn_blocking(move || {
             for directory in directories {
-                let in_use = |exporter: &str, signal| match runs.get(exporter) {
+                let in_use = |exporter: &str, signal: Option<_>| match runs.get(exporter) {
+                    _ if signal.is_some() && leave.contains(exporter) => true,
                     Some(Some(keeper)) => keeper.sends_from(&directory, signal),
                     _ => false,
                 };

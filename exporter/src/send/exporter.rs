@@ -3,6 +3,7 @@
 use std::{
     io,
     path::Path,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -103,6 +104,8 @@ const UNPARKED_WAIT: Duration = Duration::from_secs(30);
 const REPLAY_LOOK: Duration = Duration::from_secs(2);
 /// For what is under way when an exporter gives way to its successor.
 const HALT_LIMIT: Duration = Duration::from_secs(1);
+/// How often it is looked whether a queue is empty.
+const EMPTY_LOOK: Duration = Duration::from_millis(50);
 /// Requests that are written to a successor's disk with one sync.
 const INHERIT_BATCH: usize = 256;
 /// For the log's thread to end.
@@ -248,9 +251,14 @@ impl Exporter {
 
     /// Gives what a halted exporter has in memory to its successor: into its queue, over its bounds if it
     /// must be, for it was acknowledged. Without a queue there it is sent that way, until it is late. What
-    /// the successor does not take ends as at a shutdown.
-    pub async fn hand_over(&self, to: &Exporter, late: impl Future<Output = ()>) -> Leftover {
-        if let Some(lanes) = &self.shared.lanes {
+    /// the successor does not take ends as at a shutdown. What is on disk in a place that the successor does
+    /// not look at is sent by it as well, and stays there when it is late.
+    pub async fn hand_over(&self, to: &Arc<Exporter>, late: impl Future<Output = ()>) -> Leftover {
+        let mut late = pin!(late);
+        let disk = self.shared.queue.disk().filter(|_| self.shared.lanes.is_some());
+        if disk.is_some_and(|storage| !to.sends_from(storage.directory(), Some(Signal::Traces))) {
+            self.send_from_disk(to, late.as_mut()).await;
+        } else if let Some(lanes) = &self.shared.lanes {
             let taken = match &to.shared.lanes {
                 Some(theirs) => {
                     let mut taken = 0;
@@ -267,7 +275,7 @@ impl Exporter {
                         (traces, metrics, logs, profiles) = sending => {
                             traces + metrics + logs + profiles
                         }
-                        () = late => 0,
+                        () = late.as_mut() => 0,
                     }
                 }
             };
@@ -280,6 +288,33 @@ impl Exporter {
             }
         }
         self.shutdown(Duration::ZERO).await
+    }
+
+    /// Opens the queue on disk once more, with the successor behind it, until it is empty.
+    async fn send_from_disk(&self, to: &Arc<Exporter>, late: impl Future<Output = ()>) {
+        let (name, next) = (self.shared.name.clone(), Arc::clone(to) as Next);
+        let config =
+            SendConfig { queue: self.shared.queue.clone(), retry: self.shared.retry.clone() };
+        // It is the successor that counts.
+        let start = move || Exporter::start(&name, config, next, Arc::new(Uncounted));
+        let courier = match spawn_blocking(start).await {
+            Ok(Ok(courier)) => courier,
+            Ok(Err(error)) => {
+                tracing::warn!(exporter = self.name(), %error, "What is on disk cannot be handed over");
+                return;
+            }
+            Err(_) => return,
+        };
+        let emptied = async {
+            while courier.shared.lanes.iter().flatten().any(|lane| lane.load().requests > 0) {
+                sleep(EMPTY_LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = emptied => {}
+            () = late => {}
+        }
+        courier.shutdown(Duration::ZERO).await;
     }
 
     /// Sends what is in a queue by an exporter that has none; how many requests it took.
@@ -627,6 +662,15 @@ impl Shared {
         self.observer.send_failed(signal, items, status);
         true
     }
+}
+
+/// Counts nothing.
+struct Uncounted;
+
+impl Observer for Uncounted {
+    fn sent(&self, _: Signal, _: usize) {}
+    fn send_failed(&self, _: Signal, _: usize, _: &Status) {}
+    fn enqueue_failed(&self, _: Signal, _: usize) {}
 }
 
 /// Writes dead letters where blocking is no harm.

@@ -213,7 +213,7 @@ pub(crate) fn left_behind() -> Result<(), Skipped> {
 }
 
 /// Guarantees: what is on disk of an exporter that runs, and keeps its queue elsewhere now, is told at the start with
-/// folder, count and remedy: with its queue off, in memory, and at a reload in another directory. A Collector's
+/// folder, count and remedy: with its queue off, and in memory. At a reload into another directory it is handed over. A Collector's
 /// files are told as well, and nobody's data is touched.
 pub(crate) fn moved() -> Result<(), Skipped> {
     block_on(async {
@@ -244,7 +244,6 @@ pub(crate) fn moved() -> Result<(), Skipped> {
             assert!(listed.contains("exporter_otlp_grpc__traces: of a Collector's"), "{listed}");
             tapio.program.stop_well().await;
         }
-        // At a reload the directory of before is still known.
         let gone = free_port();
         let nowhere = exporter(gone, "{storage: file_storage}");
         let setup = Setup::new(&folder, "", ("otlp_grpc", &nowhere), &[STORAGE]);
@@ -254,12 +253,20 @@ pub(crate) fn moved() -> Result<(), Skipped> {
         let other = other.replace("{directory: storage,", "{directory: other,");
         fs::write(file, other).unwrap();
         tapio.program.signal("HUP");
-        let told = told(&tapio, "keeps none there any more").await;
-        assert!(told.contains("storage/otlp_grpc/traces'"), "{told}");
+        // What was in the directory of before is handed to the queue in the new one.
+        until("the new directory is there", || folder.join("other/otlp_grpc/traces").is_dir())
+            .await;
+        until("it is handed over", || {
+            let listed = setup.queue(&["list"]);
+            listed.contains("otlp_grpc  traces: 7 requests, 350 items")
+                && !setup.queue(&["list", "--directory", "storage"]).contains("requests")
+        })
+        .await;
         tapio.program.stop_well().await;
         let inbox = Inbox::default();
         let _backend = Backend::start(port, inbox.clone(), Duration::ZERO).await;
-        let setup = Setup::new(&folder, "", ("otlp_grpc", &on_disk), &[STORAGE]);
+        let other = ("file_storage", "{directory: other, create_directory: true}");
+        let setup = Setup::new(&folder, "", ("otlp_grpc", &on_disk), &[other]);
         let mut tapio = setup.run("fourth", &[]).await;
         until("it is sent where its queue is again", || inbox.len() == 7).await;
         tapio.program.stop_well().await;
