@@ -4,23 +4,30 @@
 //! instance in each; a connector is the exporter of some pipelines and the receiver of others. Started
 //! from the back to the front, so that nothing is sent to what is not there yet; stopped from the front
 //! to the back, so that nothing in flight is lost.
+//!
+//! At a reload nobody waits for a backend: what an exporter of before still has goes to the new one of its
+//! name, and one without a successor delivers it while the new pipelines run.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
-use tapio_exporter::Fanout;
+use tapio_exporter::{Exporter as Keeper, Fanout};
 use tapio_proto::{Next, Signal};
+use tokio::task::JoinSet;
 
 use crate::{
     components::{Context, Host, Outputs, ProcessorCounts, Stage, Stop},
     config::{ComponentId, Config, Pipeline, depths},
+    ending::{RELOAD_LIMIT, SHUTDOWN_LIMIT},
     gate::Gate,
     telemetry::spans,
 };
 
-/// All of the shutdown: a component that hangs does not keep the process.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(60);
-/// For the requests under way when the pipelines behind a receiver are exchanged.
-const GATE_LIMIT: Duration = Duration::from_secs(5);
+/// A component that hangs does not keep the process.
+const HANGS: Duration = SHUTDOWN_LIMIT.saturating_add(Duration::from_secs(3));
 
 /// What runs, and the ways to stop it.
 #[derive(Default)]
@@ -29,6 +36,13 @@ pub(crate) struct Graph {
     /// For each pipeline, in the order of the flow; by how many pipelines follow it.
     processors: BTreeMap<usize, Vec<Vec<Stop>>>,
     exporters: BTreeMap<ComponentId, Exporter>,
+    /// Exporters of the configuration of before, until the new one runs: those that have given way to one of
+    /// the same name, and those that nobody feeds any more.
+    halted: Vec<(ComponentId, Exporter)>,
+    unfed: Vec<(ComponentId, Exporter)>,
+    /// They deliver, or hand over, what they have.
+    leaving: JoinSet<()>,
+    handing_over: BTreeSet<String>,
 }
 
 struct Receiver {
@@ -40,22 +54,36 @@ struct Receiver {
 struct Exporter {
     next: Next,
     stop: Stop,
+    keeper: Option<Arc<Keeper>>,
     identity: Option<String>,
 }
 
 impl Graph {
+    /// Waits until what a reload of before has replaced is gone; `false` when the program is told to stop.
+    pub(crate) async fn is_settled(&mut self, host: &Host) -> bool {
+        let gone = async { while self.leaving.join_next().await.is_some() {} };
+        tokio::select! {
+            biased;
+            () = host.ending.begun() => false,
+            () = gone => true,
+        }
+    }
+
     /// Runs another configuration from now on. A receiver that is the same in both goes on listening,
     /// and what comes meanwhile waits; an exporter that is the same keeps its queue. The others are
-    /// drained and stopped in the order of the flow before new ones start. After an error nothing flows:
-    /// change again, or stop.
+    /// stopped in the order of the flow before new ones start, and exporters hand over what they have. After
+    /// an error nothing flows: change again, or stop.
     pub(crate) async fn change_to(
         &mut self,
         config: &Config,
         host: &Arc<Host>,
     ) -> Result<(), String> {
-        self.clear_for(config).await;
+        self.clear_for(config, false).await;
         host.detach_analyses();
         let built = self.build(config, host).await;
+        if built.is_ok() {
+            self.let_go(host);
+        }
         if built.is_ok() && host.directory.is_idle() {
             tracing::warn!(
                 "k8s_attributes knows no pods: no `tapio` processor is in a pipeline, so only what resources say themselves is used. Put `tapio` into the pipelines by which Kubernetes objects come."
@@ -64,10 +92,15 @@ impl Graph {
         built
     }
 
-    /// Stops what does not go on unchanged, front to back.
-    async fn clear_for(&mut self, config: &Config) {
+    /// Stops what does not go on unchanged, front to back; all of it when what it stands on is `renewed`.
+    pub(crate) async fn clear_for(&mut self, config: &Config, renewed: bool) {
         let pipelines = &config.service.pipelines;
-        let leaving_receivers = take(&mut self.receivers, |id, receiver| {
+        let same = |running: &Option<String>, wanted: Option<&Option<String>>| {
+            !renewed && running.is_some() && wanted == Some(running)
+        };
+        let fed = |id: &ComponentId| pipelines.iter().any(|one| one.exporters.contains(id));
+        let receivers = std::mem::take(&mut self.receivers).into_iter();
+        let stays = |id: &ComponentId, receiver: &Receiver| {
             let signals: std::collections::BTreeSet<_> = pipelines
                 .iter()
                 .filter(|pipeline| pipeline.receivers.contains(id))
@@ -75,11 +108,20 @@ impl Graph {
                 .collect();
             same(&receiver.identity, config.receivers.get(id).map(|entry| &entry.identity))
                 && receiver.gates.keys().copied().eq(signals)
-        });
-        let leaving_exporters = take(&mut self.exporters, |id, exporter| {
-            same(&exporter.identity, config.exporters.get(id).map(|entry| &entry.identity))
-                && pipelines.iter().any(|pipeline| pipeline.exporters.contains(id))
-        });
+        };
+        let (receivers, leaving_receivers): (_, BTreeMap<_, _>) =
+            receivers.partition(|(id, receiver)| stays(id, receiver));
+        self.receivers = receivers;
+        let before = std::mem::take(&mut self.exporters).into_iter();
+        let mut leaving = Vec::new();
+        for (id, exporter) in before.chain(std::mem::take(&mut self.unfed)) {
+            let wanted = config.exporters.get(&id).map(|entry| &entry.identity);
+            if fed(&id) && same(&exporter.identity, wanted) {
+                self.exporters.insert(id, exporter);
+            } else {
+                leaving.push((id, exporter));
+            }
+        }
         let gates: Vec<_> =
             self.receivers.values().flat_map(|receiver| receiver.gates.values()).cloned().collect();
         let closing = together(
@@ -88,8 +130,8 @@ impl Graph {
                 .map(|gate| -> Stop {
                     Box::new(move || {
                         Box::pin(async move {
-                            if !gate.close(GATE_LIMIT).await {
-                                tracing::warn!("Requests under way did not end in time. Their senders were not told that they are taken.");
+                            if !gate.close(RELOAD_LIMIT).await {
+                                tracing::info!("Requests under way take their time. They go on by the pipelines of before.");
                             }
                         })
                     })
@@ -99,19 +141,50 @@ impl Graph {
         let processors = std::mem::take(&mut self.processors);
         let stopping = async {
             tokio::join!(
-                together(leaving_receivers.into_iter().map(|r| r.stop).collect()),
+                together(leaving_receivers.into_values().map(|r| r.stop).collect()),
                 closing
             );
             for stops in processors.into_values().rev() {
                 together(stops.into_iter().map(in_order).collect()).await;
             }
-            together(leaving_exporters.into_iter().map(|exporter| exporter.stop).collect()).await;
+            let halts = leaving.iter().filter(|(id, _)| fed(id));
+            let halts = halts.filter_map(|(_, exporter)| exporter.keeper.clone());
+            together(halts.map(halt).collect()).await;
         };
-        if tokio::time::timeout(SHUTDOWN_LIMIT, stopping).await.is_err() {
+        if tokio::time::timeout(HANGS, stopping).await.is_err() {
             tracing::error!(
-                seconds = SHUTDOWN_LIMIT.as_secs(),
+                seconds = HANGS.as_secs(),
                 "Pipelines did not stop in time. What they still held is lost."
             );
+        }
+        for (id, exporter) in leaving {
+            match (&exporter.keeper, fed(&id)) {
+                (None, _) => (exporter.stop)().await,
+                (Some(_), true) => self.halted.push((id, exporter)),
+                (Some(_), false) => self.unfed.push((id, exporter)),
+            }
+        }
+    }
+
+    /// The new pipelines run: the exporters of before hand over, or deliver, what they have.
+    fn let_go(&mut self, host: &Arc<Host>) {
+        self.handing_over.clear();
+        for (id, before) in std::mem::take(&mut self.halted) {
+            self.handing_over.insert(id.to_string());
+            let heir = self.exporters.get(&id).and_then(|exporter| exporter.keeper.clone());
+            let host = Arc::clone(host);
+            self.leaving.spawn(async move {
+                match (before.keeper, heir) {
+                    (Some(keeper), Some(heir)) => {
+                        keeper.hand_over(&heir, host.ending.exporters()).await;
+                    }
+                    _ => (before.stop)().await,
+                }
+            });
+        }
+        for (id, before) in std::mem::take(&mut self.unfed) {
+            self.handing_over.insert(id.to_string());
+            self.leaving.spawn((before.stop)());
         }
     }
 
@@ -124,14 +197,14 @@ impl Graph {
             if !used || self.exporters.contains_key(id) {
                 continue;
             }
-            let Stage { next, stop } = (entry.make)(context(id)).await.map_err(|text| {
+            let Stage { next, stop, keeper } = (entry.make)(context(id)).await.map_err(|text| {
                 format!(
                     "{}: cannot start pipelines: failed to start \"{id}\" exporter: {text}",
                     entry.place
                 )
             })?;
             let identity = entry.identity.clone();
-            self.exporters.insert(id.clone(), Exporter { next, stop, identity });
+            self.exporters.insert(id.clone(), Exporter { next, stop, keeper, identity });
         }
 
         let tracer = host.tracer();
@@ -216,34 +289,43 @@ impl Graph {
         Ok(())
     }
 
+    /// Exporters that just hand over what they have, and say themselves what of it stays on disk.
+    pub(crate) fn handing_over(&self) -> &BTreeSet<String> {
+        &self.handing_over
+    }
+
+    /// The exporters that run, with what they keep.
+    pub(crate) fn keepers(&self) -> BTreeMap<String, Option<Arc<Keeper>>> {
+        let exporters = self.exporters.iter();
+        exporters.map(|(id, exporter)| (id.to_string(), exporter.keeper.clone())).collect()
+    }
+
     /// Receivers first, then what they fed; each level is done before the next begins.
-    pub(crate) async fn stop(self) {
+    pub(crate) async fn stop(mut self) {
         let all = async {
+            let keepers = self.exporters.values().filter_map(|exporter| exporter.keeper.as_ref());
+            keepers.for_each(|keeper| keeper.hurry());
             together(self.receivers.into_values().map(|receiver| receiver.stop).collect()).await;
             for stops in self.processors.into_values().rev() {
                 together(stops.into_iter().map(in_order).collect()).await;
             }
+            // What is handed over has to be there before those who take it stop.
+            let rest = self.halted.into_iter().chain(self.unfed).map(|(_, exporter)| exporter.stop);
+            let leaving = async { while self.leaving.join_next().await.is_some() {} };
+            tokio::join!(leaving, together(rest.collect()));
             together(self.exporters.into_values().map(|exporter| exporter.stop).collect()).await;
         };
-        if tokio::time::timeout(SHUTDOWN_LIMIT, all).await.is_err() {
+        if tokio::time::timeout(HANGS, all).await.is_err() {
             tracing::error!(
-                seconds = SHUTDOWN_LIMIT.as_secs(),
+                seconds = HANGS.as_secs(),
                 "Pipelines did not stop in time. What they still held is lost."
             );
         }
     }
 }
 
-/// Takes out those that do not stay.
-fn take<T>(all: &mut BTreeMap<ComponentId, T>, stays: impl Fn(&ComponentId, &T) -> bool) -> Vec<T> {
-    let (kept, leaving): (BTreeMap<_, _>, BTreeMap<_, _>) =
-        std::mem::take(all).into_iter().partition(|(id, one)| stays(id, one));
-    *all = kept;
-    leaving.into_values().collect()
-}
-
-fn same(running: &Option<String>, wanted: Option<&Option<String>>) -> bool {
-    running.is_some() && wanted == Some(running)
+fn halt(keeper: Arc<Keeper>) -> Stop {
+    Box::new(move || Box::pin(async move { keeper.halt().await }))
 }
 
 /// What a receiver or a connector feeds: all pipelines that name it, signal by signal.

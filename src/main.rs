@@ -8,6 +8,7 @@ mod commands;
 mod components;
 mod config;
 mod doors;
+mod ending;
 mod error;
 mod extensions;
 mod gate;

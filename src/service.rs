@@ -1,13 +1,20 @@
 //! A running Tapio: pipelines, extensions and self telemetry, started, exchanged and stopped as one.
 
-use std::{collections::BTreeSet, mem, sync::Arc};
+use std::{
+    mem,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::SystemTime,
+};
 
 use crate::{
     components::{Context, Host, Stop},
     config::{ComponentId, Config},
     error::{Error, Result},
     graph::Graph,
-    telemetry::{Running, State, own::Own},
+    telemetry::{Counter, Kind, Registry, Running, State, own::Own},
 };
 
 /// What the program and its commands hold while the hop runs.
@@ -17,6 +24,15 @@ pub(crate) struct Service {
     graph: Graph,
     extensions: Vec<Extension>,
     own: Own,
+    reloads: Reloads,
+}
+
+/// How reloads went, for those who look from outside.
+struct Reloads {
+    success: Counter,
+    failure: Counter,
+    /// When the configuration that runs came to run, in seconds since 1970.
+    last: Arc<AtomicU64>,
 }
 
 struct Extension {
@@ -44,9 +60,11 @@ impl Service {
             NumCPU = std::thread::available_parallelism().map_or(0, usize::from),
             "Starting tapio..."
         );
+        let host = Arc::new(Host::default());
         let mut service = Service {
             config: Config::default(),
-            host: Arc::new(Host::default()),
+            reloads: Reloads::shown_by(&host.metrics),
+            host,
             graph: Graph::default(),
             extensions: Vec::new(),
             own: Own::default(),
@@ -59,6 +77,7 @@ impl Service {
             }
         }
         service.config = config;
+        service.reloads.runs_now();
         service.host.health.set(State::Ok);
         tracing::info!("Everything is ready. Begin running and processing data.");
         Ok(service)
@@ -67,9 +86,14 @@ impl Service {
     /// Runs another configuration from now on, with as little pause as can be. When it does not start,
     /// the one of before runs again, and the error says why; `Err(Lost)` when that fails, too.
     pub(crate) async fn reload(&mut self, config: Config) -> std::result::Result<(), Reload> {
+        if !self.graph.is_settled(&self.host).await {
+            return Err(Reload::Back(Error::new("the program is told to stop")));
+        }
         tracing::warn!("Config updated, restart service");
         let Err(error) = self.change_to(&config).await else {
             self.config = config;
+            self.reloads.success.add(1);
+            self.reloads.runs_now();
             tracing::info!("Everything is ready. Begin running and processing data.");
             return Ok(());
         };
@@ -82,6 +106,11 @@ impl Service {
                 "{error}; and the configuration of before does not start again: {again}"
             )))),
         }
+    }
+
+    /// A configuration could not be used: it does not read, or does not start.
+    pub(crate) fn reload_failed(&self) {
+        self.reloads.failure.add(1);
     }
 
     async fn change_to(&mut self, config: &Config) -> Result<()> {
@@ -97,7 +126,7 @@ impl Service {
         let stood_on = |e: &Extension| e.before_pipelines && !stays(e, config);
         if self.extensions.iter().any(stood_on) {
             // What stands on one that goes holds on to it, though its own settings may be the same.
-            mem::take(&mut self.graph).stop().await;
+            self.graph.clear_for(config, true).await;
         }
         self.stop_extensions(|extension| stays(extension, config)).await;
         tracing::info!("Starting extensions...");
@@ -120,9 +149,8 @@ impl Service {
         self.start_extensions(config, false).await?;
         self.forget_what_left(config);
         self.tell_what_runs(config);
-        let exporters = config.service.pipelines.iter().flat_map(|pipeline| &pipeline.exporters);
-        let used: BTreeSet<_> = exporters.map(ToString::to_string).collect();
-        self.host.storages.tell_unclaimed(move |exporter| used.contains(exporter));
+        let leaving = self.graph.handing_over().clone();
+        self.host.storages.tell_unclaimed(self.graph.keepers(), leaving);
         Ok(())
     }
 
@@ -194,17 +222,42 @@ impl Service {
     }
 
     /// Not ready any more, then receivers, processors and exporters, which drain what they hold within their limits.
-    pub(crate) async fn stop(mut self) {
+    pub(crate) async fn stop(&mut self) {
+        self.host.ending.begin();
         self.host.health.set(State::Stopping);
         tracing::info!("Starting shutdown...");
         mem::take(&mut self.graph).stop().await;
         self.host.set_tracer(None);
         tracing::info!("Stopping extensions...");
         self.stop_extensions(|_| false).await;
-        if let Some(last_spans) = self.own.close().await {
+        if let Some(last_spans) = mem::take(&mut self.own).close().await {
             last_spans().await;
         }
         tracing::info!("Shutdown complete.");
+    }
+}
+
+impl Reloads {
+    fn shown_by(metrics: &Registry) -> Self {
+        let count = |result| {
+            let help = "Configurations that came by SIGHUP and run, or could not be used";
+            metrics.counter("tapio_config_reloads", help, &[("result", result)])
+        };
+        let last = Arc::new(AtomicU64::new(0));
+        let shown = Arc::clone(&last);
+        metrics.read(
+            Kind::Gauge,
+            "tapio_config_last_success_time",
+            "When the configuration that runs was last read, in seconds since 1970",
+            &[],
+            move || shown.load(Relaxed) as f64,
+        );
+        Reloads { success: count("success"), failure: count("failure"), last }
+    }
+
+    fn runs_now(&self) {
+        let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |age| age.as_secs());
+        self.last.store(now, Relaxed);
     }
 }
 

@@ -205,6 +205,119 @@ fn a_wrong_command_line_is_told_like_other_mistakes() {
 
 // === commands ===
 
+/// Guarantees: a command line that was written for a Collector starts: feature gates are taken, those that Tapio
+/// cannot obey are told, and the Collector's commands are there.
+#[test]
+fn the_collectors_flags_and_commands_are_there() {
+    let good = "--config=yaml:{receivers: {nop: }, exporters: {nop: }, service: {pipelines: {traces: {receivers: [nop], exporters: [nop]}}}}";
+    for gates in [
+        &["--feature-gates=service.profilesSupport"][..],
+        &["--feature-gates", "-pdata.useProtoPooling,+exporter.PersistRequestContext"],
+        &["--feature-gates=nope", "--feature-gates=-another"],
+    ] {
+        let output = run(&[&["validate", good][..], gates].concat());
+        assert!(output.status.success(), "{gates:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let said = |args: &[&str]| {
+        let output = run(args);
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let gates = said(&["featuregate"]);
+    assert!(gates.starts_with("ID ") && gates.contains("\nservice.profilesSupport "), "{gates}");
+    assert_eq!(said(&["featuregate", "service.profilesSupport"]).lines().count(), 2);
+    assert!(failure(&["featuregate", "nope"]).contains("feature \"nope\" not found"));
+    for shell in ["bash", "zsh", "fish"] {
+        let script = said(&["completion", shell]);
+        assert!(
+            script.contains("print-config") && script.contains("--feature-gates")
+                || script.contains("feature-gates"),
+            "{script}"
+        );
+    }
+    assert!(
+        said(&["help"]).contains("validate") && said(&["help", "validate"]).contains("--config")
+    );
+}
+
+/// Guarantees: what cannot start for any place it is run at is refused by `validate`, with the remedy, and what a
+/// Collector takes is taken.
+#[test]
+fn validate_refuses_what_cannot_start_and_takes_what_the_collector_takes() {
+    let config = |grpc: &str, http: &str, limiter: &str, health: &str, level: &str| {
+        format!(
+            "--config=yaml:{{receivers: {{otlp: {{protocols: {{grpc: {{{grpc}}}, http: {{{http}}}}}}}}}, \
+             processors: {{memory_limiter: {{check_interval: 1s, limit_mib: 1000{limiter}}}}}, exporters: {{nop: }}, \
+             extensions: {{health_check: {{{health}}}}}, service: {{extensions: [health_check], \
+             telemetry: {{logs: {{level: {level}}}}}, \
+             pipelines: {{traces: {{receivers: [otlp], processors: [memory_limiter], exporters: [nop]}}}}}}}}"
+        )
+    };
+    for (config, words) in [
+        (
+            config("tls: {}", "", "", "", "info"),
+            "protocols::grpc: tls: TLS configuration must include both certificate and key",
+        ),
+        (
+            config("endpoint: '127.0.0.1:8888x'", "", "", "", "info"),
+            "protocols::grpc: endpoint \"127.0.0.1:8888x\": the port is to be a number",
+        ),
+        (
+            config("", "endpoint: localhost", "", "", "info"),
+            "protocols::http: endpoint \"localhost\": missing port",
+        ),
+        (
+            config("", "", "", "auth: {authenticator: x}", "info"),
+            "auth: the page of health_check has none in Tapio",
+        ),
+        (
+            config("", "", "", "endpoint: '0.0.0.0:99999'", "info"),
+            "the port is to be a number from 0 to 65535",
+        ),
+        (config("", "", "", "", "loud"), "unrecognized level: \"loud\""),
+        (
+            config(
+                "",
+                "",
+                ", min_gc_interval_when_soft_limited: 1s, min_gc_interval_when_hard_limited: 2s",
+                "",
+                "info",
+            ),
+            "should be larger than",
+        ),
+    ] {
+        let told = failure(&["validate", &config]);
+        assert!(told.contains(words), "{words} is not in {told}");
+    }
+    for config in [
+        config(
+            "tls: , auth: ",
+            "auth: , tls: , cors: {allowed_origins: 'http://a,http://b'}",
+            "",
+            "",
+            "info",
+        ),
+        config("endpoint: '/tmp/x.sock', transport: unix", "endpoint: ':4318'", "", "", "Warning"),
+        config(
+            "",
+            "",
+            ", min_gc_interval_when_soft_limited: 10s, min_gc_interval_when_hard_limited: 0s",
+            "tls: , auth: , transport: tcp",
+            "fatal",
+        ),
+        config(
+            "",
+            "",
+            "",
+            "cors: {allowed_origins: '*'}, response_headers: {a: b}, read_timeout: 1s, read_header_timeout: 1s, write_timeout: 1s, idle_timeout: 1s, include_metadata: true, max_request_body_size: 9",
+            "DPANIC",
+        ),
+    ] {
+        let output = run(&["validate", &config]);
+        assert!(output.status.success(), "{}: {config}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
 #[test]
 fn validate_is_silent_when_all_is_well() {
     for args in [

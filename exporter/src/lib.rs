@@ -18,6 +18,6 @@ pub use net::{ClientAuth, ClientAuthConfig, ClientTls, ConfigError, Opaque};
 pub use otlp::{JsonOrProto, OtlpGrpcConfig, OtlpHttpConfig, otlp_grpc, otlp_http};
 pub use send::{Exporter, Leftover, Observer, QueueConfig, RetryConfig, SendConfig, Sizer};
 pub use storage::{
-    CompactionConfig, FileStorageConfig, Holding, Storage, ask_replay, drop_dead_letters, holdings,
-    unclaimed,
+    CompactionConfig, FileStorageConfig, Holding, SET_ASIDE, Storage, ask_replay, collectors_files,
+    drop_dead_letters, holdings, set_aside, unclaimed,
 };

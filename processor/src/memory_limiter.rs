@@ -34,6 +34,10 @@ pub struct MemoryLimiterConfig {
     pub limit_percentage: u64,
     /// As `spike_limit_mib`, as a share of the same memory.
     pub spike_limit_percentage: u64,
+    /// Accepted for the Collector's sake: there is no garbage to collect.
+    pub min_gc_interval_when_soft_limited: Option<GoDuration>,
+    /// Accepted for the Collector's sake: there is no garbage to collect.
+    pub min_gc_interval_when_hard_limited: Option<GoDuration>,
 }
 
 /// Refuses above the soft limit.
@@ -77,6 +81,12 @@ impl MemoryLimiterConfig {
         let fail = |why: &str| Err(why.to_owned());
         if self.check_interval.is_zero() {
             return fail("'check_interval' must be greater than zero");
+        }
+        let soft = self.min_gc_interval_when_soft_limited.unwrap_or(GoDuration::from_secs(10));
+        if self.min_gc_interval_when_hard_limited.is_some_and(|hard| hard > soft) {
+            return fail(
+                "'min_gc_interval_when_soft_limited' should be larger than 'min_gc_interval_when_hard_limited'",
+            );
         }
         if self.limit_mib == 0 && self.limit_percentage == 0 {
             return fail("'limit_mib' or 'limit_percentage' must be greater than zero");

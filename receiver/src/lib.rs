@@ -8,9 +8,9 @@ pub mod otlp;
 mod timers;
 
 pub use auth::{Attributes, Authenticator, Verified};
-pub use net::{ServerTls, TlsError, tls_parameters};
+pub use net::{ServerTls, TlsError, check_endpoint, tls_parameters};
 pub use otlp::{
     Auth, Consumers, Handle, Limit, Observer, OtlpConfig, OtlpReceiver, StartError, Transport,
-    Verdict,
+    Transports, Verdict,
 };
 pub use timers::{Timer, Timers};

@@ -53,7 +53,7 @@ impl Args {
         let config = Config::new(sources.load_local()?)?;
         logs::init(&config.service.telemetry.logs).map_err(Error::new)?;
         runtime()?.block_on(async {
-            let service = Service::start(config).await?;
+            let mut service = Service::start(config).await?;
             let outcome = tokio::select! {
                 outcome = play(&service, self.stay) => outcome,
                 _ = tokio::signal::ctrl_c() => Ok(()),

@@ -15,7 +15,7 @@ mod run;
 
 /// The OTLP hop that tells you why: without a command it runs, on its own default configuration or the one of --config
 #[derive(Parser)]
-#[command(name = "tapio", disable_version_flag = true, disable_help_subcommand = true)]
+#[command(name = "tapio", disable_version_flag = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     sources: Sources,
@@ -49,6 +49,8 @@ commands! {
     Demo => demo,
     Validate => validate,
     Components => components,
+    Featuregate => featuregate,
+    Completion => completion,
     PrintConfig => print_config,
     Pattern => pattern,
     Queue => queue,

@@ -6,13 +6,16 @@ use std::{
     process::ExitCode,
 };
 
-use tapio_exporter::{FileStorageConfig, Holding, ask_replay, drop_dead_letters, holdings};
+use tapio_exporter::{
+    FileStorageConfig, Holding, ask_replay, collectors_files, drop_dead_letters, holdings, set_aside,
+};
 use tapio_proto::model::Time;
 
 use crate::{
     config::{ComponentId, Sources, decode},
     doors::table::{harmless, print},
     error::{Error, Result},
+    extensions::COLLECTORS_REMEDY,
 };
 
 /// Show what exporters keep on disk; send dead letters again or delete them
@@ -27,7 +30,7 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// List the queues on disk and the dead letters, with the reasons why
+    /// List the queues on disk, the dead letters with the reasons why, and what cannot be read
     List,
     /// Put dead letters back into the queue: at once where Tapio runs, else when it starts
     Replay {
@@ -63,7 +66,7 @@ impl Args {
                     let asked = ask_replay(&directory, &held.exporter);
                     asked.map_err(|error| told(&directory, &error))?;
                     text.push_str(&format!(
-                        "{}: {} requests ({} items) go back into the queue within seconds where Tapio runs, else when it starts.\n",
+                        "{}: {} requests ({} items) go back into the queue within seconds where a Tapio runs whose exporter of this name has its sending_queue and this directory, else when one starts.\n",
                         held.exporter, held.requests, held.items
                     ));
                 }
@@ -152,6 +155,22 @@ fn list(directory: &Path) -> Result<String> {
         for (reason, requests) in &held.reasons {
             text.push_str(&format!("    {requests}: {}\n", harmless(reason, false)));
         }
+    }
+    let unreadable = set_aside(directory).map_err(|error| told(directory, &error))?;
+    for (exporter, folder, files, bytes) in unreadable {
+        text.push_str(&format!(
+            "{}  damaged records that were set aside: {files} files, {} KiB, in {}\n",
+            harmless(&exporter, false),
+            bytes.div_ceil(1024),
+            harmless(&folder.display().to_string(), false)
+        ));
+    }
+    for file in collectors_files(directory).map_err(|error| told(directory, &error))? {
+        let file = file.display().to_string();
+        text.push_str(&format!(
+            "{}: of a Collector's file_storage; Tapio does not read it. {COLLECTORS_REMEDY}\n",
+            harmless(&file, false)
+        ));
     }
     Ok(text)
 }

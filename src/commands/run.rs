@@ -1,6 +1,6 @@
 //! `tapio`: run until told to stop; read the configuration again when told so.
 
-use std::process::ExitCode;
+use std::{pin::pin, process::ExitCode, sync::Arc};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -25,8 +25,23 @@ pub(crate) fn run(sources: &Sources) -> Result<ExitCode> {
             tokio::select! {
                 _ = terminate.recv() => break "terminated",
                 _ = interrupt.recv() => break "interrupt",
-                _ = hangup.recv() => reload(&mut service, sources).await?,
+                _ = hangup.recv() => {}
             }
+            let host = Arc::clone(service.host());
+            let mut reloading = pin!(reload(&mut service, sources));
+            let name = tokio::select! {
+                biased;
+                outcome = reloading.as_mut() => {
+                    outcome?;
+                    continue;
+                }
+                _ = terminate.recv() => "terminated",
+                _ = interrupt.recv() => "interrupt",
+            };
+            // It goes on to where it can be stopped in order, and waits for nobody on the way.
+            host.ending.begin();
+            reloading.await?;
+            break name;
         };
         tracing::info!(signal = name, "Received signal from OS");
         tokio::select! {
@@ -48,6 +63,7 @@ async fn reload(service: &mut Service, sources: &Sources) -> Result<()> {
     let config = match load(sources) {
         Ok(config) => config,
         Err(error) => {
+            service.reload_failed();
             kept(error);
             return Ok(());
         }
@@ -62,10 +78,15 @@ async fn reload(service: &mut Service, sources: &Sources) -> Result<()> {
             Ok(())
         }
         Err(Reload::Back(error)) => {
+            service.reload_failed();
             kept(error);
             Ok(())
         }
-        Err(Reload::Lost(error)) => Err(error),
+        Err(Reload::Lost(error)) => {
+            // Exporters of before still have what they were given.
+            service.stop().await;
+            Err(error)
+        }
     }
 }
 

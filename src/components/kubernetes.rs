@@ -41,5 +41,5 @@ pub(super) async fn start(
         move || directory.newest().len() as f64,
     );
     let processor = K8sAttributes::new(&config, Arc::clone(&host.directory), missed, next)?;
-    Ok(Stage { next: Arc::new(processor), stop: nothing_to_stop() })
+    Ok(Stage::new(Arc::new(processor), nothing_to_stop()))
 }

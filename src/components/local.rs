@@ -27,7 +27,7 @@ pub(super) fn check_file(config: &FileConfig) -> Result<(), String> {
 
 pub(super) async fn start_file(config: FileConfig, context: Context) -> Result<Stage, String> {
     let file = File::open(&config).map_err(|error| error.to_string())?;
-    Ok(Stage { next: Counted::around(Arc::new(file), &context), stop: nothing_to_stop() })
+    Ok(Stage::new(Counted::around(Arc::new(file), &context), nothing_to_stop()))
 }
 
 pub(super) fn check_debug(config: &DebugConfig) -> Result<(), String> {
@@ -36,7 +36,7 @@ pub(super) fn check_debug(config: &DebugConfig) -> Result<(), String> {
 
 pub(super) async fn start_debug(config: DebugConfig, context: Context) -> Result<Stage, String> {
     let debug = Debug::new(context.id.as_str(), config).map_err(|error| error.to_string())?;
-    Ok(Stage { next: Counted::around(Arc::new(debug), &context), stop: nothing_to_stop() })
+    Ok(Stage::new(Counted::around(Arc::new(debug), &context), nothing_to_stop()))
 }
 
 pub(super) async fn start_batch(
@@ -54,7 +54,7 @@ pub(super) async fn start_batch(
             drop(batching);
             Box::pin(async {})
         });
-        return Ok(Stage { next, stop });
+        return Ok(Stage::new(next, stop));
     }
     if *config.timeout > PATIENCE {
         tracing::warn!(
@@ -65,10 +65,8 @@ pub(super) async fn start_batch(
         );
     }
     // Nothing to drain: who waits for a batch has not been told that it is taken.
-    Ok(Stage {
-        next: Arc::new(Batch::observed(config, next, batching.observer)),
-        stop: nothing_to_stop(),
-    })
+    let batch = Batch::observed(config, next, batching.observer);
+    Ok(Stage::new(Arc::new(batch), nothing_to_stop()))
 }
 
 pub(super) async fn start_memory_limiter(
@@ -78,10 +76,7 @@ pub(super) async fn start_memory_limiter(
     next: Next,
 ) -> Result<Stage, String> {
     let pressure = Arc::clone(&context.host.pressure);
-    Ok(Stage {
-        next: Arc::new(MemoryLimiter::new(&config, next, pressure)),
-        stop: nothing_to_stop(),
-    })
+    Ok(Stage::new(Arc::new(MemoryLimiter::new(&config, next, pressure)), nothing_to_stop()))
 }
 
 pub(super) async fn start_attributes(
@@ -90,7 +85,7 @@ pub(super) async fn start_attributes(
     signal: Signal,
     next: Next,
 ) -> Result<Stage, String> {
-    Ok(Stage { next: Arc::new(Attributes::new(&config, signal, next)?), stop: nothing_to_stop() })
+    Ok(Stage::new(Arc::new(Attributes::new(&config, signal, next)?), nothing_to_stop()))
 }
 
 pub(super) async fn start_resource(
@@ -99,7 +94,7 @@ pub(super) async fn start_resource(
     _: Signal,
     next: Next,
 ) -> Result<Stage, String> {
-    Ok(Stage { next: Arc::new(Resource::new(&config, next)?), stop: nothing_to_stop() })
+    Ok(Stage::new(Arc::new(Resource::new(&config, next)?), nothing_to_stop()))
 }
 
 /// Receives nothing: the head of a pipeline that is fed by stories alone, or a placeholder.
@@ -109,7 +104,7 @@ pub(super) async fn start_nop_receiver(_: Nothing, _: Context, _: Outputs) -> Re
 
 /// Takes everything and forgets it.
 pub(super) async fn start_nop_exporter(_: Nothing, _: Context) -> Result<Stage, String> {
-    Ok(Stage { next: Fanout::of(Vec::new()), stop: nothing_to_stop() })
+    Ok(Stage::new(Fanout::of(Vec::new()), nothing_to_stop()))
 }
 
 /// The `forward` connector: what one pipeline sends is what the next one receives.

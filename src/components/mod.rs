@@ -9,6 +9,7 @@ use std::{
 };
 
 use serde::de::DeserializeOwned;
+use tapio_exporter::Exporter;
 use tapio_processor::{
     Analysis, Pressure,
     attributes::{AttributesConfig, ResourceConfig},
@@ -21,6 +22,7 @@ use tapio_proto::{Next, Signal};
 
 use crate::{
     config::{ComponentId, Node, Wrong, decode},
+    ending::Ending,
     extensions::{
         Authenticators, BasicAuth, BearerTokenAuth, HeadersSetter, HealthCheck, HealthCheckV2, Sql,
         Storages, Zpages, basicauth, bearertokenauth, check_file_storage, file_storage,
@@ -166,6 +168,8 @@ pub(crate) struct Context {
 pub(crate) struct Host {
     pub(crate) metrics: Arc<Registry>,
     pub(crate) health: Health,
+    /// How long those may take that are told to stop.
+    pub(crate) ending: Ending,
     /// Where exporters keep what they must not lose.
     pub(crate) storages: Storages,
     /// Whether memory is short.
@@ -195,6 +199,8 @@ pub(crate) type Outputs = BTreeMap<Signal, Next>;
 pub(crate) struct Stage {
     pub(crate) next: Next,
     pub(crate) stop: Stop,
+    /// Of an exporter that keeps what was acknowledged until it is delivered.
+    pub(crate) keeper: Option<Arc<Exporter>>,
 }
 
 pub(crate) type Task<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -214,6 +220,14 @@ pub(crate) type MakeExporter = Box<dyn Fn(Context) -> Starting<Stage> + Send + S
 /// From what a connector feeds to what it is fed by.
 pub(crate) type MakeConnector = Box<dyn Fn(Outputs) -> Outputs + Send + Sync>;
 pub(crate) type MakeExtension = Box<dyn Fn(Context) -> Starting<Stop> + Send + Sync>;
+
+// === impl Stage ===
+
+impl Stage {
+    pub(crate) fn new(next: Next, stop: Stop) -> Self {
+        Stage { next, stop, keeper: None }
+    }
+}
 
 // === impl Host ===
 

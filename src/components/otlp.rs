@@ -1,13 +1,13 @@
 //! The `otlp` receiver and the two OTLP exporters, in this program's terms.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use tapio_exporter::{
     ConfigError, Exporter, Observer, OtlpGrpcConfig, OtlpHttpConfig, QueueConfig, RetryConfig,
     SendConfig, otlp_grpc, otlp_http,
 };
 use tapio_proto::{Signal, Status};
-use tapio_receiver::{Auth, Consumers, OtlpConfig, OtlpReceiver};
+use tapio_receiver::{Auth, Consumers, OtlpConfig, OtlpReceiver, Transports, check_endpoint};
 
 use super::{
     Context, Outputs, Stage, Stop,
@@ -15,16 +15,23 @@ use super::{
 };
 use crate::telemetry::Kind;
 
-/// For the requests under way when the receiver is told to stop.
-const RECEIVER_LIMIT: Duration = Duration::from_secs(5);
-/// For what is queued when an exporter is told to stop. With the receiver's, below the 30 s that
-/// Kubernetes grants before it kills.
-const EXPORTER_LIMIT: Duration = Duration::from_secs(20);
-
 pub(super) fn check_receiver(config: &OtlpConfig) -> Result<(), String> {
     let (grpc, http) = (&config.protocols.grpc, &config.protocols.http);
     if grpc.is_none() && http.is_none() {
         return Err("must specify at least one protocol when using the OTLP receiver".into());
+    }
+    for (name, endpoint, transport, tls) in grpc
+        .iter()
+        .map(|grpc| ("grpc", &grpc.endpoint, grpc.transport, &grpc.tls))
+        .chain(http.iter().map(|http| ("http", &http.endpoint, http.transport, &http.tls)))
+    {
+        let wrong = |why: String| format!("protocols::{name}: {why}");
+        if transport != Transports::Unix {
+            check_endpoint(endpoint).map_err(wrong)?;
+        }
+        if let Some(tls) = tls {
+            tls.check().map_err(wrong)?;
+        }
     }
     let grpc = grpc.iter().flat_map(|grpc| &grpc.middlewares);
     let http = http.iter().flat_map(|http| &http.middlewares);
@@ -67,7 +74,7 @@ pub(super) async fn start_receiver(
     let handle = OtlpReceiver::start_with(&config, consumers, auth, counts)
         .await
         .map_err(|error| error.to_string())?;
-    let id = context.id;
+    let Context { id, host } = context;
     if let Some(address) = handle.grpc_address() {
         tracing::info!(receiver = %id, endpoint = %address, "Starting GRPC server");
     }
@@ -76,7 +83,7 @@ pub(super) async fn start_receiver(
     }
     Ok(Box::new(move || {
         Box::pin(async move {
-            let cut = handle.shutdown(RECEIVER_LIMIT).await;
+            let cut = handle.shutdown_when(host.ending.receivers()).await;
             if cut > 0 {
                 tracing::warn!(receiver = %id, connections = cut, "Requests under way did not end in time. Their senders were not told that they are taken.");
             }
@@ -219,13 +226,32 @@ fn queued(exporter: Result<Exporter, ConfigError>, context: &Context) -> Result<
             );
         }
     }
-    let stop = Arc::clone(&exporter);
+    if exporter.dead_letters().is_some() {
+        let labels = [("exporter", context.id.as_str())];
+        let (requests, bytes) = (Arc::clone(&exporter), Arc::clone(&exporter));
+        metrics.read(
+            Kind::Gauge,
+            "tapio_queue_dead_letters",
+            "Requests among the dead letters: `tapio queue list` tells why",
+            &labels,
+            move || requests.dead_letters().map_or(0.0, |(requests, _)| requests as f64),
+        );
+        metrics.read(
+            Kind::Gauge,
+            "tapio_queue_dead_letters_disk_bytes",
+            "What the dead letters take on disk",
+            &labels,
+            move || bytes.dead_letters().map_or(0.0, |(_, bytes)| bytes as f64),
+        );
+    }
+    let (stop, host) = (Arc::clone(&exporter), Arc::clone(&context.host));
     Ok(Stage {
-        next: exporter,
+        next: Arc::clone(&exporter) as _,
         stop: Box::new(move || {
             Box::pin(async move {
-                stop.shutdown(EXPORTER_LIMIT).await;
+                stop.shutdown_when(host.ending.exporters()).await;
             })
         }),
+        keeper: Some(exporter),
     })
 }

@@ -15,7 +15,7 @@ use tapio_proto::{
     Accepted, Consumer, Next, Pending, Request, Signal, model::Time, transport::GoDuration,
 };
 
-use super::{Context, Host, Stage, observe::Counted};
+use super::{Context, Host, Stage, Stop, observe::Counted};
 
 /// Configuration of the exporter.
 #[derive(Clone, Debug, Deserialize)]
@@ -51,13 +51,11 @@ pub(super) async fn start(config: Config, context: Context) -> Result<Stage, Str
     let next = Counted::around(Arc::clone(&counts) as Next, &context);
     let printer = tokio::spawn(print(Arc::clone(&counts), context.host, *config.interval));
     let last = Arc::clone(&counts);
-    Ok(Stage {
-        next,
-        stop: Box::new(move || {
-            printer.abort();
-            Box::pin(async move { line(&last, None) })
-        }),
-    })
+    let stop: Stop = Box::new(move || {
+        printer.abort();
+        Box::pin(async move { line(&last, None) })
+    });
+    Ok(Stage::new(next, stop))
 }
 
 async fn print(counts: Arc<Counts>, host: Arc<Host>, interval: Duration) {

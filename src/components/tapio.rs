@@ -196,7 +196,7 @@ pub(super) async fn start(
         show(&analysis, id.as_str(), &host.metrics);
         Ok(analysis)
     })?;
-    Ok(Stage { next: analysis.processor(signal, next), stop: nothing_to_stop() })
+    Ok(Stage::new(analysis.processor(signal, next), nothing_to_stop()))
 }
 
 /// The analysis' own figures.

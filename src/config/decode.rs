@@ -7,7 +7,11 @@
 
 use std::{cell::RefCell, collections::HashSet, fmt};
 
-use serde::de::{self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Visitor};
+use serde::de::{
+    self, DeserializeOwned, DeserializeSeed, IntoDeserializer, Visitor,
+    value::{BorrowedStrDeserializer, SeqDeserializer},
+};
+use tapio_proto::transport::NULLABLE;
 
 use super::{
     node::{Key, Node, Number, Place, Value, boolean, number},
@@ -239,10 +243,13 @@ impl<'n> de::Deserializer<'n> for Decoder<'n, '_> {
 
     fn deserialize_newtype_struct<V: Visitor<'n>>(
         self,
-        _: &'static str,
+        name: &'static str,
         visitor: V,
     ) -> Result<V::Value, Error<'n>> {
-        visitor.visit_newtype_struct(self)
+        match name == NULLABLE && self.node.is_null() {
+            true => visitor.visit_none(),
+            false => visitor.visit_newtype_struct(self),
+        }
     }
 
     fn deserialize_seq<V: Visitor<'n>>(self, visitor: V) -> Result<V::Value, Error<'n>> {
@@ -250,6 +257,13 @@ impl<'n> de::Deserializer<'n> for Decoder<'n, '_> {
             Value::List(nodes) => visitor
                 .visit_seq(Elements { nodes: nodes.iter(), pass: self.pass })
                 .map_err(|error| error.at(self.node)),
+            // As in the Collector, a text stands for a list of texts with commas between them.
+            Value::Scalar { text, plain } if !(*plain && number(text).is_some()) => {
+                let texts = text.split(',').filter(|one| !one.is_empty());
+                visitor
+                    .visit_seq(SeqDeserializer::new(texts.map(BorrowedStrDeserializer::new)))
+                    .map_err(|_: Error<'n>| self.wrong_type("slice"))
+            }
             _ => Err(self.wrong_type("slice")),
         }
     }
@@ -400,6 +414,16 @@ mod tests {
         decode(&node).map_err(|wrong| {
             wrong.into_iter().map(|(place, text)| format!("{place}: {text}")).collect()
         })
+    }
+
+    /// Guarantees: where the Collector takes a text for a list of texts, so does Tapio; a number is none.
+    #[test]
+    fn a_text_stands_for_a_list_of_texts() {
+        let list = |text| decode::<Vec<String>>(&yaml::parse("t", text).unwrap()).ok();
+        assert_eq!(list("a,b"), Some(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(list("'*'"), Some(vec!["*".to_owned()]));
+        assert_eq!((list("''"), list("5"), list("{a: b}")), (Some(Vec::new()), None, None));
+        assert!(decode::<Vec<BTreeMap<String, String>>>(&yaml::parse("t", "a").unwrap()).is_err());
     }
 
     #[test]

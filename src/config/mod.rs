@@ -10,6 +10,7 @@ mod decode;
 mod document;
 mod environment;
 mod expand;
+mod gates;
 mod id;
 mod identity;
 mod node;
@@ -24,6 +25,7 @@ pub(crate) use self::{
     connectors::depths,
     decode::{Wrong, decode},
     document::{Config, Pipeline},
+    gates::GATES,
     id::ComponentId,
     node::Node,
     source::Sources,

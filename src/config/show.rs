@@ -11,6 +11,7 @@ const REDACTED: &str = "[REDACTED]";
 const SECRETS: &[&str] = &[
     "password",
     "token",
+    "tokens",
     "bearer_token",
     "api_key",
     "secret",
@@ -43,6 +44,10 @@ fn value(node: &Node, redacted: bool, secret: bool) -> Json {
     match &node.value {
         Value::Null => Json::Null,
         Value::Scalar { .. } if secret => REDACTED.into(),
+        Value::Scalar { text, .. } if redacted && credentials(text).is_some() => {
+            let (start, end) = credentials(text).unwrap_or_default();
+            format!("{}{REDACTED}{}", &text[..start], &text[end..]).into()
+        }
         Value::Scalar { text, plain: false } => text.as_str().into(),
         Value::Scalar { text, .. } => scalar(text),
         Value::List(nodes) => nodes.iter().map(|node| value(node, redacted, secret)).collect(),
@@ -58,6 +63,14 @@ fn value(node: &Node, redacted: bool, secret: bool) -> Json {
             Json::Object(map)
         }
     }
+}
+
+/// Where in a URL its user and password stand, if it has them: `https://user:password@host`.
+fn credentials(text: &str) -> Option<(usize, usize)> {
+    let start = text.find("://")? + 3;
+    let rest = &text[start..];
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    Some((start, start + authority.rfind('@')?))
 }
 
 /// A plain scalar as the Collector reads it.
@@ -184,6 +197,18 @@ service:
         assert!(shown.contains("name: x-key"), "{shown}");
         assert!(!json(&root, true).contains("hush"));
         assert!(json(&root, false).contains("Bearer hush"));
+    }
+
+    /// Guarantees: neither tokens in a list nor credentials in a URL are shown; the rest of the URL is.
+    #[test]
+    fn tokens_and_credentials_in_urls_are_hidden() {
+        let text = "{tokens: [hush, hush2], endpoint: 'https://me:hu%2Fsh@h:1/p@q', proxy_url: http://hush@proxy, other: a@b}";
+        let root = parser::parse("t", text).unwrap();
+        let shown = yaml(&root, true);
+        assert!(!shown.contains("hu"), "{shown}");
+        assert!(shown.contains("https://[REDACTED]@h:1/p@q"), "{shown}");
+        assert!(shown.contains("http://[REDACTED]@proxy") && shown.contains("a@b"), "{shown}");
+        assert!(yaml(&root, false).contains("me:hu%2Fsh@h"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::{
     environment,
     expand::{self, Lookup, Warnings},
+    gates,
     node::{Key, Node, Place, Value},
     problem::{Problem, Problems},
     yaml,
@@ -21,6 +22,10 @@ pub(crate) struct Sources {
     /// Sets one property over the configuration, e.g. --set=processors.batch.timeout=2s. May be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", global = true)]
     pub(crate) set: Vec<String>,
+    /// Feature gates of a Collector, with commas between them, each with - before it to switch it off. Tapio has
+    /// none; those that it would have to obey it tells of. May be repeated
+    #[arg(long = "feature-gates", value_name = "GATES", global = true, allow_hyphen_values = true)]
+    pub(crate) feature_gates: Vec<String>,
 }
 
 /// A configuration as one tree, with its variables expanded.
@@ -47,6 +52,7 @@ impl Sources {
 
     fn load_with(&self, variable: Lookup<'_>) -> Result<Loaded, Problems> {
         let mut warnings = Warnings::new();
+        warnings.extend(gates::warnings(&self.feature_gates));
         let mut root = match self.config.as_slice() {
             [] => {
                 let mut root = yaml::parse("default.yaml", DEFAULT)?;
@@ -193,7 +199,7 @@ mod tests {
     fn an_empty_source_says_nothing() {
         for order in [["yaml:a: 1", "yaml:# nothing"], ["yaml:# nothing", "yaml:a: 1"]] {
             let config = order.map(str::to_owned).to_vec();
-            let loaded = Sources { config, set: Vec::new() }.load().unwrap();
+            let loaded = Sources { config, ..Sources::default() }.load().unwrap();
             assert_eq!(text(&loaded.root, "a"), "1");
         }
     }

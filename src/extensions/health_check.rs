@@ -3,8 +3,12 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use serde::Deserialize;
-use tapio_proto::{model::Time, transport::GoDuration};
+use serde::{Deserialize, de::IgnoredAny};
+use tapio_proto::{
+    model::Time,
+    transport::{GoDuration, null_is_none},
+};
+use tapio_receiver::{Transports, check_endpoint};
 
 use crate::{
     components::{Context, Stop},
@@ -22,6 +26,24 @@ pub(crate) struct HealthCheck {
     response_body: Option<ResponseBody>,
     #[serde(rename = "check_collector_pipeline")]
     _check_collector_pipeline: CheckPipeline,
+    transport: Transports,
+    #[serde(deserialize_with = "null_is_none")]
+    tls: Option<IgnoredAny>,
+    #[serde(deserialize_with = "null_is_none")]
+    auth: Option<IgnoredAny>,
+    middlewares: Vec<IgnoredAny>,
+    // Keys of the Collector's HTTP servers that this page has no use for: an answer of a few bytes, on a
+    // connection that is closed after it, within limits of its own.
+    cors: Option<IgnoredAny>,
+    response_headers: Option<IgnoredAny>,
+    compression_algorithms: Option<IgnoredAny>,
+    include_metadata: Option<bool>,
+    keep_alives_enabled: Option<bool>,
+    max_request_body_size: Option<u64>,
+    read_timeout: Option<GoDuration>,
+    read_header_timeout: Option<GoDuration>,
+    write_timeout: Option<GoDuration>,
+    idle_timeout: Option<GoDuration>,
 }
 
 /// Accepted for the Collector's sake, which has it switched off and advises against it.
@@ -51,6 +73,20 @@ impl Default for HealthCheck {
             path: "/".into(),
             response_body: None,
             _check_collector_pipeline: CheckPipeline::default(),
+            transport: Transports::default(),
+            tls: None,
+            auth: None,
+            middlewares: Vec::new(),
+            cors: None,
+            response_headers: None,
+            compression_algorithms: None,
+            include_metadata: None,
+            keep_alives_enabled: None,
+            max_request_body_size: None,
+            read_timeout: None,
+            read_header_timeout: None,
+            write_timeout: None,
+            idle_timeout: None,
         }
     }
 }
@@ -73,7 +109,40 @@ impl HealthCheck {
         if !self.path.starts_with('/') {
             return Err("path must start with /".into());
         }
-        Ok(())
+        if self.transport == Transports::Unix {
+            return Err("transport: the page is served over TCP only; leave the key out".into());
+        }
+        // Whoever relies on one of them must not get an open page instead.
+        let not_here = |key: &str| {
+            Err(format!(
+                "{key}: the page of health_check has none in Tapio, it is open to whoever reaches its endpoint: leave the key out, and bind it where only probes do"
+            ))
+        };
+        match (&self.tls, &self.auth, self.middlewares.is_empty()) {
+            (Some(_), _, _) => not_here("tls"),
+            (_, Some(_), _) => not_here("auth"),
+            (_, _, false) => not_here("middlewares"),
+            _ => check_endpoint(&self.endpoint),
+        }
+    }
+
+    /// The keys that are set and change nothing.
+    fn idle(&self) -> Vec<&'static str> {
+        [
+            ("cors", self.cors.is_some()),
+            ("response_headers", self.response_headers.is_some()),
+            ("compression_algorithms", self.compression_algorithms.is_some()),
+            ("include_metadata", self.include_metadata.is_some()),
+            ("keep_alives_enabled", self.keep_alives_enabled.is_some()),
+            ("max_request_body_size", self.max_request_body_size.is_some()),
+            ("read_timeout", self.read_timeout.is_some()),
+            ("read_header_timeout", self.read_header_timeout.is_some()),
+            ("write_timeout", self.write_timeout.is_some()),
+            ("idle_timeout", self.idle_timeout.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(key, set)| set.then_some(key))
+        .collect()
     }
 
     fn reply(&self, path: &str, health: &Health) -> Reply {
@@ -101,6 +170,14 @@ impl HealthCheck {
 
 pub(crate) async fn start(config: HealthCheck, context: Context) -> Result<Stop, String> {
     let endpoint = config.endpoint.clone();
+    let idle = config.idle();
+    if !idle.is_empty() {
+        tracing::warn!(
+            extension = %context.id,
+            keys = idle.join(", "),
+            "These keys have no effect on the page of health_check: its answers are a few bytes, each on a connection of its own."
+        );
+    }
     let page: Page = Arc::new(move |uri| config.reply(uri.path(), &context.host.health));
     let (address, stop) = serve(&endpoint, page).await?;
     tracing::info!(endpoint = %address, "Starting health_check extension");

@@ -10,6 +10,7 @@ use http::{StatusCode, Uri};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 use tapio_proto::{model::Time, transport::GoDuration};
+use tapio_receiver::check_endpoint;
 
 use super::HealthCheck;
 use crate::{
@@ -81,6 +82,7 @@ impl HealthCheckV2 {
         if http.endpoint.is_empty() {
             return Err("http: endpoint required".into());
         }
+        check_endpoint(&http.endpoint).map_err(|why| format!("http: {why}"))?;
         let paths = [&http.status.path, &http.config.path];
         if paths.into_iter().flatten().any(|path| !path.starts_with('/')) {
             return Err("http: path must start with /".into());
@@ -190,6 +192,14 @@ fn time(time: SystemTime) -> String {
 pub(crate) async fn start(config: HealthCheckV2, context: Context) -> Result<Stop, String> {
     if !config.use_v2 {
         return super::health_check(config.first(), context).await;
+    }
+    let ComponentHealth { include_permanent_errors, include_recoverable_errors, recovery_duration } =
+        config.component_health.clone().unwrap_or_default();
+    if include_permanent_errors || include_recoverable_errors || recovery_duration.is_some() {
+        tracing::warn!(
+            extension = %context.id,
+            "component_health changes nothing: what fails while a component runs is told by metrics (otelcol_exporter_send_failed_*), and a restart would not mend it."
+        );
     }
     let http = config.http.unwrap_or_default();
     let endpoint = http.endpoint.clone();

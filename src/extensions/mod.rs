@@ -15,7 +15,9 @@ use self::auth::Authenticates;
 pub(crate) use self::auth::Authenticators;
 pub(crate) use self::basicauth::{BasicAuth, start as basicauth};
 pub(crate) use self::bearertokenauth::{BearerTokenAuth, start as bearertokenauth};
-pub(crate) use self::file_storage::{Storages, check as check_file_storage, start as file_storage};
+pub(crate) use self::file_storage::{
+    COLLECTORS_REMEDY, Storages, check as check_file_storage, start as file_storage,
+};
 pub(crate) use self::headers_setter::{HeadersSetter, start as headers_setter};
 pub(crate) use self::health_check::{HealthCheck, start as health_check};
 pub(crate) use self::health_check_v2::{HealthCheckV2, start as health_check_v2};

@@ -160,11 +160,12 @@ where
     ) -> fmt::Result {
         let shape = self.0.read().unwrap_or_else(PoisonError::into_inner);
         let place = std::ptr::from_ref(event.metadata()) as usize;
-        // What the `debug` exporter prints is sampled there.
-        let thinned = event.metadata().target() != DEBUG_TARGET;
-        if thinned
-            && shape.sampler.as_ref().is_some_and(|sampler| !sampler.takes(place, Instant::now()))
-        {
+        // Lines that each name another thing are not the same again; what the `debug` exporter prints is sampled
+        // there.
+        let counted =
+            ![DEBUG_TARGET, tapio_exporter::SET_ASIDE].contains(&event.metadata().target());
+        let sampler = shape.sampler.as_ref().filter(|_| counted);
+        if sampler.is_some_and(|sampler| !sampler.takes(place, Instant::now())) {
             return Ok(());
         }
         let mut fields = Fields::default();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use tapio_proto::transport::{Compression, GoDuration, named_values};
+use tapio_proto::transport::{Compression, GoDuration, named_values, null_is_none};
 
 use crate::{
     net::{ClientAuthConfig, ClientTls, ConfigError, Opaque},
@@ -45,6 +45,7 @@ pub struct OtlpGrpcConfig {
     /// Pings to a silent backend.
     pub keepalive: Option<Keepalive>,
     /// Who we say we are.
+    #[serde(deserialize_with = "null_is_none")]
     pub auth: Option<ClientAuthConfig>,
     /// Extensions that look at requests; there are none that could be named.
     pub middlewares: Vec<Middleware>,
@@ -112,6 +113,7 @@ pub struct OtlpHttpConfig {
     /// A proxy's URL; the environment's proxy when empty.
     pub proxy_url: String,
     /// Who we say we are.
+    #[serde(deserialize_with = "null_is_none")]
     pub auth: Option<ClientAuthConfig>,
     /// Extensions that look at requests; there are none that could be named.
     pub middlewares: Vec<Middleware>,

@@ -1,6 +1,15 @@
 //! An exporter: for each signal a queue and its workers, or straight to the backend.
 
-use std::{io, path::Path, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::Path,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tapio_proto::{
     Accepted, Batching, CanBatch, Code, Consumer, Next, Outcome, Pending, Request, Signal, Status,
@@ -9,7 +18,7 @@ use tapio_proto::{
 use tokio::{
     sync::{oneshot, watch},
     task::{JoinSet, spawn_blocking},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -66,6 +75,8 @@ pub struct Leftover {
 pub struct Exporter {
     shared: Arc<Shared>,
     closing: watch::Sender<bool>,
+    /// A successor goes on with what is on disk.
+    halted: AtomicBool,
     workers: tokio::sync::Mutex<JoinSet<()>>,
 }
 
@@ -91,6 +102,12 @@ const ATTEMPTS_IN_A_ROW: u32 = 3;
 const UNPARKED_WAIT: Duration = Duration::from_secs(30);
 /// How often it is looked whether dead letters are to be replayed.
 const REPLAY_LOOK: Duration = Duration::from_secs(2);
+/// For what is under way when an exporter gives way to its successor.
+const HALT_LIMIT: Duration = Duration::from_secs(1);
+/// How often it is looked whether a queue is empty.
+const EMPTY_LOOK: Duration = Duration::from_millis(50);
+/// Requests that are written to a successor's disk with one sync.
+const INHERIT_BATCH: usize = 256;
 /// For the log's thread to end.
 const LOG_LIMIT: Duration = Duration::from_secs(10);
 /// Requests that are parked with one sync.
@@ -112,6 +129,9 @@ impl Exporter {
         };
         let storage = queue.opened.as_ref().filter(|_| queue.enabled);
         let dead = storage.map(|storage| Arc::new(storage.dead_letters(name)));
+        if let Some(dead) = &dead {
+            tell_dead_letters(name, dead);
+        }
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             next,
@@ -135,7 +155,8 @@ impl Exporter {
         if let Some(dead) = &shared.dead {
             workers.spawn(watch_for_replay(Arc::clone(&shared), Arc::clone(dead), closed));
         }
-        Ok(Exporter { shared, closing, workers: tokio::sync::Mutex::new(workers) })
+        let halted = AtomicBool::new(false);
+        Ok(Exporter { shared, closing, halted, workers: tokio::sync::Mutex::new(workers) })
     }
 
     /// The component's id in the configuration.
@@ -164,29 +185,39 @@ impl Exporter {
         self.shared.lane(signal).and_then(|lane| lane.log()).map(Log::disk_bytes)
     }
 
+    /// How many dead letters there are, and what they take on disk; `None` where none are kept.
+    pub fn dead_letters(&self) -> Option<(usize, u64)> {
+        self.shared.dead.as_ref().map(|dead| dead.known())
+    }
+
+    /// Whether it sends what is on disk below a directory: the queue of a signal, or, when they are replayed,
+    /// the dead letters.
+    pub fn sends_from(&self, directory: &Path, signal: Option<Signal>) -> bool {
+        let queue = &self.shared.queue;
+        let storage = match signal {
+            Some(_) => queue.disk(),
+            None => queue.opened.as_ref(),
+        };
+        queue.enabled && storage.is_some_and(|storage| storage.directory() == directory)
+    }
+
     /// Takes no more and delivers what it has, for at most `limit`. What is on disk stays there as
     /// soon as the backend does not take it; what is left in memory is put among the dead letters if
     /// there is a storage. Says what was left.
     pub async fn shutdown(&self, limit: Duration) -> Leftover {
-        let deadline = Instant::now() + limit;
-        self.closing.send_replace(true);
-        let lanes = self.shared.lanes.iter().flatten();
-        lanes.clone().for_each(|lane| lane.close());
-        let mut workers = self.workers.lock().await;
-        let drained = async { while workers.join_next().await.is_some() {} };
-        if timeout_at(deadline, drained).await.is_err() {
-            workers.shutdown().await;
-        }
+        self.shutdown_when(sleep(limit)).await
+    }
+
+    /// The same, until something happens.
+    pub async fn shutdown_when(&self, late: impl Future<Output = ()>) -> Leftover {
+        self.end_workers(late).await;
         let mut left = Leftover::default();
-        for lane in lanes {
+        for lane in self.shared.lanes.iter().flatten() {
             let load = lane.load();
             if let Some(log) = lane.log() {
-                left.kept += load.requests;
-                if timeout(LOG_LIMIT, log.close()).await.is_err() {
-                    tracing::warn!(
-                        exporter = self.name(),
-                        "the disk is slow: what was delivered last may be sent again after the next start"
-                    );
+                if !self.halted.load(Ordering::Relaxed) {
+                    left.kept += load.requests;
+                    self.close_log(log).await;
                 }
                 continue;
             }
@@ -197,6 +228,146 @@ impl Exporter {
         }
         self.tell(&left);
         left
+    }
+
+    /// Whoever waits for the backend's answer, without a queue, gets it after the next attempt. For a
+    /// shutdown, which such requests hold up.
+    pub fn hurry(&self) {
+        if self.shared.lanes.is_none() {
+            self.closing.send_replace(true);
+        }
+    }
+
+    /// Takes no more and tries no more, for a successor is to go on: what is under way has a second to
+    /// end. What is on disk is given free; what is in memory waits for [`Exporter::hand_over`].
+    pub async fn halt(&self) {
+        self.shared.lanes.iter().flatten().for_each(|lane| lane.abandon());
+        self.end_workers(sleep(HALT_LIMIT)).await;
+        if self.halted.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for lane in self.shared.lanes.iter().flatten() {
+            if let Some(log) = lane.log() {
+                self.close_log(log).await;
+            }
+        }
+    }
+
+    /// Gives what a halted exporter has in memory to its successor: into its queue, over its bounds if it
+    /// must be, for it was acknowledged. Without a queue there it is sent that way, until it is late. What
+    /// the successor does not take ends as at a shutdown. What is on disk in a place that the successor does
+    /// not look at is sent by it as well, and stays there when it is late.
+    pub async fn hand_over(&self, to: &Arc<Exporter>, late: impl Future<Output = ()>) -> Leftover {
+        let mut late = pin!(late);
+        let disk = self.shared.queue.disk().filter(|_| self.shared.lanes.is_some());
+        if disk.is_some_and(|storage| !to.sends_from(storage.directory(), Some(Signal::Traces))) {
+            self.send_from_disk(to, late.as_mut()).await;
+        } else if let Some(lanes) = &self.shared.lanes {
+            let taken = match &to.shared.lanes {
+                Some(theirs) => {
+                    let mut taken = 0;
+                    for (ours, theirs) in lanes.iter().zip(theirs) {
+                        taken += to.shared.inherit(ours, theirs).await;
+                    }
+                    taken
+                }
+                None => {
+                    let [traces, metrics, logs, profiles] =
+                        lanes.each_ref().map(|lane| self.send_by(lane, to));
+                    let sending = async { tokio::join!(traces, metrics, logs, profiles) };
+                    tokio::select! {
+                        (traces, metrics, logs, profiles) = sending => {
+                            traces + metrics + logs + profiles
+                        }
+                        () = late.as_mut() => 0,
+                    }
+                }
+            };
+            if taken > 0 {
+                tracing::info!(
+                    exporter = self.name(),
+                    requests = taken,
+                    "What was in the queue goes on by the new settings."
+                );
+            }
+        }
+        self.shutdown(Duration::ZERO).await
+    }
+
+    /// Opens the queue on disk once more, with the successor behind it, until it is empty.
+    async fn send_from_disk(&self, to: &Arc<Exporter>, late: impl Future<Output = ()>) {
+        let (name, next) = (self.shared.name.clone(), Arc::clone(to) as Next);
+        let config =
+            SendConfig { queue: self.shared.queue.clone(), retry: self.shared.retry.clone() };
+        // It is the successor that counts.
+        let start = move || Exporter::start(&name, config, next, Arc::new(Uncounted));
+        let courier = match spawn_blocking(start).await {
+            Ok(Ok(courier)) => courier,
+            Ok(Err(error)) => {
+                tracing::warn!(exporter = self.name(), %error, "What is on disk cannot be handed over");
+                return;
+            }
+            Err(_) => return,
+        };
+        let emptied = async {
+            while courier.shared.lanes.iter().flatten().any(|lane| lane.load().requests > 0) {
+                sleep(EMPTY_LOOK).await;
+            }
+        };
+        tokio::select! {
+            () = emptied => {}
+            () = late => {}
+        }
+        courier.shutdown(Duration::ZERO).await;
+    }
+
+    /// Sends what is in a queue by an exporter that has none; how many requests it took.
+    async fn send_by(&self, lane: &Queue, to: &Exporter) -> usize {
+        let mut taken = 0;
+        while let Some(request) = lane.first() {
+            let status = match to.consume(request).await {
+                Ok(_) => {
+                    taken += 1;
+                    lane.settle_first();
+                    continue;
+                }
+                Err(status) => status,
+            };
+            if status.is_retryable() {
+                sleep(retry::LAST_INTERVAL).await;
+            } else if let Some(request) = lane.first() {
+                if !self.shared.give_up(request, &status).await {
+                    break;
+                }
+                lane.settle_first();
+            }
+        }
+        taken
+    }
+
+    /// Takes no more and lets the workers end by themselves, until it is late.
+    async fn end_workers(&self, late: impl Future<Output = ()>) {
+        self.closing.send_replace(true);
+        self.shared.lanes.iter().flatten().for_each(|lane| lane.close());
+        let mut workers = self.workers.lock().await;
+        let drained = async { while workers.join_next().await.is_some() {} };
+        let in_time = tokio::select! {
+            biased;
+            () = drained => true,
+            () = late => false,
+        };
+        if !in_time {
+            workers.shutdown().await;
+        }
+    }
+
+    async fn close_log(&self, log: &Log) {
+        if timeout(LOG_LIMIT, log.close()).await.is_err() {
+            tracing::warn!(
+                exporter = self.name(),
+                "the disk is slow: what was delivered last may be sent again after the next start"
+            );
+        }
     }
 
     /// Parks what is left of a queue in memory; how many requests and items.
@@ -226,8 +397,8 @@ impl Exporter {
                 exporter = self.name(),
                 requests = left.kept,
                 dead_letters = %self.shared.dead_folder().display(),
-                "Shut down with undelivered data. It is on disk: what was in a queue on disk is sent after the next start, \
-                 what was in memory is among the dead letters (`tapio queue list`)."
+                "Shut down with undelivered data. It is on disk: what was in a queue on disk is sent as soon as an exporter of this \
+                 name has its queue there again, what was in memory is among the dead letters (`tapio queue list`)."
             );
         }
         if left.requests > 0 && self.shared.queue.wait_for_result {
@@ -246,6 +417,24 @@ impl Exporter {
                  What was acknowledged of it is lost; a `file_storage` extension would have kept it."
             );
         }
+    }
+}
+
+/// Says what an earlier run has left for somebody to decide.
+fn tell_dead_letters(name: &str, dead: &DeadLetters) {
+    if let Err(error) = dead.count() {
+        tracing::warn!(exporter = name, folder = %dead.folder().display(), %error, "The dead letters cannot be counted");
+    }
+    let (requests, bytes) = dead.known();
+    if requests > 0 && !dead.replay_asked() {
+        tracing::warn!(
+            exporter = name,
+            folder = %dead.folder().display(),
+            requests,
+            bytes,
+            "Dead letters of an earlier run are on disk: `tapio queue list` tells why, `tapio queue replay {name}` sends them \
+             again, `tapio queue drop {name}` deletes them."
+        );
     }
 }
 
@@ -416,6 +605,36 @@ impl Shared {
         }
     }
 
+    /// Takes what is in memory of a halted queue; how many requests.
+    async fn inherit(&self, from: &Queue, to: &Queue) -> usize {
+        let entries = from.take_all();
+        let Some(log) = to.log() else {
+            let taken = entries.len();
+            entries.into_iter().for_each(|entry| to.adopt(entry));
+            return taken;
+        };
+        let (mut taken, mut entries) = (0, entries.into_iter().peekable());
+        while entries.peek().is_some() {
+            let mut writing = Vec::new();
+            for entry in entries.by_ref().take(INHERIT_BATCH) {
+                // A sender that waits for the backend still has its request, and is told to come again.
+                if entry.done.is_none() {
+                    let request = entry.parcel.left();
+                    to.make_room(Load::of(&request));
+                    writing.push((entry, log.append(request)));
+                }
+            }
+            for (entry, written) in writing {
+                match written.await {
+                    Ok(Ok(())) => taken += 1,
+                    // It ends as at a shutdown.
+                    _ => from.adopt(entry),
+                }
+            }
+        }
+        taken
+    }
+
     /// Sends for a sender that waits.
     async fn send(&self, request: Request, closing: &mut watch::Receiver<bool>) -> Outcome {
         let (signal, items) = (request.signal, request.items);
@@ -504,6 +723,15 @@ impl Shared {
     }
 }
 
+/// Counts nothing.
+struct Uncounted;
+
+impl Observer for Uncounted {
+    fn sent(&self, _: Signal, _: usize) {}
+    fn send_failed(&self, _: Signal, _: usize, _: &Status) {}
+    fn enqueue_failed(&self, _: Signal, _: usize) {}
+}
+
 /// Writes dead letters where blocking is no harm.
 async fn park(dead: &Arc<DeadLetters>, requests: Vec<Request>, reason: &str) -> io::Result<()> {
     let (dead, reason) = (Arc::clone(dead), reason.to_owned());
@@ -566,10 +794,8 @@ async fn deliver(
             Ok(accepted) => break Ok(accepted),
             Err(status) => status,
         };
-        if entries.iter().any(|entry| entry.at.is_some()) && *closing.borrow() {
-            // It is on disk, and the backend does not take it: the next start goes on.
-            lane.abandon();
-            return Vec::new();
+        if is_left(lane, &entries, closing) {
+            return later(entries, attempts, Duration::ZERO);
         }
         let Some(wait) = shared.retry.next(&mut attempts, &status, duty) else {
             break Err(status);
@@ -579,6 +805,9 @@ async fn deliver(
             return later(entries, attempts, wait);
         }
         retry::pause(wait, closing).await;
+        if lane.is_abandoned() {
+            return later(entries, attempts, Duration::ZERO);
+        }
     };
     match (&outcome, duty) {
         (Ok(accepted), _) => shared.taken(signal, items, accepted),
@@ -617,6 +846,15 @@ async fn deliver(
     Vec::new()
 }
 
+/// Whether requests that the backend has just not taken are left to whoever comes next: a successor, or,
+/// as they are on disk, the next start.
+fn is_left(lane: &Queue, entries: &[Entry], closing: &watch::Receiver<bool>) -> bool {
+    if *closing.borrow() && entries.iter().any(|entry| entry.at.is_some()) {
+        lane.abandon();
+    }
+    lane.is_abandoned()
+}
+
 /// What one of several requests is told. Which items of a merged one were rejected is not known, only
 /// how many: the count is shared out so that its sum stays true.
 fn share(outcome: &mut Outcome, items: usize) -> Outcome {
@@ -637,6 +875,8 @@ async fn watch_for_replay(
     mut closing: watch::Receiver<bool>,
 ) {
     loop {
+        // The next look counts again, and what cannot be read the replay tells.
+        drop(on_disk(&dead, DeadLetters::count).await);
         // A look at one name in a folder: not worth a thread.
         if dead.replay_asked() {
             tokio::select! {

@@ -419,6 +419,52 @@ impl Queue {
         self.work.notify_one();
     }
 
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.state().abandoned
+    }
+
+    /// All that is in memory only, the oldest first, for another queue. Nothing may be popped any more.
+    pub(super) fn take_all(&self) -> Vec<Entry> {
+        let mut state = self.state();
+        state.collect();
+        if self.log.get().is_none() {
+            (state.load, state.memory) = (Load::default(), 0);
+        }
+        std::mem::take(&mut state.waiting).into_iter().filter(|entry| entry.at.is_none()).collect()
+    }
+
+    /// The oldest of what is in memory only and was acknowledged. Nothing may be popped any more.
+    pub(super) fn first(&self) -> Option<Request> {
+        let mut state = self.state();
+        state.collect();
+        // A sender that waits for the backend still has its request, and is told to come again.
+        state.waiting.retain(|entry| entry.done.is_none() && entry.at.is_none());
+        state.waiting.front().map(|entry| entry.parcel.left())
+    }
+
+    /// What `first` gave is somebody else's now.
+    pub(super) fn settle_first(&self) {
+        let mut state = self.state();
+        if let Some(entry) = state.waiting.pop_front() {
+            state.load = state.load.minus(entry.held());
+        }
+    }
+
+    /// Takes what was in another queue, whether or not there is room, and though it may be closed.
+    pub(super) fn adopt(&self, entry: Entry) {
+        self.make_room(entry.held());
+        let entry = Entry { ticket: 0, attempts: None, ..entry };
+        self.state().waiting.push_back(entry);
+        self.work.notify_one();
+    }
+
+    /// Room for what has to be taken.
+    pub(super) fn make_room(&self, one: Load) {
+        let mut state = self.state();
+        state.load = state.load.plus(one);
+        state.memory += one.bytes;
+    }
+
     /// What is in memory only, under way included, and was acknowledged. Nothing may be popped any more.
     pub(super) fn drain(&self) -> Vec<Request> {
         let mut state = self.state();
@@ -484,6 +530,21 @@ impl Queue {
 }
 
 impl State {
+    /// Puts all that is in memory into one line, the oldest first.
+    fn collect(&mut self) {
+        let under_way =
+            std::mem::take(&mut self.under_way).into_iter().map(|(ticket, mut parcel)| {
+                parcel.put_back();
+                Entry { parcel, done: None, at: None, attempts: None, ticket }
+            });
+        let delayed = std::mem::take(&mut self.delayed).into_values();
+        let mut tried: Vec<_> = under_way.chain(delayed).collect();
+        tried.sort_by_key(|entry| entry.ticket);
+        for entry in tried.into_iter().rev() {
+            self.waiting.push_front(entry);
+        }
+    }
+
     fn take(&mut self) -> Option<Entry> {
         let due = self.delayed.first_entry().filter(|first| first.key().0 <= Instant::now());
         let mut entry = match due {

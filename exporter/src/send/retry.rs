@@ -139,6 +139,10 @@ impl RetryConfig {
                 Ok(accepted) => return Ok(accepted),
                 Err(status) => status,
             };
+            // A sender that waits can hear it as well.
+            if duty == Duty::Senders && *closing.borrow() {
+                return Err(status);
+            }
             let Some(wait) = self.next(&mut attempts, &status, duty) else { return Err(status) };
             told(exporter, &status, wait);
             pause(wait, closing).await;

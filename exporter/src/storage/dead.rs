@@ -34,11 +34,20 @@ pub(crate) struct DeadLetters {
     corrupt: PathBuf,
     max_bytes: u64,
     writer: Mutex<Option<Writer>>,
+    held: Mutex<Held>,
+}
+
+/// What the folder holds, as far as is known.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    requests: usize,
+    /// Of the files: when they are others, somebody has changed something.
+    on_disk: u64,
 }
 
 impl DeadLetters {
     pub(super) fn new(folder: PathBuf, corrupt: PathBuf, max_bytes: u64) -> Self {
-        DeadLetters { folder, corrupt, max_bytes, writer: Mutex::default() }
+        DeadLetters { folder, corrupt, max_bytes, writer: Mutex::default(), held: Mutex::default() }
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -72,7 +81,38 @@ impl DeadLetters {
             writer.seal();
         }
         let letters: Vec<_> = requests.iter().map(|request| Letter { request, note }).collect();
-        writer.append(&letters).map(drop)
+        writer.append(&letters)?;
+        let mut known = self.held();
+        if known.on_disk == held {
+            *known = Held {
+                requests: known.requests + requests.len(),
+                on_disk: files::folder_bytes(&self.folder),
+            };
+        }
+        Ok(())
+    }
+
+    /// How many requests there are, and what they take on disk; as of the last [`DeadLetters::count`].
+    pub(crate) fn known(&self) -> (usize, u64) {
+        let held = *self.held();
+        (held.requests, held.on_disk)
+    }
+
+    /// Counts anew if the files have changed: they are replayed, and `tapio queue` drops them. Blocks.
+    pub(crate) fn count(&self) -> io::Result<()> {
+        let on_disk = files::folder_bytes(&self.folder);
+        if self.held().on_disk != on_disk {
+            let requests = match on_disk {
+                0 => 0,
+                _ => backlog(&self.folder, |_, _, _| Ok(()))?.requests,
+            };
+            *self.held() = Held { requests, on_disk };
+        }
+        Ok(())
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether `tapio queue replay` was called.
@@ -114,7 +154,7 @@ impl DeadLetters {
             files::make_folder(&self.corrupt, 0o750)?;
             let copy = self.corrupt.join(format!("dead-{segment}-{from}.bin"));
             files::set_aside(&file, from, to, &copy)?;
-            tracing::error!(file = %copy.display(), "A dead letter is corrupt. It was set aside in this file; the rest goes on.");
+            tracing::error!(target: super::SET_ASIDE, file = %copy.display(), "A dead letter is corrupt. It was set aside in this file; the rest goes on.");
         }
         Ok((requests, None))
     }

@@ -575,6 +575,7 @@ impl Keeper {
         match copied {
             Ok(()) => {
                 tracing::error!(
+                    target: super::SET_ASIDE,
                     file = %path.display(), segment = %segment.display(), offset = from, bytes = to - from,
                     "A record of the sending queue is corrupt. It was set aside in this file; the rest goes on."
                 );
@@ -586,6 +587,7 @@ impl Keeper {
             }
             Err(error) => {
                 tracing::error!(
+                    target: super::SET_ASIDE,
                     segment = %segment.display(), offset = from, bytes = to - from, %error,
                     "A record of the sending queue is corrupt and could not be set aside. The segment is kept; the rest goes on."
                 );

@@ -34,6 +34,8 @@ use crate::net::ConfigError;
 const LOCK: &str = "tapio.lock";
 const DEAD: &str = "dead";
 const CORRUPT: &str = "corrupt";
+/// The target of log lines that each name a damaged record: no such line may be left out for another.
+pub const SET_ASIDE: &str = "tapio_exporter::set_aside";
 /// Between two looks at a lock that another process holds.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 /// Different reasons that are told of one exporter's dead letters.
@@ -166,15 +168,63 @@ pub fn holdings(directory: &Path) -> io::Result<Vec<Holding>> {
     holdings_of(exporters(directory)?)
 }
 
-/// What exporters have left below a directory that are not among those in use, with their folders.
+/// What below a directory nobody sends, as `in_use` tells of an exporter's queue of a signal, or of its dead
+/// letters; with the folders.
 pub fn unclaimed(
     directory: &Path,
-    in_use: impl Fn(&str) -> bool,
+    in_use: impl Fn(&str, Option<Signal>) -> bool,
 ) -> io::Result<Vec<(PathBuf, Holding)>> {
     let mut left = exporters(directory)?;
-    left.retain(|exporter, _| !in_use(exporter));
-    let held = holdings_of(left.clone())?.into_iter().filter(|held| held.requests > 0);
-    Ok(held.map(|held| (left.get(&held.exporter).cloned().unwrap_or_default(), held)).collect())
+    let parts = || Signal::ALL.into_iter().map(Some).chain([None]);
+    left.retain(|exporter, _| !parts().all(|part| in_use(exporter, part)));
+    let held = holdings_of(left.clone())?.into_iter();
+    let held = held.filter(|held| held.requests > 0 && !in_use(&held.exporter, held.signal));
+    let folder = |held: &Holding| {
+        let folder = left.get(&held.exporter).cloned().unwrap_or_default();
+        folder.join(held.signal.map_or(DEAD, |signal| signal.name()))
+    };
+    Ok(held.map(|held| (folder(&held), held)).collect())
+}
+
+/// The files of damaged records that were set aside, and their bytes, by exporter, with the folders.
+pub fn set_aside(directory: &Path) -> io::Result<Vec<(String, PathBuf, usize, u64)>> {
+    let mut found = Vec::new();
+    for (exporter, folder) in exporters(directory)? {
+        let folder = folder.join(CORRUPT);
+        let Ok(entries) = fs::read_dir(&folder) else { continue };
+        let sizes: Vec<_> = entries.flatten().filter_map(|entry| entry.metadata().ok()).collect();
+        if !sizes.is_empty() {
+            found.push((
+                exporter,
+                folder,
+                sizes.len(),
+                sizes.iter().map(|about| about.len()).sum(),
+            ));
+        }
+    }
+    Ok(found)
+}
+
+/// The files in a directory that a Collector's `file_storage` keeps its queues in: databases of bbolt, which
+/// nothing here reads.
+pub fn collectors_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_file() && is_bbolt(&path) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Whether a file's first page has bbolt's mark, behind the header that all its pages have.
+fn is_bbolt(path: &Path) -> bool {
+    const MARK: [u8; 4] = 0xED0C_DAED_u32.to_le_bytes();
+    let mut page = [0; 20];
+    let read = File::open(path).and_then(|mut file| io::Read::read_exact(&mut file, &mut page));
+    read.is_ok() && page.ends_with(&MARK)
 }
 
 fn holdings_of(exporters: BTreeMap<String, PathBuf>) -> io::Result<Vec<Holding>> {

@@ -364,3 +364,65 @@ async fn a_dead_letter_that_is_replayed_arrives_once_the_backend_takes_it() {
     drop(exporter);
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+/// Guarantees: what an exporter's queue in memory holds when it gives way, under way included, is delivered by
+/// its successor: from its queue, though that is smaller, from its queue on disk, or directly. Nobody waits for
+/// the backend of before.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_successor_delivers_what_was_queued() {
+    for on_disk in [Some(false), Some(true), None] {
+        let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let before = exporter_at(Door::Grpc, nobody, quick(json!({})), Arc::default());
+        for n in 0..50 {
+            before.consume(span(n)).await.unwrap();
+        }
+        let script = Script::new(|_| Ok(Accepted::default()));
+        let backend = receiver(script.clone()).await;
+        let address = backend.grpc_address().unwrap();
+        let (storage, folder) = storage("heir", 1);
+        let heir = match on_disk {
+            Some(on_disk) => {
+                let queue = json!({"queue_size": 10});
+                with_storage(address, &storage, on_disk, queue, Arc::default())
+            }
+            None => exporter_at(
+                Door::Grpc,
+                address,
+                json!({"sending_queue": {"enabled": false}}),
+                Arc::default(),
+            ),
+        };
+        let started = std::time::Instant::now();
+        before.halt().await;
+        assert!(before.consume(span(99)).await.unwrap_err().is_retryable());
+        let late = tokio::time::sleep(Duration::from_secs(10));
+        let left = before.hand_over(&heir, late).await;
+        assert_eq!((left.requests, left.kept), (0, 0), "{on_disk:?}");
+        until("all arrived", || script.seen().len() == 50).await;
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+        assert_eq!(before.queue_size(Signal::Traces), 0);
+        until("nothing is counted any more", || heir.queue_size(Signal::Traces) == 0).await;
+        heir.consume(span(50)).await.unwrap();
+        assert_eq!(heir.shutdown(Duration::from_secs(5)).await.kept, 0);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
+
+/// Guarantees: what the successor cannot take either is among the dead letters in the end, as at a shutdown.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_no_successor_takes_is_parked() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let (storage, folder) = storage("no_heir", 1);
+    let before = with_storage(nobody, &storage, false, json!({}), Arc::default());
+    for n in 0..5 {
+        before.consume(span(n)).await.unwrap();
+    }
+    before.halt().await;
+    let config = json!({"sending_queue": {"enabled": false}});
+    let heir = exporter_at(Door::Grpc, nobody, config, Arc::default());
+    let late = tokio::time::sleep(Duration::from_millis(300));
+    let left = before.hand_over(&heir, late).await;
+    assert_eq!((left.requests, left.kept), (0, 5));
+    assert_eq!(holdings(&folder).unwrap()[0].requests, 5);
+    std::fs::remove_dir_all(folder).unwrap();
+}

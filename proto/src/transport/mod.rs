@@ -5,9 +5,11 @@ mod compression;
 mod duration;
 mod exchange;
 pub mod grpc;
+mod nullable;
 mod pairs;
 
 pub use compression::{Compression, DecompressError};
 pub use duration::GoDuration;
 pub use exchange::{Exchange, split_host_port};
+pub use nullable::{NULLABLE, null_is_none};
 pub use pairs::named_values;

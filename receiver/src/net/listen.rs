@@ -53,6 +53,18 @@ pub(crate) struct BindError {
     what: String,
 }
 
+/// Whether a text can be a `host:port` to listen at, as far as can be told without listening.
+pub fn check_endpoint(endpoint: &str) -> Result<(), String> {
+    let port = endpoint.rsplit_once(':').map(|(_, port)| port);
+    match port.map(str::parse::<u16>) {
+        Some(Ok(_)) => Ok(()),
+        Some(Err(_)) => {
+            Err(format!("endpoint {endpoint:?}: the port is to be a number from 0 to 65535"))
+        }
+        None => Err(format!("endpoint {endpoint:?}: missing port in address; expected HOST:PORT")),
+    }
+}
+
 /// Binds `host:port`, or the path of a unix socket. An empty host means every address, IPv6 and
 /// IPv4. Port 0 takes a free one.
 pub(crate) async fn bind(network: Network, endpoint: &str) -> Result<Listener, BindError> {

@@ -25,7 +25,7 @@ use tokio::{
     net::TcpStream,
     sync::{Semaphore, watch},
     task::{JoinHandle, JoinSet},
-    time::{Instant, sleep, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -93,8 +93,19 @@ pub(crate) trait Handler: Send + Sync + 'static {
 pub(crate) struct Server {
     /// Of a unix socket there is none.
     pub(crate) address: Option<SocketAddr>,
-    stop: watch::Sender<Option<Instant>>,
+    stop: watch::Sender<Stopping>,
     task: JoinHandle<usize>,
+}
+
+/// How far a port is on its way down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopping {
+    /// Not at all.
+    No,
+    /// Nothing new is taken; what is under way ends.
+    Draining,
+    /// Nobody waits any more.
+    Cut,
 }
 
 /// What all connections of a port share.
@@ -123,7 +134,7 @@ pub(crate) fn serve<H: Handler>(
     handler: Arc<H>,
 ) -> io::Result<Server> {
     let address = listener.address()?;
-    let (stop, stopped) = watch::channel(None);
+    let (stop, stopped) = watch::channel(Stopping::No);
     let port = Arc::new(Port { tls, builder: builder(&limits), limits, handler });
     let task = tokio::spawn(accept(listener, port, stopped));
     Ok(Server { address, stop, task })
@@ -132,10 +143,19 @@ pub(crate) fn serve<H: Handler>(
 // === impl Server ===
 
 impl Server {
-    /// Stops accepting, tells peers to go away, and lets requests under way finish within `limit`.
-    /// Returns how many connections had to be cut.
-    pub(crate) async fn shutdown(self, limit: Duration) -> usize {
-        self.stop.send_replace(Some(Instant::now() + limit));
+    /// Stops accepting, and tells peers to go away.
+    pub(crate) fn drain(&self) {
+        self.stop.send_replace(Stopping::Draining);
+    }
+
+    /// Waits until all connections have ended, or it is late. Returns how many had to be cut.
+    pub(crate) async fn ended(mut self, late: impl Future<Output = ()>) -> usize {
+        tokio::select! {
+            biased;
+            cut = &mut self.task => return cut.unwrap_or(0),
+            () = late => {}
+        }
+        self.stop.send_replace(Stopping::Cut);
         self.task.await.unwrap_or(0)
     }
 }
@@ -143,7 +163,7 @@ impl Server {
 async fn accept<H: Handler>(
     listener: Listener,
     port: Arc<Port<H>>,
-    mut stopped: watch::Receiver<Option<Instant>>,
+    mut stopped: watch::Receiver<Stopping>,
 ) -> usize {
     let permits = Arc::new(Semaphore::new(max_connections()));
     let mut connections = JoinSet::new();
@@ -183,10 +203,11 @@ async fn accept<H: Handler>(
         });
     }
     drop(listener);
-    let deadline = stopped.borrow().unwrap_or_else(Instant::now);
-    let drained = async { while connections.join_next().await.is_some() {} };
-    if timeout_at(deadline, drained).await.is_ok() {
-        return 0;
+    tokio::select! {
+        biased;
+        () = async { while connections.join_next().await.is_some() {} } => return 0,
+        // Whoever has gone away waits for nobody.
+        _ = stopped.wait_for(|stopping| *stopping == Stopping::Cut) => {}
     }
     let cut = connections.len();
     connections.shutdown().await;
@@ -209,11 +230,7 @@ fn max_connections() -> usize {
 impl<H: Handler> Port<H> {
     /// Waits for a peer to say something, for at most the limit of a first request. HTTP/2 costs 30 KiB
     /// from its first moment; a connection that is only held open shall cost nothing.
-    async fn first_byte(
-        &self,
-        stream: &TcpStream,
-        mut stopped: watch::Receiver<Option<Instant>>,
-    ) -> bool {
+    async fn first_byte(&self, stream: &TcpStream, mut stopped: watch::Receiver<Stopping>) -> bool {
         let Limits { max_idle, max_age, .. } = self.limits;
         let shorter = max_idle.into_iter().chain(max_age).min();
         let patience = shorter.map_or(FIRST_REQUEST_LIMIT, |limit| limit.min(FIRST_REQUEST_LIMIT));
@@ -233,7 +250,7 @@ impl<H: Handler> Port<H> {
         &self,
         stream: S,
         peer: Option<IpAddr>,
-        stopped: watch::Receiver<Option<Instant>>,
+        stopped: watch::Receiver<Stopping>,
     ) {
         let Some(tls) = &self.tls else {
             return Box::pin(self.requests(stream, peer, stopped)).await;
@@ -255,7 +272,7 @@ impl<H: Handler> Port<H> {
         &self,
         stream: S,
         peer: Option<IpAddr>,
-        mut stopped: watch::Receiver<Option<Instant>>,
+        mut stopped: watch::Receiver<Stopping>,
     ) {
         let activity = Arc::new(Activity {
             requests: AtomicUsize::new(0),

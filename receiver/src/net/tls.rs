@@ -155,6 +155,19 @@ pub fn tls_parameters(
 // === impl ServerTls ===
 
 impl ServerTls {
+    /// Refuses what no start can make up for. Files are for the start: they may not be here yet.
+    pub fn check(&self) -> Result<(), String> {
+        let cert = self.cert_file.is_some() || self.cert_pem.is_some();
+        let key = self.key_file.is_some() || self.key_pem.is_some();
+        match cert && key {
+            true => Ok(()),
+            false => Err(
+                "tls: TLS configuration must include both certificate and key for server connections: cert_file (or cert_pem) and key_file (or key_pem); without `tls` it is plaintext"
+                    .into(),
+            ),
+        }
+    }
+
     pub(crate) fn start(self, alpn: &[&[u8]]) -> Result<Tls, TlsError> {
         let alpn: Vec<_> = alpn.iter().map(|name| name.to_vec()).collect();
         let current = Mutex::new((Arc::new(self.load(&alpn)?), Instant::now()));

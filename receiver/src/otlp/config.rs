@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::Deserialize;
-use tapio_proto::transport::{GoDuration, named_values};
+use tapio_proto::transport::{GoDuration, named_values, null_is_none};
 
 use crate::net::ServerTls;
 
@@ -36,6 +36,7 @@ pub struct GrpcConfig {
     /// TCP or a unix socket.
     pub transport: Transports,
     /// Serve TLS; plaintext without it.
+    #[serde(deserialize_with = "null_is_none")]
     pub tls: Option<ServerTls>,
     /// Largest message, compressed or not, in MiB; 0 is the default.
     pub max_recv_msg_size_mib: u32,
@@ -48,6 +49,7 @@ pub struct GrpcConfig {
     /// Pings to idle peers, and how long connections live.
     pub keepalive: Keepalive,
     /// Who may send.
+    #[serde(deserialize_with = "null_is_none")]
     pub auth: Option<AuthConfig>,
     /// Requests carry their headers through the pipeline, for `headers_setter` and the like.
     pub include_metadata: bool,
@@ -64,6 +66,7 @@ pub struct HttpConfig {
     /// TCP or a unix socket.
     pub transport: Transports,
     /// Serve TLS; plaintext without it.
+    #[serde(deserialize_with = "null_is_none")]
     pub tls: Option<ServerTls>,
     /// Largest body in bytes, before and after decompression; 0 is the default.
     pub max_request_body_size: u64,
@@ -90,6 +93,7 @@ pub struct HttpConfig {
     /// Browsers that may send.
     pub cors: Option<Cors>,
     /// Who may send.
+    #[serde(deserialize_with = "null_is_none")]
     pub auth: Option<HttpAuthConfig>,
     /// Requests carry their headers through the pipeline, for `headers_setter` and the like.
     pub include_metadata: bool,

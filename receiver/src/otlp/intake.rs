@@ -1,15 +1,21 @@
 //! What both doors do with a request's bytes: account, check, count, hand on, report.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use tapio_proto::{
-    Accepted, Code, Metadata, Outcome, Request, Signal, Status, check,
+    Accepted, Code, Metadata, Next, Outcome, Request, Signal, Status, check,
     transport::{Compression, Exchange},
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{Notify, Semaphore},
+    time::timeout,
+};
 
 use super::{Consumers, Limit, Observer, Transport, Verdict, body::Message};
 use crate::timers::{Timer, Timers};
@@ -25,12 +31,20 @@ const ROOM_LIMIT: Duration = Duration::from_secs(10);
 /// Requests that may wait for it; the next ones are refused at once, as each holds a window.
 const MAX_WAITING: usize = 64;
 
+/// What a sender waits whose request a stopping receiver gives back.
+const COME_AGAIN: Duration = Duration::from_secs(1);
+
 pub(super) struct Intake {
     consumers: Consumers,
     observer: Arc<dyn Observer>,
     room: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     timers: Timers,
+    /// Requests that are in a pipeline.
+    under_way: AtomicUsize,
+    /// They are told to come again: the receiver stops.
+    over: AtomicBool,
+    told: Notify,
 }
 
 impl Intake {
@@ -43,6 +57,35 @@ impl Intake {
             room: Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
             timers: Timers::default(),
+            under_way: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+            told: Notify::new(),
+        }
+    }
+
+    /// Whether requests are in a pipeline.
+    pub(super) fn is_busy(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) > 0
+    }
+
+    /// Answers the requests that are in a pipeline, and those that still come: later, elsewhere.
+    pub(super) fn refuse_the_rest(&self) {
+        self.over.store(true, Ordering::SeqCst);
+        self.told.notify_waiters();
+    }
+
+    /// What becomes of a request in the pipeline, unless the receiver stops before.
+    async fn pass(&self, next: &Next, request: Request) -> Outcome {
+        let _under_way = UnderWay::new(&self.under_way);
+        // From here on it hears of the end.
+        let told = self.told.notified();
+        if self.over.load(Ordering::SeqCst) {
+            return Err(stopping());
+        }
+        tokio::select! {
+            biased;
+            outcome = next.consume(request) => outcome,
+            () = told => Err(stopping()),
         }
     }
 
@@ -90,6 +133,12 @@ impl Intake {
 
     pub(super) fn exchanged(&self, exchange: &Exchange<'_>) {
         self.observer.exchanged(exchange);
+    }
+}
+
+impl std::fmt::Debug for Intake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Intake").finish_non_exhaustive()
     }
 }
 
@@ -161,7 +210,7 @@ impl Counted<'_> {
         };
         self.items = request.items;
         self.refused();
-        let outcome = next.consume(request).await;
+        let outcome = self.intake.pass(next, request).await;
         if outcome.is_ok() {
             self.verdict = Some(Verdict::Accepted);
         }
@@ -175,6 +224,26 @@ impl Drop for Counted<'_> {
             self.intake.observer.received(self.signal, self.transport, verdict, self.items);
         }
     }
+}
+
+/// A request in a pipeline.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl<'a> UnderWay<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        UnderWay(count)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the receiver is shutting down").with_retry_after(COME_AGAIN)
 }
 
 /// Room that a body takes, held until it is dropped.

@@ -11,6 +11,7 @@ mod intake;
 
 use std::{
     net::{IpAddr, SocketAddr},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -18,6 +19,7 @@ use std::{
 use ::http::HeaderMap;
 use bytes::Bytes;
 use tapio_proto::{Code, Metadata, Next, Signal, transport::Exchange};
+use tokio::{sync::watch, time::sleep};
 
 pub use config::{
     AuthConfig, Cors, GrpcConfig, HttpAuthConfig, HttpConfig, Keepalive, KeepalivePolicy,
@@ -29,6 +31,13 @@ use crate::{
     auth::{Attributes, Authenticator},
     net::{BindError, Limits, Network, Server, ServerTls, Tls, TlsError, bind, serve},
 };
+
+/// For connections without a request in a pipeline, when the receiver stops.
+const CONNECTIONS_LIMIT: Duration = Duration::from_secs(5);
+/// How often it is looked then whether requests still are in a pipeline.
+const LOOK: Duration = Duration::from_millis(20);
+/// For the answers to those that were not done in time.
+const ANSWERS_LIMIT: Duration = Duration::from_secs(1);
 
 /// Where the requests of each signal go; a signal without a consumer is not served.
 #[derive(Clone, Default)]
@@ -130,6 +139,7 @@ pub struct OtlpReceiver;
 pub struct Handle {
     grpc: Option<Server>,
     http: Option<Server>,
+    intake: Arc<Intake>,
 }
 
 /// Why the receiver did not start; one line, with the key that names the trouble.
@@ -251,7 +261,7 @@ impl OtlpReceiver {
             Some(config) => Some(start_http(config, auth.http, &intake).await?),
             None => None,
         };
-        Ok(Handle { grpc, http })
+        Ok(Handle { grpc, http, intake })
     }
 }
 
@@ -403,13 +413,44 @@ impl Handle {
     /// Stops accepting, tells peers to go away (GOAWAY, `connection: close`), and waits at most
     /// `limit` for the requests under way. Returns how many connections had to be cut.
     pub async fn shutdown(self, limit: Duration) -> usize {
-        let stop = |server: Option<Server>| async move {
-            match server {
-                Some(server) => server.shutdown(limit).await,
-                None => 0,
+        self.shutdown_when(sleep(limit)).await
+    }
+
+    /// The same, until it is late. Requests that are in a pipeline then are refused, so that their senders
+    /// come again; for connections without one nobody waits long.
+    pub async fn shutdown_when(self, late: impl Future<Output = ()>) -> usize {
+        let Handle { grpc, http, intake } = self;
+        grpc.iter().chain(&http).for_each(Server::drain);
+        let (told, all_told) = watch::channel(false);
+        let ended = |server: Option<Server>| {
+            let mut all_told = all_told.clone();
+            async move {
+                let Some(server) = server else { return 0 };
+                // The sender lives as long as this.
+                server.ended(async { drop(all_told.wait_for(|told| *told).await) }).await
             }
         };
-        let (grpc, http) = tokio::join!(stop(self.grpc), stop(self.http));
+        let ended = async { tokio::join!(ended(grpc), ended(http)) };
+        let tell = async {
+            let idle = async {
+                sleep(CONNECTIONS_LIMIT).await;
+                while intake.is_busy() {
+                    sleep(LOOK).await;
+                }
+            };
+            tokio::select! {
+                () = late => {}
+                () = idle => {}
+            }
+            intake.refuse_the_rest();
+            sleep(ANSWERS_LIMIT).await;
+            told.send_replace(true);
+        };
+        let mut ended = pin!(ended);
+        let (grpc, http) = tokio::select! {
+            cut = ended.as_mut() => cut,
+            () = tell => ended.await,
+        };
         grpc + http
     }
 }

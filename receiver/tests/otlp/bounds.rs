@@ -123,14 +123,13 @@ async fn requests_under_way_finish_while_it_stops() {
 #[tokio::test]
 async fn stopping_is_limited() {
     let rig = Rig::start().await;
-    *rig.pipeline.delay.lock().unwrap() = Duration::from_secs(60);
     let http = rig.http();
     let cut = tokio::spawn(async move {
         let mut stream = TcpStream::connect(http).await.unwrap();
         let body = spans(1);
         let head = format!(
             "POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/x-protobuf\r\ncontent-length: {}\r\n\r\n",
-            body.len()
+            body.len() + 1
         );
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.write_all(&body).await.unwrap();
@@ -140,6 +139,31 @@ async fn stopping_is_limited() {
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(rig.handle.shutdown(Duration::from_millis(100)).await, 1);
     timeout(Duration::from_secs(5), cut).await.expect("the connection was cut").unwrap().ok();
+}
+
+/// Guarantees: a request that is still in a pipeline when a stopping receiver's time is up is answered, in its
+/// protocol, with the word to come again; its connection is not cut.
+#[tokio::test]
+async fn requests_whose_time_is_up_are_told_to_come_again() {
+    let rig = Rig::start().await;
+    *rig.pipeline.delay.lock().unwrap() = Duration::from_secs(60);
+    let (grpc, http) = (rig.grpc(), rig.http());
+    let by_grpc =
+        tokio::spawn(async move { call(grpc, TRACES, &[], vec![framed(0, &spans(1))]).await });
+    let by_http = tokio::spawn(async move {
+        let headers = [("content-type", "application/x-protobuf")];
+        send(http, Method::POST, "/v1/traces", &headers, vec![spans(1)]).await
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(rig.handle.shutdown(Duration::from_millis(100)).await, 0);
+    let told = by_grpc.await.unwrap();
+    assert_eq!(told.code, Code::Unavailable);
+    assert_eq!(told.details.unwrap().retry_after, Some(Duration::from_secs(1)));
+    let (status, headers, _) = by_http.await.unwrap();
+    assert_eq!(
+        (status, &headers["retry-after"]),
+        (StatusCode::SERVICE_UNAVAILABLE, &"1".parse().unwrap())
+    );
 }
 
 #[tokio::test]

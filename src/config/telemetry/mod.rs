@@ -50,18 +50,32 @@ pub(crate) struct Sampling {
     pub(crate) thereafter: u64,
 }
 
+/// In any case, as the Collector reads it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String")]
 pub(crate) enum LogLevel {
-    #[serde(alias = "DEBUG")]
     Debug,
     #[default]
-    #[serde(alias = "INFO")]
     Info,
-    #[serde(alias = "WARN")]
     Warn,
-    #[serde(alias = "ERROR")]
     Error,
+}
+
+impl TryFrom<String> for LogLevel {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.to_lowercase().as_str() {
+            "debug" => Ok(LogLevel::Debug),
+            "info" | "" => Ok(LogLevel::Info),
+            "warn" | "warning" => Ok(LogLevel::Warn),
+            // What a Collector says above `error` it says before it ends, and so does Tapio.
+            "error" | "dpanic" | "panic" | "fatal" => Ok(LogLevel::Error),
+            _ => Err(format!(
+                "unrecognized level: {text:?}; expected one of `debug`, `info`, `warn`, `error`"
+            )),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -215,8 +229,8 @@ struct Ratio {
     ratio: f64,
 }
 
-/// One request in a hundred: the hop's own traces are for a look, not for an account.
-const DEFAULT_RATIO: f64 = 0.01;
+/// As in the Collector, all of them: whoever wants spans has named a processor for them.
+const DEFAULT_RATIO: f64 = 1.0;
 
 impl Telemetry {
     /// Refuses what cannot work, in the Collector's words where it has any.

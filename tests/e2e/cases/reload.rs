@@ -221,3 +221,67 @@ pub(crate) fn changed_receiver() -> Result<(), Skipped> {
     });
     Ok(())
 }
+
+/// Guarantees: acked = delivered, and intake is open within two seconds, when a reload corrects the address of an
+/// exporter whose backend is dead, also when the exporter has another name then, or another extension to stand
+/// on; the metrics tell that the reload went well.
+pub(crate) fn corrected_address() -> Result<(), Skipped> {
+    block_on(async {
+        let inbox = Inbox::default();
+        let backend = Backend::start(free_port(), inbox.clone(), Duration::ZERO).await;
+        let shape = Shape { queue_size: 100_000, ..PLAIN };
+        let mut rig = Rig::start(&folder("reload_address"), free_port(), shape).await;
+        let mut load = Load::start(rig.grpc);
+        load.until("200 acknowledged", |c| c.acked() >= 200).await;
+        rig.backend = backend.port;
+        let started = Instant::now();
+        rig.reload(shape).await;
+        let before = load.counts.acked();
+        load.until("one more acknowledged", |c| c.acked() > before).await;
+        let took = started.elapsed();
+        println!("    open again after {took:?}");
+        assert!(took < Duration::from_secs(3), "{took:?}");
+        let acked = load.stop().await;
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while rig.value("otelcol_exporter_queue_size").await > 0.0 {
+            assert!(Instant::now() < deadline, "it is not delivered:\n{}", rig.program.tail());
+            sleep(Duration::from_millis(50)).await;
+        }
+        assert_arrived(&acked, 0, &inbox);
+        let page = rig.metrics().await;
+        assert!(page.contains("tapio_config_reloads{result=\"success\"} 1"), "{page}");
+        assert!(page.contains("tapio_config_reloads{result=\"failure\"} 0"), "{page}");
+        assert!(page.contains("tapio_config_last_success_time "), "{page}");
+        rig.program.stop_well().await;
+        backend.kill().await;
+    });
+    Ok(())
+}
+
+/// Guarantees: a renamed exporter does not hold up a reload, and a program that is told to stop during one, or
+/// soon after, is gone within one limit.
+pub(crate) fn told_to_stop() -> Result<(), Skipped> {
+    block_on(async {
+        let shape = Shape { queue_size: 100_000, ..PLAIN };
+        let mut rig = Rig::start(&folder("reload_stop"), free_port(), shape).await;
+        let mut load = Load::start(rig.grpc);
+        load.until("100 acknowledged", |c| c.acked() >= 100).await;
+        load.stop().await;
+        let renamed = fs::read_to_string(&rig.file)
+            .expect("it is ours")
+            .replace("otlp_grpc", "otlp_grpc/new");
+        fs::write(&rig.file, renamed).expect("writable");
+        let started = Instant::now();
+        rig.program.signal("HUP");
+        rig.told("Everything is ready", 2).await;
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+        // This one waits until the exporter of before is gone.
+        rig.program.signal("HUP");
+        sleep(Duration::from_millis(300)).await;
+        let started = Instant::now();
+        let status = rig.program.stop(Duration::from_secs(29)).await;
+        println!("    gone after {:?}", started.elapsed());
+        assert!(status.success());
+    });
+    Ok(())
+}
