@@ -44,7 +44,8 @@ use crate::{
     store::{Keep, Store, StoreError, TableSpec},
     story::{Facts, Importance, Stories, Telling, View, text},
     streaming::{
-        Blame, KEPT, Levels, Resource, Series, Share, Strain, Strains, Templates, Traces, Windows,
+        Blame, Complaints, Fills, KEPT, Levels, Measures, Resource, Series, Share, Strain, Strains,
+        Templates, Traces, Windows,
     },
     tables::StoryRow,
     validator::Quarantined,
@@ -105,6 +106,10 @@ pub struct Engine {
     strained: Vec<Strain>,
     pub(crate) levels: Levels,
     pub(crate) series: Series,
+    pub(crate) measures: Measures,
+    pub(crate) complaints: Complaints,
+    pub(crate) fills: Fills,
+    announced: fills::Announced,
     pub(crate) strains: Strains,
     pub(crate) templates: Templates,
     pub(crate) columns: Columns,
@@ -257,6 +262,10 @@ impl Engine {
             strained: Vec::new(),
             levels: Levels::default(),
             series: Series::default(),
+            measures: Measures::default(),
+            complaints: Complaints::default(),
+            fills: Fills::default(),
+            announced: fills::Announced::default(),
             strains: Strains::default(),
             templates: Templates::default(),
             columns: Columns::default(),
@@ -455,7 +464,15 @@ impl Engine {
         if !self.sighted.contains("traces") {
             self.symptoms.worse(&self.series.judge(now + STEP));
         }
+        let windows = &self.windows;
+        let heard = (now, self.began.unwrap_or(now));
+        let complaints = self.complaints.judge(heard, |service| windows.tells_of(service));
+        self.symptoms.complain(&complaints);
         let mut graph = Graph::new(&self.windows, &self.identity, now - CALLS);
+        let complaining = self.complaints.edges(now);
+        complaining
+            .filter(|(caller, _)| !windows.tells_of(caller))
+            .for_each(|(caller, callee)| graph.calls(caller, callee));
         self.series.edges().for_each(|(caller, callee)| graph.calls(caller, callee));
         self.see_calls(&graph, now);
         let arising = self.unexplained(&graph, now);
@@ -844,6 +861,23 @@ impl Engine {
     fn see_calls(&mut self, graph: &Graph, now: Time) {
         if (self.calls_seen..self.calls_seen + CALLS_EVERY).contains(&now) {
             return;
+    /// A death that metrics count without its reason has one where memory was at its limit.
+    fn explained(&self, mut event: Event) -> Event {
+        let counted = event.r#type == "container.terminated" && event.source == "metrics";
+        if counted && event.reason.is_empty() {
+            let of = (&*event.entity_namespace, &*event.entity_name, &*event.container);
+            let during = event.time - fills::JUST_BEFORE..event.time + STEP;
+            let most = self.levels.most_memory(of, during);
+            let share = most.zip(self.cluster.memory_limit(of.0, of.1, of.2));
+            let share = share.map(|(most, limit)| most / limit.max(1.0));
+            if let Some(share) = share.filter(|share| *share >= fills::KILLED) {
+                event.reason = "OOMKilled".to_owned();
+                event.message = format!("its memory was {:.0} % full just before", share * 100.0);
+            }
+        }
+        event
+    }
+
         }
         self.calls_seen = now;
         let calls: BTreeSet<(Relation, Entity, Entity)> = graph

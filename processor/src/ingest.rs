@@ -8,8 +8,8 @@ use tapio_proto::{
     columns::{LogColumns, MetricColumns, SpanColumns, SpanTold},
     model::{Change, Entity, Event, Row as _, Severity, Time},
     view::{
-        LogView, MetricView, PointView, Record, Records, RequestView, ResourceGroup, ResourceView,
-        SpanView,
+        LogView, MetricKind, MetricView, PointView, Record, Records, RequestView, ResourceGroup,
+        ResourceView, SpanView,
     },
 };
 
@@ -19,7 +19,8 @@ use crate::{
     requests::{Line, Part},
     store::Store,
     streaming::{
-        Gauge, Meaning, Resource, ServiceId, SpanFact, SpanKind, Traces, said, signature, template,
+        Content, Gauge, Labels, Meaning, Metric, Resource, ServiceId, SpanFact, SpanKind, Traces,
+        Vessel, Voice, hosts, said, signature, template, vessel,
     },
     validator::{AHEAD, Quarantine, Reason, Within, wrong_point},
 };
@@ -352,6 +353,7 @@ impl Engine {
             kind,
             peer: if calls { told.peer() } else { "" },
             start: Time::from_unix_nano(span.start_time_unix_nano),
+        self.measures.spans(service, kind, arrived);
             end,
             failed,
             error,
@@ -630,12 +632,16 @@ impl Engine {
 
 /// What a gauge says of how a pod strains, and in which unit; answers of one statistic by itself.
 fn strain_of(
+            let mut sender = None;
     metric: &MetricView<'_>,
     meaning: Option<Meaning>,
     container: &str,
 ) -> Option<(Gauge, f64)> {
     match meaning {
         Some(Meaning::Latency(scale)) => Some((Gauge::Answer(metric.name.to_owned()), scale)),
+                    let vessel = vessel(metric.name);
+                    let requests =
+                        Metric::of(metric.name, metric.unit).filter(|_| is_count(&metric));
         _ => Gauge::of_cpu(metric.name, container).map(|gauge| (gauge, 1.0)),
     }
 }
@@ -653,6 +659,10 @@ impl Engine {
             "quantile" | "percentile" => attribute.value.as_f64().is_some_and(|q| q == 0.9),
             _ => false,
         });
+                        if let Some(requests) = &requests {
+                            let sender = *sender.get_or_insert_with(|| self.sender(&view));
+                            self.requests_counted(&origin, requests, (sender, gain), &point);
+                        }
         if !told {
             return;
         }
@@ -706,7 +716,130 @@ fn newest_of(resource: &ResourceGroup<'_>) -> Option<Time> {
     let mut newest = None;
     for scope in resource.scopes().flatten() {
         for record in scope.records().flatten() {
+/// May a metric count?
+fn is_count(metric: &MetricView<'_>) -> bool {
+    match metric.kind {
+        MetricKind::Sum => metric.is_monotonic,
+        MetricKind::Histogram | MetricKind::ExponentialHistogram | MetricKind::Summary => true,
+        _ => false,
+    }
+}
+
             let time = match record {
+    /// What tells a resource from others.
+    fn sender(&self, resource: &ResourceView<'_>) -> u64 {
+        self.measures.identity(resource.attributes())
+    }
+
+    /// Counts the requests that a metric tells of, where no spans of the same service do.
+    fn requests_counted(
+        &mut self,
+        origin: &Origin<'_>,
+        metric: &Metric,
+        sender: (u64, bool),
+        point: &PointView<'_>,
+    ) {
+        let mut labels = Labels::default();
+        for attribute in point.attributes().flatten() {
+            let text = attribute.value.as_str().unwrap_or_default();
+            labels.take(attribute.key, text, attribute.value.as_int());
+        }
+        let Some(mut whose) = labels.whose(metric.known.side) else { return };
+        let placed = origin.placed || !whose.service[0].is_empty();
+        let own = match (origin.service, origin.workload) {
+            ("", Some((_, name))) => name,
+            (name, _) => name,
+        };
+        let by_label = !whose.service[1].is_empty();
+        for (said, else_) in whose.service.iter_mut().zip([origin.namespace, own]) {
+            *said = if said.is_empty() { else_ } else { *said };
+        }
+        let [namespace, name] = whose.service;
+        if name.is_empty() {
+            return;
+        }
+        let now = self.clock();
+        let Some(service) = self.windows.service(namespace, name, now) else { return };
+        let counts = self.measures.counts(metric, (service, whose.kind), now);
+        let Some(gain) = self.measures.gain(metric, sender, point, now).filter(|_| counts) else {
+            return;
+        };
+        // What a label names need not be where the metric was measured.
+        let here = name == origin.service || !by_label;
+        let claim = Claim {
+            service: name,
+            namespace,
+            placed,
+            workload: origin.workload.filter(|_| here),
+            pod: if here { origin.claim().pod } else { "" },
+        };
+        self.identity.saw(&claim, &self.cluster, now);
+        let ended = (&*labels.operation(), labels.failed());
+        self.windows.add_counted(&gain.counted(service, &whose, ended, now));
+    }
+
+    /// Keeps how full a vessel is.
+    fn fills(
+        &mut self,
+        (origin, resource): (&Origin<'_>, &ResourceView<'_>),
+        of: (Vessel, Content),
+        point: &PointView<'_>,
+        (time, value): (Time, f64),
+    ) {
+        let said = |keys: &[&str]| {
+            let all = resource.attributes().flatten().chain(point.attributes().flatten());
+            let mut named = all.filter(|attribute| keys.contains(&attribute.key));
+            named.find_map(|attribute| attribute.value.as_str()).unwrap_or_default()
+        };
+        let in_use = said(&["state", "db.client.connection.state", "db_client_connection_state"]);
+        if !matches!(in_use, "" | "used") {
+            return;
+        }
+        let instance = match origin.pod {
+            "" => said(&["service.instance.id", "host.name"]),
+            pod => pod,
+        };
+        match of.0 {
+            Vessel::NodeDisk | Vessel::NodeMemory if !origin.node.is_empty() => {
+                self.fills.add(of, (&Entity::new("Node", "", origin.node), "", ""), time, value);
+            }
+            Vessel::Volume => {
+                // Others share the disk of their node.
+                let claim = said(&["k8s.persistentvolumeclaim.name"]);
+                let workload = self.cluster.bearer(origin.namespace, origin.pod);
+                if let Some(workload) = workload.filter(|_| !claim.is_empty()) {
+                    self.fills.add(of, (&workload, instance, claim), time, value);
+                }
+            }
+            Vessel::Pool | Vessel::Files if !origin.service.is_empty() => {
+                let service = self.identity.service(origin.namespace, origin.service);
+                let pool = said(&[
+                    "db.client.connection.pool.name",
+                    "db_client_connection_pool_name",
+                    "pool.name",
+                    "pool_name",
+                    "pool",
+                ]);
+                self.identity.saw(&origin.claim(), &self.cluster, self.clock());
+                self.fills.add(of, (&service, instance, pool), time, value);
+            }
+            _ => {}
+        }
+    }
+
+    /// Keeps how full the memory of a container is, where its limit and its workload are known.
+    fn grows(&mut self, origin: &Origin<'_>, kind: Resource, time: Time, value: f64) {
+        let (namespace, pod, container) = (origin.namespace, origin.pod, origin.container);
+        if kind != Resource::Memory || pod.is_empty() {
+            return;
+        }
+        let limit = self.cluster.memory_limit(namespace, pod, container);
+        let Some(limit) = limit.filter(|limit| *limit > 0.0) else { return };
+        if let Some(workload) = self.cluster.bearer(namespace, pod) {
+            self.fills.share(&workload, pod, container, time, value / limit);
+        }
+    }
+
                 Record::Span(span) => Some(Time::from_unix_nano(span.end_time_unix_nano)),
                 Record::Log(log) => Some(log_time(&log)),
                 Record::Metric(metric) => {

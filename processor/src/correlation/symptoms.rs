@@ -35,8 +35,8 @@ const GROWTH_QUIET: Duration = Duration::from_secs(180);
 /// When nobody has sent a span for this long, nothing is seen.
 const BLIND: Duration = Duration::from_secs(10);
 
-/// Kinds that are measured on spans, and so end by falling silent.
-const MEASURED: [&str; 3] = ["error_ratio", "call_errors", "latency"];
+/// Kinds that are measured on spans or counted in logs, and so end by falling silent.
+const MEASURED: [&str; 4] = ["error_ratio", "call_errors", "latency", "log_errors"];
 
 /// A symptom while it lasts.
 #[derive(Clone, Debug)]
@@ -353,6 +353,10 @@ struct Measure {
     span: Duration,
     value: f64,
     baseline: f64,
+            // What is counted once a minute is not over within it.
+            if active.came + active.span.max(QUIET) + known + windows.cadence(entity) >= now {
+                return true;
+            }
     score: f64,
 }
 

@@ -5,6 +5,7 @@ mod levels;
 mod logs;
 mod names;
 mod parents;
+mod measures;
 mod series;
 mod share;
 mod strain;
@@ -18,8 +19,9 @@ pub(crate) use names::Names;
 pub use series::{Blame, Meaning, Series, Worse};
 pub use share::Share;
 pub use strain::{Gauge, Strain, Strains};
+pub use measures::{Labels, Measures, Metric};
 pub use traces::Traces;
-pub use windows::{CallEdge, Count, KEPT, Sample, ServiceId, SpanFact, SpanKind, Windows};
+pub use windows::{CallEdge, Count, Counted, KEPT, Sample, ServiceId, SpanFact, SpanKind, Windows};
 
 /// A map whose keys are not an attacker's to choose without limit: each is bounded, and seeded anew.
 type Map<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;
