@@ -720,7 +720,11 @@ impl Engine {
     ) {
         let (w, worth) = (&weights().failing, weights().judgement.worth);
         for (service, onset) in failing {
-            let Some(active) = self.symptoms.get("error_ratio", service) else { continue };
+            let own = ["error_ratio", "log_errors"].into_iter();
+            let Some(active) = own.filter_map(|kind| self.symptoms.get(kind, service)).next()
+            else {
+                continue;
+            };
             if !crate::story::lasts(service, *onset, &self.symptoms) {
                 continue;
             }

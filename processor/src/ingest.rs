@@ -14,7 +14,11 @@ use tapio_proto::{
 };
 
 use crate::{
-    correlation::{CorrelationError, identity::Claim, releases::Minute},
+    correlation::{
+        CorrelationError,
+        identity::{Claim, Meant},
+        releases::Minute,
+    },
     engine::Engine,
     requests::{Line, Part},
     store::Store,
@@ -161,6 +165,17 @@ impl<'a> Origin<'a> {
 
     /// Who sends, as far as that is known.
     fn sender(&self) -> &'a str {
+    /// What it says of who runs where.
+    fn claim(&self) -> Claim<'a> {
+        Claim {
+            service: self.service,
+            namespace: self.namespace,
+            placed: self.placed,
+            workload: self.workload,
+            pod: if self.pod.is_empty() { self.host } else { self.pod },
+        }
+    }
+
         let workload = self.workload.map_or("", |(_, name)| name);
         let names = [self.service, self.pod, workload, self.host];
         names.into_iter().find(|name| !name.is_empty()).unwrap_or_default()
@@ -369,14 +384,7 @@ impl Engine {
     /// Learns where a service runs.
     fn saw(&mut self, origin: &Origin<'_>) {
         self.homes.saw(origin.namespace, origin.service, origin.node);
-        let claim = Claim {
-            service: origin.service,
-            namespace: origin.namespace,
-            placed: origin.placed,
-            workload: origin.workload,
-            pod: if origin.pod.is_empty() { origin.host } else { origin.pod },
-        };
-        self.identity.saw(&claim, &self.cluster, self.clock());
+        self.identity.saw(&origin.claim(), &self.cluster, self.clock());
     }
 
     /// Takes log records in.
@@ -439,7 +447,10 @@ impl Engine {
                     }
                     self.columns.logs.push(&log, 1 + others);
                     let speaker = speaker.get_or_insert_with(|| self.speaker(&origin));
-                    self.line(&origin, speaker, &log, time);
+                    self.line(&origin, speaker, &log, (time, 1 + others));
+                    if speaker.is_none() {
+                        self.hears(&origin);
+                    }
                 }
                 self.lines.took(looked as u64);
             }
@@ -485,11 +496,59 @@ impl Engine {
             Some(workload) => workload.to_string(),
             None => service.path(),
         };
-        Speaker { service, workload, name }
+        let voice = match &workload {
+            Some(workload) if service.name.is_empty() => {
+                let front = self.identity.fronts(workload).first().cloned();
+                front.unwrap_or_else(|| Entity::new("Service", namespace, &workload.name))
+            }
+            _ => service.clone(),
+        };
+        Speaker { service, voice, workload, name }
+    }
+
+    /// Learns where a service runs that logs. Where nobody sends spans a pod that does not name its service goes
+    /// by its workload.
+    fn hears(&mut self, origin: &Origin<'_>) {
+        let service = match (origin.service, origin.workload) {
+            ("", Some((_, name))) if !self.sighted.contains("traces") => name,
+            (name, _) => name,
+        };
+        let claim = Claim { service, ..origin.claim() };
+        self.identity.saw(&claim, &self.cluster, self.clock());
+    }
+
+    /// Counts a line for what it tells of its service, and of those whom it names in an error.
+    fn complaint(
+        &mut self,
+        speaker: &Speaker,
+        body: &str,
+        (time, lines): (Time, u32),
+        error: bool,
+    ) {
+        let voice = &speaker.voice;
+        if voice.name.is_empty() {
+            return;
+        }
+        self.complaints.add(voice, Voice::Own, (time, lines), error.then_some(body));
+        for host in if error { hosts(body) } else { Vec::new() } {
+            let meant = self.identity.address(host, &voice.namespace, None, &self.cluster);
+            if let Meant::Inside(callee) = meant
+                && callee != *voice
+            {
+                self.complaints.add(&callee, Voice::Others, (time, lines), Some(body));
+                self.complaints.calls(voice, &callee, time);
+            }
+        }
     }
 
     /// A line that its service has not said before is a fact.
-    fn line(&mut self, origin: &Origin<'_>, speaker: &Speaker, log: &LogView<'_>, time: Time) {
+    fn line(
+        &mut self,
+        origin: &Origin<'_>,
+        speaker: &Speaker,
+        log: &LogView<'_>,
+        (time, lines): (Time, u32),
+    ) {
         let Some((body, severity)) = said(log) else { return };
         let body = &*body;
         let template = template(body);
@@ -497,6 +556,7 @@ impl Engine {
         self.request_line(origin, log, (&template, body), error);
         // Of a cluster of which no more is told than what there is, its errors are told as well.
         let snapshot = error
+        self.complaint(speaker, body, (time, lines), error);
             && !self.cluster.is_empty()
             && self.cluster.is_snapshot()
             && !self.sighted.contains("traces");

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     kubernetes::{Alert, Finding},
     requests::LOST,
-    streaming::{WINDOW, Windows, Worse},
+    streaming::{Complaint, Filling, Vessel, WINDOW, Windows, Worse},
 };
 
 /// The queries, by the names of their files.
@@ -181,10 +181,31 @@ impl Symptoms {
     }
 
     /// States are told anew by each run; what is not told any more is over.
+    /// Takes in of whom more errors are logged than ever.
+    pub fn complain(&mut self, all: &[Complaint]) {
+        for complaint in all {
+            let kind = complaint.voice.kind();
+            let measure = Measure {
+                bucket: complaint.last.bucket(WINDOW),
+                onset: complaint.onset,
+                came: complaint.last,
+                span: complaint.span,
+                value: complaint.share.0,
+                baseline: complaint.share.1,
+                score: complaint.score,
+            };
+            self.measured(kind, complaint.service.clone(), measure);
+            let known = self.active.get_mut(&(kind.to_owned(), complaint.service.clone()));
+            if let Some(active) = known {
+                active.symptom.detail.clone_from(&complaint.says);
+            }
+        }
+    }
+
     fn states(&mut self, plans: &mut Plans) -> Result<(), CorrelationError> {
         let Some(rows) = plans.rows_if_well(STATE)? else { return Ok(()) };
         self.active.retain(|(kind, _), _| {
-            MEASURED.contains(&kind.as_str()) || kind == GROWTH || kind == STANDING
+            MEASURED.contains(&kind.as_str()) || [GROWTH, STANDING, FILLING].contains(&&**kind)
         });
         for row in rows.iter() {
             let entity = Entity::new(

@@ -1,6 +1,8 @@
 //! The streaming gear: what each batch adds to the accumulators. Tens of nanoseconds a record, no
 //! judgement; judging is the queries' work.
 
+mod complaints;
+mod fills;
 mod levels;
 mod logs;
 mod names;
@@ -13,6 +15,8 @@ mod texts;
 mod traces;
 mod windows;
 
+pub use complaints::{Complaint, Complaints, Voice, hosts};
+pub use fills::{Content, Filling, Fills, Vessel, vessel};
 pub use levels::{Levels, Resource};
 pub use logs::{Templates, said, signature, template};
 pub(crate) use names::Names;
