@@ -28,7 +28,7 @@ use crate::{
         likely::Likely,
         releases::{Releases, Scene},
         rows::{Answer, Front, Level, NeedRow, Params, PatternRow, Reach, State, Sum, Window},
-        standing::Standing,
+        standing::{self, Standing},
         states::States,
         surge,
         suspects::{self, Graph},
@@ -523,6 +523,8 @@ impl Engine {
             for (service, onset) in &failing {
                 wrong.entry(graph.workload(service)).or_insert(*onset);
             }
+        standing::heard(&self.cluster, &self.facts, &states, &mut judged);
+        judged.extend(fills::hypotheses(&filling, &graph, &self.cluster, &self.facts));
             judged.extend(units::hypotheses(&states, &wrong, &self.homes, &graph, &self.cluster));
         }
         self.relayed(now, &mut judged, (&failing, &sick), &graph);
@@ -796,7 +798,7 @@ impl Engine {
         let cluster = &self.cluster;
         let levels = self.levels.rows(
             now - Duration::from_secs(600),
-            |namespace, pod| cluster.workload_of(namespace, pod),
+            |namespace, pod| cluster.bearer(namespace, pod),
             |namespace, pod, container, resource| match resource {
                 Resource::Memory => cluster.memory_limit(namespace, pod, container),
                 Resource::Cpu => cluster.cpu_limit(namespace, pod, container),
