@@ -23,7 +23,7 @@ use crate::{
         arises::{Arising, arises},
         breaker::{Isolated, Part},
         budget::Budget,
-        crowds, hypotheses,
+        crowds, fills, hypotheses,
         identity::Identity,
         likely::Likely,
         releases::{Releases, Scene},
@@ -475,6 +475,11 @@ impl Engine {
             .for_each(|(caller, callee)| graph.calls(caller, callee));
         self.series.edges().for_each(|(caller, callee)| graph.calls(caller, callee));
         self.see_calls(&graph, now);
+        let filling = self.fills.judge(now).to_vec();
+        self.symptoms.fill(&filling, |filling| fills::bearer(filling, &graph));
+        for event in self.announced.news(&filling, &graph) {
+            self.found(event);
+        }
         let arising = self.unexplained(&graph, now);
         let worth = weights().judgement.worth;
         let roots: Vec<Arising> =
@@ -518,13 +523,13 @@ impl Engine {
         }
         self.standing.join(&mut judged);
         let states = self.states.rows();
+        standing::heard(&self.cluster, &self.facts, &states, &mut judged);
+        judged.extend(fills::hypotheses(&filling, &graph, &self.cluster, &self.facts));
         if states.iter().any(|state| state.kind == "unit.failed") {
             let mut wrong = sick.clone();
             for (service, onset) in &failing {
                 wrong.entry(graph.workload(service)).or_insert(*onset);
             }
-        standing::heard(&self.cluster, &self.facts, &states, &mut judged);
-        judged.extend(fills::hypotheses(&filling, &graph, &self.cluster, &self.facts));
             judged.extend(units::hypotheses(&states, &wrong, &self.homes, &graph, &self.cluster));
         }
         self.relayed(now, &mut judged, (&failing, &sick), &graph);
@@ -856,17 +861,6 @@ impl Engine {
         self.event(event);
     }
 
-    fn event(&mut self, event: Event) {
-        self.states.event(&event);
-        self.likely.event(&event);
-        self.columns.event(&event);
-        self.facts.event(event);
-    }
-
-    /// Who calls whom is an edge like others: since it was seen, until it was no longer.
-    fn see_calls(&mut self, graph: &Graph, now: Time) {
-        if (self.calls_seen..self.calls_seen + CALLS_EVERY).contains(&now) {
-            return;
     /// A death that metrics count without its reason has one where memory was at its limit.
     fn explained(&self, mut event: Event) -> Event {
         let counted = event.r#type == "container.terminated" && event.source == "metrics";
@@ -884,6 +878,18 @@ impl Engine {
         event
     }
 
+    fn event(&mut self, event: Event) {
+        let event = self.explained(event);
+        self.states.event(&event);
+        self.likely.event(&event);
+        self.columns.event(&event);
+        self.facts.event(event);
+    }
+
+    /// Who calls whom is an edge like others: since it was seen, until it was no longer.
+    fn see_calls(&mut self, graph: &Graph, now: Time) {
+        if (self.calls_seen..self.calls_seen + CALLS_EVERY).contains(&now) {
+            return;
         }
         self.calls_seen = now;
         let calls: BTreeSet<(Relation, Entity, Entity)> = graph

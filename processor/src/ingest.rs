@@ -130,6 +130,8 @@ struct Looked<'a> {
 /// Who says a line, as far as that is known.
 struct Speaker {
     service: Entity,
+    /// The service as which it fails: where it does not name itself, that of its workload.
+    voice: Entity,
     workload: Option<Entity>,
     /// Of the workload, or else of the service.
     name: String,
@@ -163,8 +165,6 @@ impl<'a> Origin<'a> {
         origin
     }
 
-    /// Who sends, as far as that is known.
-    fn sender(&self) -> &'a str {
     /// What it says of who runs where.
     fn claim(&self) -> Claim<'a> {
         Claim {
@@ -176,6 +176,8 @@ impl<'a> Origin<'a> {
         }
     }
 
+    /// Who sends, as far as that is known.
+    fn sender(&self) -> &'a str {
         let workload = self.workload.map_or("", |(_, name)| name);
         let names = [self.service, self.pod, workload, self.host];
         names.into_iter().find(|name| !name.is_empty()).unwrap_or_default()
@@ -351,6 +353,7 @@ impl Engine {
         let error =
             if span.status_message.is_empty() { told.error_type } else { span.status_message };
         let arrived = self.clock();
+        self.measures.spans(service, kind, arrived);
         // A row of each span that failed, and of the traces that are followed.
         let followed = looked.whole && self.traces.takes(span.trace_id, arrived);
         if failed {
@@ -368,7 +371,6 @@ impl Engine {
             kind,
             peer: if calls { told.peer() } else { "" },
             start: Time::from_unix_nano(span.start_time_unix_nano),
-        self.measures.spans(service, kind, arrived);
             end,
             failed,
             error,
@@ -446,11 +448,11 @@ impl Engine {
                         continue;
                     }
                     self.columns.logs.push(&log, 1 + others);
-                    let speaker = speaker.get_or_insert_with(|| self.speaker(&origin));
-                    self.line(&origin, speaker, &log, (time, 1 + others));
                     if speaker.is_none() {
                         self.hears(&origin);
                     }
+                    let speaker = speaker.get_or_insert_with(|| self.speaker(&origin));
+                    self.line(&origin, speaker, &log, (time, 1 + others));
                 }
                 self.lines.took(looked as u64);
             }
@@ -554,9 +556,9 @@ impl Engine {
         let template = template(body);
         let error = severity == Severity::Error;
         self.request_line(origin, log, (&template, body), error);
+        self.complaint(speaker, body, (time, lines), error);
         // Of a cluster of which no more is told than what there is, its errors are told as well.
         let snapshot = error
-        self.complaint(speaker, body, (time, lines), error);
             && !self.cluster.is_empty()
             && self.cluster.is_snapshot()
             && !self.sighted.contains("traces");
@@ -630,12 +632,16 @@ impl Engine {
             let view = resource.resource();
             let origin = Origin::of(&view);
             let mut within = Within::of(&self.clock);
+            let mut sender = None;
             self.columns.metrics.resource(&view);
             for scope in resource.scopes().flatten() {
                 for record in scope.records().flatten() {
                     let Record::Metric(metric) = record else { continue };
                     self.cluster.metric(&view, &metric, &mut facts);
                     let resource_kind = Resource::of_metric(metric.name);
+                    let vessel = vessel(metric.name);
+                    let requests =
+                        Metric::of(metric.name, metric.unit).filter(|_| is_count(&metric));
                     let gain = metric.temporality == 1;
                     let meaning = Meaning::of(metric.name, metric.unit, gain);
                     let strain = strain_of(&metric, meaning, origin.container);
@@ -653,6 +659,10 @@ impl Engine {
                             self.quarantine(why, time, origin.sender(), metric.name, 1);
                             continue;
                         }
+                        if let Some(requests) = &requests {
+                            let sender = *sender.get_or_insert_with(|| self.sender(&view));
+                            self.requests_counted(&origin, requests, (sender, gain), &point);
+                        }
                         if let (Some(meaning), Some(value)) = (meaning, point.value.as_f64()) {
                             let service = Entity::new("Service", origin.namespace, origin.service);
                             if is_mean(&point) {
@@ -666,7 +676,11 @@ impl Engine {
                         {
                             self.strain(&origin, (gauge, value * scale), time, &point);
                         }
+                        if let (Some(of), Some(value)) = (vessel, point.value.as_f64()) {
+                            self.fills((&origin, &view), of, &point, (time, value));
+                        }
                         if let (Some(kind), Some(value)) = (resource_kind, point.value.as_f64()) {
+                            self.grows(&origin, kind, time, value);
                             self.levels.add(
                                 origin.namespace,
                                 origin.pod,
@@ -692,90 +706,16 @@ impl Engine {
 
 /// What a gauge says of how a pod strains, and in which unit; answers of one statistic by itself.
 fn strain_of(
-            let mut sender = None;
     metric: &MetricView<'_>,
     meaning: Option<Meaning>,
     container: &str,
 ) -> Option<(Gauge, f64)> {
     match meaning {
         Some(Meaning::Latency(scale)) => Some((Gauge::Answer(metric.name.to_owned()), scale)),
-                    let vessel = vessel(metric.name);
-                    let requests =
-                        Metric::of(metric.name, metric.unit).filter(|_| is_count(&metric));
         _ => Gauge::of_cpu(metric.name, container).map(|gauge| (gauge, 1.0)),
     }
 }
 
-impl Engine {
-    /// Keeps a point of a pod's CPU, or of how long it takes to answer: in the mean, or for the slower ones.
-    fn strain(
-        &mut self,
-        origin: &Origin<'_>,
-        (gauge, value): (&Gauge, f64),
-        time: Time,
-        point: &PointView<'_>,
-    ) {
-        let told = point.attributes().flatten().all(|attribute| match attribute.key {
-            "quantile" | "percentile" => attribute.value.as_f64().is_some_and(|q| q == 0.9),
-            _ => false,
-        });
-                        if let Some(requests) = &requests {
-                            let sender = *sender.get_or_insert_with(|| self.sender(&view));
-                            self.requests_counted(&origin, requests, (sender, gain), &point);
-                        }
-        if !told {
-            return;
-        }
-        let service = match (origin.service, origin.workload) {
-            ("", Some((_, name))) => Entity::new("Service", origin.namespace, name),
-            ("", None) => match self.cluster.workload_of(origin.namespace, origin.pod) {
-                Some(workload) => Entity::new("Service", origin.namespace, &workload.name),
-                None => return,
-            },
-            (name, _) => Entity::new("Service", origin.namespace, name),
-        };
-        self.strains.add(&service, origin.pod, gauge.clone(), time, value);
-    }
-
-    /// Learns a call from a point of a service graph.
-    fn call(&mut self, origin: &Origin<'_>, point: &PointView<'_>) {
-        let (mut caller, mut callee) = (None, None);
-        for attribute in point.attributes().flatten() {
-            let name = attribute.value.as_str().filter(|name| !name.is_empty());
-            match attribute.key {
-                "client" => caller = name,
-                "server" => callee = name,
-                _ => {}
-            }
-        }
-        if let (Some(caller), Some(callee)) = (caller, callee) {
-            let service = |name: &str| Entity::new("Service", origin.namespace, name);
-            self.series.calls(service(caller), service(callee));
-        }
-    }
-}
-
-/// Is this the mean or the sum, where a metric comes as several statistics?
-fn is_mean(point: &PointView<'_>) -> bool {
-    point.attributes().flatten().all(|attribute| match attribute.key {
-        "statistic" | "stat" => attribute.value.as_str().is_some_and(|name| {
-            ["average", "avg", "mean", "sum"].iter().any(|mean| name.eq_ignore_ascii_case(mean))
-        }),
-        "quantile" | "percentile" => false,
-        _ => true,
-    })
-}
-
-/// The newest time in a request: end of a span, observation of a log record, time of a data point.
-pub(crate) fn newest(request: &Request) -> Option<Time> {
-    let resources = RequestView::new(request.signal, &request.bytes).resources();
-    resources.flatten().filter_map(|resource| newest_of(&resource)).max()
-}
-
-fn newest_of(resource: &ResourceGroup<'_>) -> Option<Time> {
-    let mut newest = None;
-    for scope in resource.scopes().flatten() {
-        for record in scope.records().flatten() {
 /// May a metric count?
 fn is_count(metric: &MetricView<'_>) -> bool {
     match metric.kind {
@@ -785,7 +725,7 @@ fn is_count(metric: &MetricView<'_>) -> bool {
     }
 }
 
-            let time = match record {
+impl Engine {
     /// What tells a resource from others.
     fn sender(&self, resource: &ResourceView<'_>) -> u64 {
         self.measures.identity(resource.attributes())
@@ -900,6 +840,72 @@ fn is_count(metric: &MetricView<'_>) -> bool {
         }
     }
 
+    /// Keeps a point of a pod's CPU, or of how long it takes to answer: in the mean, or for the slower ones.
+    fn strain(
+        &mut self,
+        origin: &Origin<'_>,
+        (gauge, value): (&Gauge, f64),
+        time: Time,
+        point: &PointView<'_>,
+    ) {
+        let told = point.attributes().flatten().all(|attribute| match attribute.key {
+            "quantile" | "percentile" => attribute.value.as_f64().is_some_and(|q| q == 0.9),
+            _ => false,
+        });
+        if !told {
+            return;
+        }
+        let service = match (origin.service, origin.workload) {
+            ("", Some((_, name))) => Entity::new("Service", origin.namespace, name),
+            ("", None) => match self.cluster.workload_of(origin.namespace, origin.pod) {
+                Some(workload) => Entity::new("Service", origin.namespace, &workload.name),
+                None => return,
+            },
+            (name, _) => Entity::new("Service", origin.namespace, name),
+        };
+        self.strains.add(&service, origin.pod, gauge.clone(), time, value);
+    }
+
+    /// Learns a call from a point of a service graph.
+    fn call(&mut self, origin: &Origin<'_>, point: &PointView<'_>) {
+        let (mut caller, mut callee) = (None, None);
+        for attribute in point.attributes().flatten() {
+            let name = attribute.value.as_str().filter(|name| !name.is_empty());
+            match attribute.key {
+                "client" => caller = name,
+                "server" => callee = name,
+                _ => {}
+            }
+        }
+        if let (Some(caller), Some(callee)) = (caller, callee) {
+            let service = |name: &str| Entity::new("Service", origin.namespace, name);
+            self.series.calls(service(caller), service(callee));
+        }
+    }
+}
+
+/// Is this the mean or the sum, where a metric comes as several statistics?
+fn is_mean(point: &PointView<'_>) -> bool {
+    point.attributes().flatten().all(|attribute| match attribute.key {
+        "statistic" | "stat" => attribute.value.as_str().is_some_and(|name| {
+            ["average", "avg", "mean", "sum"].iter().any(|mean| name.eq_ignore_ascii_case(mean))
+        }),
+        "quantile" | "percentile" => false,
+        _ => true,
+    })
+}
+
+/// The newest time in a request: end of a span, observation of a log record, time of a data point.
+pub(crate) fn newest(request: &Request) -> Option<Time> {
+    let resources = RequestView::new(request.signal, &request.bytes).resources();
+    resources.flatten().filter_map(|resource| newest_of(&resource)).max()
+}
+
+fn newest_of(resource: &ResourceGroup<'_>) -> Option<Time> {
+    let mut newest = None;
+    for scope in resource.scopes().flatten() {
+        for record in scope.records().flatten() {
+            let time = match record {
                 Record::Span(span) => Some(Time::from_unix_nano(span.end_time_unix_nano)),
                 Record::Log(log) => Some(log_time(&log)),
                 Record::Metric(metric) => {

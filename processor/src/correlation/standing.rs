@@ -1,11 +1,11 @@
 //! What was wrong when the cluster was first seen, as hypotheses.
 //!
 //! What broke later has a change or a state to begin with, and is judged by that. Here is what nobody saw
-//! begin: a snapshot of a cluster.
+//! begin: a snapshot of a cluster; and what only Events tell of, where the objects are not seen.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use tapio_proto::model::Time;
+use tapio_proto::model::{Entity, Time};
 
 use super::{
     hypotheses::{Hypothesis, Told},
@@ -58,7 +58,7 @@ impl Standing {
                 other.confidence = other.confidence.min(found.confidence - w.below);
             }
         }
-        judged.extend(self.found.iter().map(hypothesis));
+        judged.extend(self.found.iter().map(|found| hypothesis(found, FROM_THE_BEGINNING)));
     }
 }
 
@@ -127,10 +127,7 @@ fn hypothesis(found: &Finding, reason: &str) -> Hypothesis {
             mechanism: found.what.clone(),
             what: found.what.clone(),
             change: None,
-            reasons: vec![
-                "it was so when the cluster was first seen; who changed what before is not known"
-                    .to_owned(),
-            ],
+            reasons: vec![reason.to_owned()],
             advice: vec![found.advice.clone()],
             outside: false,
         })),

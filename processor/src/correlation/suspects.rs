@@ -13,6 +13,7 @@ use tapio_proto::model::{Entity, Relation, Time};
 
 use super::{
     arises,
+    fills::FILLING,
     identity::{Identity, Many, Meant},
     rows::{Front, Reach},
     standing::STANDING,
@@ -24,8 +25,9 @@ use crate::{
 };
 
 /// States of a workload that make it a suspect by itself, without anybody calling it.
-const SICK_STATES: [&str; 12] = [
+const SICK_STATES: [&str; 13] = [
     STANDING,
+    FILLING,
     "container.waiting",
     "container.terminated",
     "endpoints.empty",

@@ -7,6 +7,7 @@ use tapio_proto::model::{Entity, Symptom, Time};
 use super::{
     CorrelationError, Plans,
     arises::{Arising, OWN_TIME, STEPS, WAY_TIME},
+    fills::{self, FILLING},
     standing::STANDING,
 };
 use crate::{
@@ -180,7 +181,6 @@ impl Symptoms {
         }
     }
 
-    /// States are told anew by each run; what is not told any more is over.
     /// Takes in of whom more errors are logged than ever.
     pub fn complain(&mut self, all: &[Complaint]) {
         for complaint in all {
@@ -202,6 +202,7 @@ impl Symptoms {
         }
     }
 
+    /// States are told anew by each run; what is not told any more is over.
     fn states(&mut self, plans: &mut Plans) -> Result<(), CorrelationError> {
         let Some(rows) = plans.rows_if_well(STATE)? else { return Ok(()) };
         self.active.retain(|(kind, _), _| {
@@ -256,6 +257,32 @@ impl Symptoms {
             let key = (STANDING.to_owned(), found.workload.clone());
             let workload = Some(found.workload.clone());
             self.active.entry(key).or_insert_with(|| Active::told(s, 1, workload));
+        }
+    }
+
+    /// Takes in what fills: memory that grows, and with `bearer` those of which it is time to tell; what does not
+    /// any more is over.
+    pub fn fill(&mut self, all: &[Filling], bearer: impl Fn(&Filling) -> Entity) {
+        self.active.retain(|(kind, _), _| kind != FILLING);
+        for filling in all {
+            let on = bearer(filling);
+            let mut tell = |kind: &str| {
+                let mut s = symptom(kind, &on, filling.since, "1");
+                (s.last, s.value, s.baseline) = (filling.last, filling.share, filling.from);
+                s.detail = fills::words(filling);
+                let key = (kind.to_owned(), on.clone());
+                if let Some(before) = self.active.get(&key) {
+                    s.onset = s.onset.min(before.symptom.onset);
+                    s.last = s.last.max(before.symptom.last);
+                }
+                self.active.insert(key, Active::told(s, 1, Some(on.clone())));
+            };
+            if filling.vessel == Vessel::Memory {
+                tell(GROWTH);
+            }
+            if fills::is_soon(filling) {
+                tell(FILLING);
+            }
         }
     }
 
@@ -326,6 +353,10 @@ impl Symptoms {
             if !MEASURED.contains(&kind.as_str()) || !ends {
                 return true;
             }
+            // What is counted once a minute is not over within it.
+            if active.came + active.span.max(QUIET) + known + windows.cadence(entity) >= now {
+                return true;
+            }
             windows.well(&entity.namespace, &entity.name, active.symptom.last);
             over.insert((kind.clone(), entity.clone()), active.symptom.last);
             false
@@ -374,10 +405,6 @@ struct Measure {
     span: Duration,
     value: f64,
     baseline: f64,
-            // What is counted once a minute is not over within it.
-            if active.came + active.span.max(QUIET) + known + windows.cadence(entity) >= now {
-                return true;
-            }
     score: f64,
 }
 

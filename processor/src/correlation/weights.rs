@@ -74,6 +74,7 @@ sections! {
     providers: Providers,
     standing: Stands,
     units: Units,
+    filling: Fills,
     outside: Outside,
     judgement: Judgement,
 }
@@ -138,6 +139,7 @@ section!(Stands {
     below,
 });
 section!(Units { known, other });
+section!(Fills { alone, changed });
 section!(Outside { certain, faint, weak });
 section!(Judgement { worth, unseen, below_change, covers, surer });
 

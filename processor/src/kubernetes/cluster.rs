@@ -203,6 +203,7 @@ impl Cluster {
                 *self.displaced.entry(&victim) = Some(by);
             }
         }
+        self.hear(report, seen, out);
         if let Some(happened) = report.happened(seen) {
             let fact = self.event(happened);
             out.push(fact);

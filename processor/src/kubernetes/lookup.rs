@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    ops::RangeInclusive,
     sync::Arc,
 };
 
@@ -50,7 +51,6 @@ impl Cluster {
         (top != entity || self.objects.get(&entity).is_some()).then_some(top)
     }
 
-    /// The workload that an object belongs to or is; `None` for what runs nothing.
     /// The workload of a pod as [`Cluster::workload_of`] has it; a pod that is not seen and whose name tells no
     /// workload stands for itself.
     pub fn bearer(&self, namespace: &str, pod: &str) -> Option<Entity> {
@@ -80,6 +80,7 @@ impl Cluster {
         })
     }
 
+    /// The workload that an object belongs to or is; `None` for what runs nothing.
     pub(super) fn workload_above(&self, entity: &Entity) -> Option<Entity> {
         const WORKLOADS: [&str; 6] =
             ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"];
