@@ -368,7 +368,7 @@ mod tests {
     /// them.
     #[test]
     fn vessels_are_known_by_their_metrics() {
-        let known = |name| vessel(name).map(|(vessel, content)| (vessel, content));
+        let known = vessel;
         assert_eq!(known("k8s.volume.available"), Some((Vessel::Volume, Content::Free)));
         assert_eq!(known("k8s.node.filesystem.capacity"), Some((Vessel::NodeDisk, Content::Most)));
         assert_eq!(known("db.client.connection.count"), Some((Vessel::Pool, Content::Used)));
