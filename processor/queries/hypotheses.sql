@@ -37,7 +37,7 @@ with facts as (
            (cast(s.last as bigint) - cast(s.onset as bigint)) / 1000000000.0 as lasted_s,
            s.entity_kind, s.entity_namespace, s.entity_name, '' as workload_kind, '' as workload_name
     from symptoms s
-    where s.kind in ('error_ratio', 'latency', 'call_errors', 'memory_growth', 'cpu_at_limit')
+    where s.kind in ('error_ratio', 'latency', 'call_errors', 'log_errors', 'memory_growth', 'cpu_at_limit')
 ),
 local as (
     -- every fact on the workload itself, on what it owns, and on the services that it runs as
@@ -59,8 +59,8 @@ local as (
     join symptoms s on s.entity_kind = r.cause_kind and s.entity_namespace = r.cause_namespace
                    and s.entity_name = r.cause_name
     left join symptoms w on w.entity_kind = 'Service' and w.entity_namespace = r.workload_namespace
-                        and w.entity_name = r.service and w.kind in ('error_ratio', 'latency')
-    where r.relation = 'calls' and s.kind in ('error_ratio', 'latency', 'call_errors')
+                        and w.entity_name = r.service and w.kind in ('error_ratio', 'latency', 'log_errors')
+    where r.relation = 'calls' and s.kind in ('error_ratio', 'latency', 'call_errors', 'log_errors')
     group by r.workload_kind, r.workload_namespace, r.workload_name, s.kind, s.detail, s.onset, s.last
     -- since when it is slow is known some windows less well than since when it fails
     having min(w.onset) is null
@@ -71,7 +71,7 @@ onsets as (
     -- since when the workload fails those who ask it
     select l.workload_kind, l.workload_namespace, l.workload_name, min(l.time) as onset
     from local l
-    where l.kind in ('error_ratio', 'latency', 'call_errors')
+    where l.kind in ('error_ratio', 'latency', 'call_errors', 'log_errors')
     group by l.workload_kind, l.workload_namespace, l.workload_name
 ),
 written as (
@@ -226,7 +226,7 @@ bare as (
     where case when c.source = 'change' then not regexp_like(c.path, 'restartedAt$')
                else c.relation in ('runs_on', 'resolves', 'admits')
                     and regexp_like(c.verb, '^node\.not_ready$|^endpoints\.empty$|\.unavailable$') end
-      and (l.kind in ('error_ratio', 'latency', 'call_errors')
+      and (l.kind in ('error_ratio', 'latency', 'call_errors', 'log_errors')
            or (l.kind in ('endpoints.empty', 'container.waiting', 'pod.unschedulable',
                           'pod.not_ready', 'deployment.replica_failure') and l.last >= params.now))
     group by c.cause_kind, c.cause_namespace, c.cause_name, c.relation,
@@ -248,7 +248,7 @@ bare as (
     where r.relation = 'self'
       and l.kind in ('container.terminated', 'container.waiting', 'pod.unschedulable', 'pod.failed',
                      'pod.evicted', 'deployment.replica_failure')
-      and w.kind in ('error_ratio', 'call_errors')
+      and w.kind in ('error_ratio', 'call_errors', 'log_errors')
       and l.time >= w.time - interval '600 seconds' and l.time <= w.time + interval '10 seconds'
     group by r.cause_kind, r.cause_namespace, r.cause_name, r.relation,
              r.workload_kind, r.workload_namespace, r.workload_name, r.service

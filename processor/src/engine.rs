@@ -23,12 +23,12 @@ use crate::{
         arises::{Arising, arises},
         breaker::{Isolated, Part},
         budget::Budget,
-        crowds, hypotheses,
+        crowds, fills, hypotheses,
         identity::Identity,
         likely::Likely,
         releases::{Releases, Scene},
         rows::{Answer, Front, Level, NeedRow, Params, PatternRow, Reach, State, Sum, Window},
-        standing::Standing,
+        standing::{self, Standing},
         states::States,
         surge,
         suspects::{self, Graph},
@@ -45,8 +45,8 @@ use crate::{
     store::{Keep, Store, StoreError, TableSpec},
     story::{Facts, Importance, Stories, Telling, View, text},
     streaming::{
-        Blame, Instances, KEPT, Levels, Resource, Series, Share, Strain, Strains, Templates,
-        Traces, Twin, Windows,
+        Blame, Complaints, Fills, Instances, KEPT, Levels, Measures, Resource, Series, Share,
+        Strain, Strains, Templates, Traces, Twin, Windows,
     },
     tables::StoryRow,
     validator::Quarantined,
@@ -107,6 +107,10 @@ pub struct Engine {
     strained: Vec<Strain>,
     pub(crate) levels: Levels,
     pub(crate) series: Series,
+    pub(crate) measures: Measures,
+    pub(crate) complaints: Complaints,
+    pub(crate) fills: Fills,
+    announced: fills::Announced,
     pub(crate) strains: Strains,
     pub(crate) templates: Templates,
     pub(crate) columns: Columns,
@@ -260,6 +264,10 @@ impl Engine {
             strained: Vec::new(),
             levels: Levels::default(),
             series: Series::default(),
+            measures: Measures::default(),
+            complaints: Complaints::default(),
+            fills: Fills::default(),
+            announced: fills::Announced::default(),
             strains: Strains::default(),
             templates: Templates::default(),
             columns: Columns::default(),
@@ -459,9 +467,22 @@ impl Engine {
         if !self.sighted.contains("traces") {
             self.symptoms.worse(&self.series.judge(now + STEP));
         }
+        let windows = &self.windows;
+        let heard = (now, self.began.unwrap_or(now));
+        let complaints = self.complaints.judge(heard, |service| windows.tells_of(service));
+        self.symptoms.complain(&complaints);
         let mut graph = Graph::new(&self.windows, &self.identity, now - CALLS);
+        let complaining = self.complaints.edges(now);
+        complaining
+            .filter(|(caller, _)| !windows.tells_of(caller))
+            .for_each(|(caller, callee)| graph.calls(caller, callee));
         self.series.edges().for_each(|(caller, callee)| graph.calls(caller, callee));
         self.see_calls(&graph, now);
+        let filling = self.fills.judge(now).to_vec();
+        self.symptoms.fill(&filling, |filling| fills::bearer(filling, &graph));
+        for event in self.announced.news(&filling, &graph) {
+            self.found(event);
+        }
         let arising = self.unexplained(&graph, now);
         let worth = weights().judgement.worth;
         let roots: Vec<Arising> =
@@ -505,6 +526,8 @@ impl Engine {
         }
         self.standing.join(&mut judged);
         let states = self.states.rows();
+        standing::heard(&self.cluster, &self.facts, &states, &mut judged);
+        judged.extend(fills::hypotheses(&filling, &graph, &self.cluster, &self.facts));
         if states.iter().any(|state| state.kind == "unit.failed") {
             let mut wrong = sick.clone();
             for (service, onset) in &failing {
@@ -727,7 +750,11 @@ impl Engine {
     ) {
         let (w, worth) = (&weights().failing, weights().judgement.worth);
         for (service, onset) in failing {
-            let Some(active) = self.symptoms.get("error_ratio", service) else { continue };
+            let own = ["error_ratio", "log_errors"].into_iter();
+            let Some(active) = own.filter_map(|kind| self.symptoms.get(kind, service)).next()
+            else {
+                continue;
+            };
             if !crate::story::lasts(service, *onset, &self.symptoms) {
                 continue;
             }
@@ -799,7 +826,7 @@ impl Engine {
         let cluster = &self.cluster;
         let levels = self.levels.rows(
             now - Duration::from_secs(600),
-            |namespace, pod| cluster.workload_of(namespace, pod),
+            |namespace, pod| cluster.bearer(namespace, pod),
             |namespace, pod, container, resource| match resource {
                 Resource::Memory => cluster.memory_limit(namespace, pod, container),
                 Resource::Cpu => cluster.cpu_limit(namespace, pod, container),
@@ -857,7 +884,25 @@ impl Engine {
         self.event(event);
     }
 
+    /// A death that metrics count without its reason has one where memory was at its limit.
+    fn explained(&self, mut event: Event) -> Event {
+        let counted = event.r#type == "container.terminated" && event.source == "metrics";
+        if counted && event.reason.is_empty() {
+            let of = (&*event.entity_namespace, &*event.entity_name, &*event.container);
+            let during = event.time - fills::JUST_BEFORE..event.time + STEP;
+            let most = self.levels.most_memory(of, during);
+            let share = most.zip(self.cluster.memory_limit(of.0, of.1, of.2));
+            let share = share.map(|(most, limit)| most / limit.max(1.0));
+            if let Some(share) = share.filter(|share| *share >= fills::KILLED) {
+                event.reason = "OOMKilled".to_owned();
+                event.message = format!("its memory was {:.0} % full just before", share * 100.0);
+            }
+        }
+        event
+    }
+
     fn event(&mut self, event: Event) {
+        let event = self.explained(event);
         self.states.event(&event);
         self.likely.event(&event);
         self.columns.event(&event);

@@ -8,19 +8,23 @@ use tapio_proto::{
     columns::{LogColumns, MetricColumns, SpanColumns, SpanTold},
     model::{Change, Entity, Event, Row as _, Severity, Time},
     view::{
-        LogView, MetricView, PointView, Record, Records, RequestView, ResourceGroup, ResourceView,
-        SpanView,
+        LogView, MetricKind, MetricView, PointView, Record, Records, RequestView, ResourceGroup,
+        ResourceView, SpanView,
     },
 };
 
 use crate::{
-    correlation::{CorrelationError, identity::Claim, releases::Minute},
+    correlation::{
+        CorrelationError,
+        identity::{Claim, Meant},
+        releases::Minute,
+    },
     engine::Engine,
     requests::{Line, Part},
     store::Store,
     streaming::{
-        Gauge, Meaning, Resource, Served, Server, ServiceId, SpanFact, SpanKind, Traces, said,
-        signature, template,
+        Content, Gauge, Labels, Meaning, Metric, Resource, Served, Server, ServiceId, SpanFact,
+        SpanKind, Traces, Vessel, Voice, hosts, said, signature, template, vessel,
     },
     validator::{AHEAD, Quarantine, Reason, Within, wrong_point},
 };
@@ -126,6 +130,8 @@ struct Looked<'a> {
 /// Who says a line, as far as that is known.
 struct Speaker {
     service: Entity,
+    /// The service as which it fails: where it does not name itself, that of its workload.
+    voice: Entity,
     workload: Option<Entity>,
     /// Of the workload, or else of the service.
     name: String,
@@ -157,6 +163,17 @@ impl<'a> Origin<'a> {
             origin.namespace = service_namespace;
         }
         origin
+    }
+
+    /// What it says of who runs where.
+    fn claim(&self) -> Claim<'a> {
+        Claim {
+            service: self.service,
+            namespace: self.namespace,
+            placed: self.placed,
+            workload: self.workload,
+            pod: if self.pod.is_empty() { self.host } else { self.pod },
+        }
     }
 
     /// Who sends, as far as that is known.
@@ -360,6 +377,7 @@ impl Engine {
         let error =
             if span.status_message.is_empty() { told.error_type } else { span.status_message };
         let arrived = self.clock();
+        self.measures.spans(service, kind, arrived);
         // A row of each span that failed, and of the traces that are followed.
         let followed = looked.whole && self.traces.takes(span.trace_id, arrived);
         if failed {
@@ -392,14 +410,7 @@ impl Engine {
     /// Learns where a service runs.
     fn saw(&mut self, origin: &Origin<'_>) {
         self.homes.saw(origin.namespace, origin.service, origin.node);
-        let claim = Claim {
-            service: origin.service,
-            namespace: origin.namespace,
-            placed: origin.placed,
-            workload: origin.workload,
-            pod: if origin.pod.is_empty() { origin.host } else { origin.pod },
-        };
-        self.identity.saw(&claim, &self.cluster, self.clock());
+        self.identity.saw(&origin.claim(), &self.cluster, self.clock());
     }
 
     /// Takes log records in.
@@ -461,8 +472,11 @@ impl Engine {
                         continue;
                     }
                     self.columns.logs.push(&log, 1 + others);
+                    if speaker.is_none() {
+                        self.hears(&origin);
+                    }
                     let speaker = speaker.get_or_insert_with(|| self.speaker(&origin));
-                    self.line(&origin, speaker, &log, time);
+                    self.line(&origin, speaker, &log, (time, 1 + others));
                 }
                 self.lines.took(looked as u64);
             }
@@ -508,16 +522,65 @@ impl Engine {
             Some(workload) => workload.to_string(),
             None => service.path(),
         };
-        Speaker { service, workload, name }
+        let voice = match &workload {
+            Some(workload) if service.name.is_empty() => {
+                let front = self.identity.fronts(workload).first().cloned();
+                front.unwrap_or_else(|| Entity::new("Service", namespace, &workload.name))
+            }
+            _ => service.clone(),
+        };
+        Speaker { service, voice, workload, name }
+    }
+
+    /// Learns where a service runs that logs. Where nobody sends spans a pod that does not name its service goes
+    /// by its workload.
+    fn hears(&mut self, origin: &Origin<'_>) {
+        let service = match (origin.service, origin.workload) {
+            ("", Some((_, name))) if !self.sighted.contains("traces") => name,
+            (name, _) => name,
+        };
+        let claim = Claim { service, ..origin.claim() };
+        self.identity.saw(&claim, &self.cluster, self.clock());
+    }
+
+    /// Counts a line for what it tells of its service, and of those whom it names in an error.
+    fn complaint(
+        &mut self,
+        speaker: &Speaker,
+        body: &str,
+        (time, lines): (Time, u32),
+        error: bool,
+    ) {
+        let voice = &speaker.voice;
+        if voice.name.is_empty() {
+            return;
+        }
+        self.complaints.add(voice, Voice::Own, (time, lines), error.then_some(body));
+        for host in if error { hosts(body) } else { Vec::new() } {
+            let meant = self.identity.address(host, &voice.namespace, None, &self.cluster);
+            if let Meant::Inside(callee) = meant
+                && callee != *voice
+            {
+                self.complaints.add(&callee, Voice::Others, (time, lines), Some(body));
+                self.complaints.calls(voice, &callee, time);
+            }
+        }
     }
 
     /// A line that its service has not said before is a fact.
-    fn line(&mut self, origin: &Origin<'_>, speaker: &Speaker, log: &LogView<'_>, time: Time) {
+    fn line(
+        &mut self,
+        origin: &Origin<'_>,
+        speaker: &Speaker,
+        log: &LogView<'_>,
+        (time, lines): (Time, u32),
+    ) {
         let Some((body, severity)) = said(log) else { return };
         let body = &*body;
         let template = template(body);
         let error = severity == Severity::Error;
         self.request_line(origin, log, (&template, body), error);
+        self.complaint(speaker, body, (time, lines), error);
         // Of a cluster of which no more is told than what there is, its errors are told as well.
         let snapshot = error
             && !self.cluster.is_empty()
@@ -593,12 +656,16 @@ impl Engine {
             let view = resource.resource();
             let origin = Origin::of(&view);
             let mut within = Within::of(&self.clock);
+            let mut sender = None;
             self.columns.metrics.resource(&view);
             for scope in resource.scopes().flatten() {
                 for record in scope.records().flatten() {
                     let Record::Metric(metric) = record else { continue };
                     self.cluster.metric(&view, &metric, &mut facts);
                     let resource_kind = Resource::of_metric(metric.name);
+                    let vessel = vessel(metric.name);
+                    let requests =
+                        Metric::of(metric.name, metric.unit).filter(|_| is_count(&metric));
                     let gain = metric.temporality == 1;
                     let meaning = Meaning::of(metric.name, metric.unit, gain);
                     let strain = strain_of(&metric, meaning, origin.container);
@@ -616,6 +683,10 @@ impl Engine {
                             self.quarantine(why, time, origin.sender(), metric.name, 1);
                             continue;
                         }
+                        if let Some(requests) = &requests {
+                            let sender = *sender.get_or_insert_with(|| self.sender(&view));
+                            self.requests_counted(&origin, requests, (sender, gain), &point);
+                        }
                         if let (Some(meaning), Some(value)) = (meaning, point.value.as_f64()) {
                             let service = Entity::new("Service", origin.namespace, origin.service);
                             if is_mean(&point) {
@@ -629,7 +700,11 @@ impl Engine {
                         {
                             self.strain(&origin, (gauge, value * scale), time, &point);
                         }
+                        if let (Some(of), Some(value)) = (vessel, point.value.as_f64()) {
+                            self.fills((&origin, &view), of, &point, (time, value));
+                        }
                         if let (Some(kind), Some(value)) = (resource_kind, point.value.as_f64()) {
+                            self.grows(&origin, kind, time, value);
                             self.levels.add(
                                 origin.namespace,
                                 origin.pod,
@@ -665,7 +740,130 @@ fn strain_of(
     }
 }
 
+/// May a metric count?
+fn is_count(metric: &MetricView<'_>) -> bool {
+    match metric.kind {
+        MetricKind::Sum => metric.is_monotonic,
+        MetricKind::Histogram | MetricKind::ExponentialHistogram | MetricKind::Summary => true,
+        _ => false,
+    }
+}
+
 impl Engine {
+    /// What tells a resource from others.
+    fn sender(&self, resource: &ResourceView<'_>) -> u64 {
+        self.measures.identity(resource.attributes())
+    }
+
+    /// Counts the requests that a metric tells of, where no spans of the same service do.
+    fn requests_counted(
+        &mut self,
+        origin: &Origin<'_>,
+        metric: &Metric,
+        sender: (u64, bool),
+        point: &PointView<'_>,
+    ) {
+        let mut labels = Labels::default();
+        for attribute in point.attributes().flatten() {
+            let text = attribute.value.as_str().unwrap_or_default();
+            labels.take(attribute.key, text, attribute.value.as_int());
+        }
+        let Some(mut whose) = labels.whose(metric.known.side) else { return };
+        let placed = origin.placed || !whose.service[0].is_empty();
+        let own = match (origin.service, origin.workload) {
+            ("", Some((_, name))) => name,
+            (name, _) => name,
+        };
+        let by_label = !whose.service[1].is_empty();
+        for (said, else_) in whose.service.iter_mut().zip([origin.namespace, own]) {
+            *said = if said.is_empty() { else_ } else { *said };
+        }
+        let [namespace, name] = whose.service;
+        if name.is_empty() {
+            return;
+        }
+        let now = self.clock();
+        let Some(service) = self.windows.service(namespace, name, now) else { return };
+        let counts = self.measures.counts(metric, (service, whose.kind), now);
+        let Some(gain) = self.measures.gain(metric, sender, point, now).filter(|_| counts) else {
+            return;
+        };
+        // What a label names need not be where the metric was measured.
+        let here = name == origin.service || !by_label;
+        let claim = Claim {
+            service: name,
+            namespace,
+            placed,
+            workload: origin.workload.filter(|_| here),
+            pod: if here { origin.claim().pod } else { "" },
+        };
+        self.identity.saw(&claim, &self.cluster, now);
+        let ended = (&*labels.operation(), labels.failed());
+        self.windows.add_counted(&gain.counted(service, &whose, ended, now));
+    }
+
+    /// Keeps how full a vessel is.
+    fn fills(
+        &mut self,
+        (origin, resource): (&Origin<'_>, &ResourceView<'_>),
+        of: (Vessel, Content),
+        point: &PointView<'_>,
+        (time, value): (Time, f64),
+    ) {
+        let said = |keys: &[&str]| {
+            let all = resource.attributes().flatten().chain(point.attributes().flatten());
+            let mut named = all.filter(|attribute| keys.contains(&attribute.key));
+            named.find_map(|attribute| attribute.value.as_str()).unwrap_or_default()
+        };
+        let in_use = said(&["state", "db.client.connection.state", "db_client_connection_state"]);
+        if !matches!(in_use, "" | "used") {
+            return;
+        }
+        let instance = match origin.pod {
+            "" => said(&["service.instance.id", "host.name"]),
+            pod => pod,
+        };
+        match of.0 {
+            Vessel::NodeDisk | Vessel::NodeMemory if !origin.node.is_empty() => {
+                self.fills.add(of, (&Entity::new("Node", "", origin.node), "", ""), time, value);
+            }
+            Vessel::Volume => {
+                // Others share the disk of their node.
+                let claim = said(&["k8s.persistentvolumeclaim.name"]);
+                let workload = self.cluster.bearer(origin.namespace, origin.pod);
+                if let Some(workload) = workload.filter(|_| !claim.is_empty()) {
+                    self.fills.add(of, (&workload, instance, claim), time, value);
+                }
+            }
+            Vessel::Pool | Vessel::Files if !origin.service.is_empty() => {
+                let service = self.identity.service(origin.namespace, origin.service);
+                let pool = said(&[
+                    "db.client.connection.pool.name",
+                    "db_client_connection_pool_name",
+                    "pool.name",
+                    "pool_name",
+                    "pool",
+                ]);
+                self.identity.saw(&origin.claim(), &self.cluster, self.clock());
+                self.fills.add(of, (&service, instance, pool), time, value);
+            }
+            _ => {}
+        }
+    }
+
+    /// Keeps how full the memory of a container is, where its limit and its workload are known.
+    fn grows(&mut self, origin: &Origin<'_>, kind: Resource, time: Time, value: f64) {
+        let (namespace, pod, container) = (origin.namespace, origin.pod, origin.container);
+        if kind != Resource::Memory || pod.is_empty() {
+            return;
+        }
+        let limit = self.cluster.memory_limit(namespace, pod, container);
+        let Some(limit) = limit.filter(|limit| *limit > 0.0) else { return };
+        if let Some(workload) = self.cluster.bearer(namespace, pod) {
+            self.fills.share(&workload, pod, container, time, value / limit);
+        }
+    }
+
     /// Keeps a point of a pod's CPU, or of how long it takes to answer: in the mean, or for the slower ones.
     fn strain(
         &mut self,

@@ -13,6 +13,7 @@ use tapio_proto::model::{Entity, Relation, Time};
 
 use super::{
     arises,
+    fills::FILLING,
     identity::{Identity, Many, Meant},
     rows::{Front, Reach},
     standing::STANDING,
@@ -24,8 +25,9 @@ use crate::{
 };
 
 /// States of a workload that make it a suspect by itself, without anybody calling it.
-const SICK_STATES: [&str; 12] = [
+const SICK_STATES: [&str; 13] = [
     STANDING,
+    FILLING,
     "container.waiting",
     "container.terminated",
     "endpoints.empty",
@@ -213,7 +215,7 @@ pub fn failing(symptoms: &Symptoms) -> BTreeMap<Entity, Time> {
     for active in symptoms.iter() {
         if matches!(
             active.symptom.kind.as_str(),
-            "error_ratio" | "latency" | "call_errors" | "alert"
+            "error_ratio" | "latency" | "call_errors" | "log_errors" | "alert"
         ) && active.times >= 2
         {
             let onset = failing.entry(active.entity()).or_insert(active.symptom.onset);
@@ -247,8 +249,8 @@ pub fn fails(symptoms: &Symptoms, graph: &Graph) -> BTreeMap<Entity, (Time, bool
     for active in symptoms.iter() {
         let kind = active.symptom.kind.as_str();
         let measured = [arises::OWN_TIME, arises::WAY_TIME, arises::STEPS].contains(&kind);
-        let sick = SICK_STATES.contains(&kind) && !measured;
-        if !sick && !matches!(kind, "error_ratio" | "call_errors") {
+        let sick = SICK_STATES.contains(&kind) && !measured && kind != FILLING;
+        if !sick && !matches!(kind, "error_ratio" | "call_errors" | "log_errors") {
             continue;
         }
         let entity = active.entity();

@@ -7,12 +7,13 @@ use tapio_proto::model::{Entity, Symptom, Time};
 use super::{
     CorrelationError, Plans,
     arises::{Arising, OWN_TIME, STEPS, WAY_TIME},
+    fills::{self, FILLING},
     standing::STANDING,
 };
 use crate::{
     kubernetes::{Alert, Finding},
     requests::LOST,
-    streaming::{WINDOW, Windows, Worse},
+    streaming::{Complaint, Filling, Vessel, WINDOW, Windows, Worse},
 };
 
 /// The queries, by the names of their files.
@@ -35,8 +36,8 @@ const GROWTH_QUIET: Duration = Duration::from_secs(180);
 /// When nobody has sent a span for this long, nothing is seen.
 const BLIND: Duration = Duration::from_secs(10);
 
-/// Kinds that are measured on spans, and so end by falling silent.
-const MEASURED: [&str; 3] = ["error_ratio", "call_errors", "latency"];
+/// Kinds that are measured on spans or counted in logs, and so end by falling silent.
+const MEASURED: [&str; 4] = ["error_ratio", "call_errors", "latency", "log_errors"];
 
 /// A symptom while it lasts.
 #[derive(Clone, Debug)]
@@ -180,11 +181,32 @@ impl Symptoms {
         }
     }
 
+    /// Takes in of whom more errors are logged than ever.
+    pub fn complain(&mut self, all: &[Complaint]) {
+        for complaint in all {
+            let kind = complaint.voice.kind();
+            let measure = Measure {
+                bucket: complaint.last.bucket(WINDOW),
+                onset: complaint.onset,
+                came: complaint.last,
+                span: complaint.span,
+                value: complaint.share.0,
+                baseline: complaint.share.1,
+                score: complaint.score,
+            };
+            self.measured(kind, complaint.service.clone(), measure);
+            let known = self.active.get_mut(&(kind.to_owned(), complaint.service.clone()));
+            if let Some(active) = known {
+                active.symptom.detail.clone_from(&complaint.says);
+            }
+        }
+    }
+
     /// States are told anew by each run; what is not told any more is over.
     fn states(&mut self, plans: &mut Plans) -> Result<(), CorrelationError> {
         let Some(rows) = plans.rows_if_well(STATE)? else { return Ok(()) };
         self.active.retain(|(kind, _), _| {
-            MEASURED.contains(&kind.as_str()) || kind == GROWTH || kind == STANDING
+            MEASURED.contains(&kind.as_str()) || [GROWTH, STANDING, FILLING].contains(&&**kind)
         });
         for row in rows.iter() {
             let entity = Entity::new(
@@ -235,6 +257,32 @@ impl Symptoms {
             let key = (STANDING.to_owned(), found.workload.clone());
             let workload = Some(found.workload.clone());
             self.active.entry(key).or_insert_with(|| Active::told(s, 1, workload));
+        }
+    }
+
+    /// Takes in what fills: memory that grows, and with `bearer` those of which it is time to tell; what does not
+    /// any more is over.
+    pub fn fill(&mut self, all: &[Filling], bearer: impl Fn(&Filling) -> Entity) {
+        self.active.retain(|(kind, _), _| kind != FILLING);
+        for filling in all {
+            let on = bearer(filling);
+            let mut tell = |kind: &str| {
+                let mut s = symptom(kind, &on, filling.since, "1");
+                (s.last, s.value, s.baseline) = (filling.last, filling.share, filling.from);
+                s.detail = fills::words(filling);
+                let key = (kind.to_owned(), on.clone());
+                if let Some(before) = self.active.get(&key) {
+                    s.onset = s.onset.min(before.symptom.onset);
+                    s.last = s.last.max(before.symptom.last);
+                }
+                self.active.insert(key, Active::told(s, 1, Some(on.clone())));
+            };
+            if filling.vessel == Vessel::Memory {
+                tell(GROWTH);
+            }
+            if fills::is_soon(filling) {
+                tell(FILLING);
+            }
         }
     }
 
@@ -303,6 +351,10 @@ impl Symptoms {
             let known = if blind > LOST { Duration::ZERO } else { blind };
             let ends = active.came + active.span.max(QUIET) + known < now;
             if !MEASURED.contains(&kind.as_str()) || !ends {
+                return true;
+            }
+            // What is counted once a minute is not over within it.
+            if active.came + active.span.max(QUIET) + known + windows.cadence(entity) >= now {
                 return true;
             }
             windows.well(&entity.namespace, &entity.name, active.symptom.last);

@@ -75,6 +75,7 @@ sections! {
     standing: Stands,
     twins: Twins,
     units: Units,
+    filling: Fills,
     outside: Outside,
     judgement: Judgement,
 }
@@ -140,6 +141,7 @@ section!(Stands {
 });
 section!(Twins { node, node_alone, pod, alike, proven });
 section!(Units { known, other });
+section!(Fills { alone, changed });
 section!(Outside { certain, faint, weak });
 section!(Judgement { worth, unseen, below_change, covers, surer, put_back });
 

@@ -11,6 +11,8 @@ use tapio_proto::json;
 use super::*;
 use crate::{patterns::Patterns, streaming::Share};
 
+mod blind;
+
 const START: u64 = 1_800_000_000_000_000_000;
 
 fn engine() -> (Engine, Arc<Store>) {

@@ -10,6 +10,7 @@ use super::{
     changes, conditions, endpoints,
     events::Report,
     fact::{Fact, Happened, Numbers, change},
+    heard::Heard,
     latch::Latch,
     links, metrics,
     objects::{Limits, Link, Object, Objects},
@@ -75,6 +76,8 @@ pub struct Cluster {
     pub(super) displaced: Bounded<Entity, Option<Entity>>,
     /// By node, the workload that last took its processors, and when.
     pub(super) crowded: Bounded<Entity, Option<(Entity, Time)>>,
+    /// States of objects that are not seen, as far as Events tell of them.
+    pub(super) heard: Heard,
     /// When the first object was seen.
     pub(super) started: Option<Time>,
     /// An object changed or went.
@@ -103,6 +106,7 @@ impl Cluster {
             unreplaced: BTreeSet::new(),
             displaced: Bounded::new(MAX_MEMORIES),
             crowded: Bounded::new(MAX_MEMORIES),
+            heard: Heard::new(),
             started: None,
             moved: false,
         }
@@ -126,6 +130,7 @@ impl Cluster {
             }
             return;
         }
+        self.unhear_of(&entity, seen, out);
         let started = *self.started.get_or_insert(seen);
         self.moved |= matches!(verb, Verb::Modified | Verb::Deleted);
         let before = self.objects.take(&entity);
@@ -158,6 +163,7 @@ impl Cluster {
     pub fn overdue(&mut self, now: Time, out: &mut Vec<Fact>) {
         self.tell_unlooked(now, out);
         self.tell_unreplaced(now, out);
+        self.unhear(now, out);
     }
 
     /// A workload takes the processors of a node since then, as `message` says; told once while it does.
@@ -197,6 +203,7 @@ impl Cluster {
                 *self.displaced.entry(&victim) = Some(by);
             }
         }
+        self.hear(report, seen, out);
         if let Some(happened) = report.happened(seen) {
             let fact = self.event(happened);
             out.push(fact);
@@ -214,7 +221,7 @@ impl Cluster {
                 let scales = |link: &&Link| link.0 == Relation::Scales;
                 scaler.links.iter().find(scales).map(|(_, _, to)| to.clone())
             }),
-            _ => self.workload_above(happened.entity),
+            _ => self.workload_above(happened.entity).or_else(|| self.unowned(happened.entity)),
         };
         self.numbers.event(happened, workload)
     }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    ops::RangeInclusive,
     sync::Arc,
 };
 
@@ -48,6 +49,35 @@ impl Cluster {
         let entity = Entity::new("Pod", namespace, pod);
         let top = owners::top(&self.objects, &entity);
         (top != entity || self.objects.get(&entity).is_some()).then_some(top)
+    }
+
+    /// The workload of a pod as [`Cluster::workload_of`] has it; a pod that is not seen and whose name tells no
+    /// workload stands for itself.
+    pub fn bearer(&self, namespace: &str, pod: &str) -> Option<Entity> {
+        let known = self.workload_of(namespace, pod);
+        known.or_else(|| self.unowned(&Entity::new("Pod", namespace, pod)))
+    }
+
+    /// Of a pod of which nothing is known the Deployment, where its name ends in two parts as if generated; else
+    /// itself.
+    pub(super) fn unowned(&self, entity: &Entity) -> Option<Entity> {
+        let known = &*entity.kind != "Pod" || self.objects.get(entity).is_some();
+        if known || entity.name.is_empty() {
+            return None;
+        }
+        let generated = |part: &str, length: RangeInclusive<usize>| {
+            let plain = part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+            plain && length.contains(&part.len())
+        };
+        let parts = entity.name.rsplit_once('-').and_then(|(rest, tail)| {
+            let (owner, hash) = rest.rsplit_once('-')?;
+            let hashed = generated(hash, 8..=10) && hash.bytes().any(|b| b.is_ascii_digit());
+            (generated(tail, 5..=5) && hashed).then_some(owner)
+        });
+        Some(match parts {
+            Some(owner) => Entity::new("Deployment", &entity.namespace, owner),
+            None => entity.clone(),
+        })
     }
 
     /// The workload that an object belongs to or is; `None` for what runs nothing.

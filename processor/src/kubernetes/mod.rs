@@ -22,6 +22,7 @@ pub(crate) mod directory;
 mod endpoints;
 mod events;
 mod fact;
+mod heard;
 mod latch;
 mod links;
 mod lookup;

@@ -27,7 +27,7 @@ const UNDER_WAY: Duration = Duration::from_secs(10);
 const FIRST_CALL: Duration = Duration::from_secs(1);
 
 /// Symptoms by which a service fails those who ask it.
-const FAILURES: [&str; 4] = ["error_ratio", "latency", "call_errors", "alert"];
+const FAILURES: [&str; 5] = ["error_ratio", "latency", "call_errors", "log_errors", "alert"];
 
 /// One incident as it stands now.
 #[derive(Debug)]
@@ -139,6 +139,7 @@ pub fn groups(
             let mut sick = graph.callers(service).filter(|c| failing.contains_key(*c)).peekable();
             let fails = |kind| symptoms.get(kind, service).is_some();
             !fails("error_ratio")
+                && !fails("log_errors")
                 && !fails("latency")
                 && sick.peek().is_some()
                 && sick.all(|c| told.contains(&graph.workload(c)))

@@ -393,17 +393,19 @@ impl Failure {
     /// Takes the symptoms of the service in; returns when it was last seen failing.
     fn refresh(&mut self, service: &Entity, view: &View<'_>) -> Time {
         let mut last = self.until;
-        for kind in ["error_ratio", "latency", "call_errors", "alert"] {
+        for kind in ["error_ratio", "latency", "call_errors", "log_errors", "alert"] {
             let Some(active) = view.symptoms.get(kind, service) else { continue };
             let s = &active.symptom;
             last = last.max(s.last.min(view.now));
-            if matches!(kind, "call_errors" | "alert") && !s.detail.is_empty() {
+            let says = matches!(kind, "call_errors" | "log_errors" | "alert");
+            if says && !s.detail.is_empty() {
                 self.detail = s.detail.clone();
             }
             // Errors of its own say more than slowness, and both say more than what callers see.
             let rank = |kind: &str| match kind {
-                "error_ratio" => 4,
-                "latency" => 3,
+                "error_ratio" => 5,
+                "latency" => 4,
+                "log_errors" => 3,
                 "call_errors" => 2,
                 "alert" => 1,
                 _ => 0,

@@ -255,6 +255,15 @@ pub(super) fn failure_words(service: &Entity, failure: &Failure, inner: bool) ->
             took(failure.baseline)
         );
     }
+    if failure.kind == "log_errors" {
+        return format!(
+            "{} of the lines that {} logs are errors, was {}: {}",
+            percent(failure.worst),
+            service.name,
+            percent(failure.baseline),
+            short(&failure.detail, 90)
+        );
+    }
     let own = failure.count.own();
     let (total, failed) = (own.requests, own.failed);
     if failed == 0 {

@@ -1,6 +1,9 @@
 //! Metrics to levels: memory and CPU of each container over time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
 
 use tapio_proto::model::{Entity, Time};
 
@@ -90,6 +93,22 @@ impl Levels {
             points.pop_front();
         }
         points.push_back((time, value));
+    }
+
+    /// The most memory that a container used in this time, bytes.
+    pub fn most_memory(
+        &self,
+        (namespace, pod, container): (&str, &str, &str),
+        during: Range<Time>,
+    ) -> Option<f64> {
+        let key = Key {
+            namespace: namespace.into(),
+            pod: pod.into(),
+            container: container.into(),
+            resource: Resource::Memory,
+        };
+        let points = self.series.get(&key)?.iter().filter(|(at, _)| during.contains(at));
+        points.map(|(_, value)| *value).max_by(f64::total_cmp)
     }
 
     /// The CPU of each container over time, cores, by namespace and pod.

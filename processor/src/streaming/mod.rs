@@ -1,9 +1,12 @@
 //! The streaming gear: what each batch adds to the accumulators. Tens of nanoseconds a record, no
 //! judgement; judging is the queries' work.
 
+mod complaints;
+mod fills;
 mod instances;
 mod levels;
 mod logs;
+mod measures;
 mod names;
 mod parents;
 mod series;
@@ -13,15 +16,18 @@ mod texts;
 mod traces;
 mod windows;
 
+pub use complaints::{Complaint, Complaints, Voice, hosts};
+pub use fills::{Content, Filling, Fills, Vessel, vessel};
 pub use instances::{Instances, Served, Server, Twin};
 pub use levels::{Levels, Resource};
 pub use logs::{Templates, said, signature, template};
+pub use measures::{Labels, Measures, Metric};
 pub(crate) use names::Names;
 pub use series::{Blame, Meaning, Series, Worse};
 pub use share::Share;
 pub use strain::{Gauge, Strain, Strains};
 pub use traces::Traces;
-pub use windows::{CallEdge, Count, KEPT, Sample, ServiceId, SpanFact, SpanKind, Windows};
+pub use windows::{CallEdge, Count, Counted, KEPT, Sample, ServiceId, SpanFact, SpanKind, Windows};
 
 /// A map whose keys are not an attacker's to choose without limit: each is bounded, and seeded anew.
 type Map<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;

@@ -2,6 +2,7 @@
 //! window, who calls whom, and a failing span of each service to show for it.
 
 mod clients;
+mod counted;
 mod counts;
 mod histogram;
 mod sums;
@@ -17,6 +18,7 @@ use arrow::{error::ArrowError, record_batch::RecordBatch};
 use tapio_proto::model::{Entity, Row as _, Time};
 
 use clients::Clients;
+pub use counted::Counted;
 pub use counts::Count;
 use histogram::Histogram;
 
@@ -294,6 +296,8 @@ pub struct Windows {
     /// Services that failed more of late than is usual, as of what was published last.
     erring: BTreeSet<Entity>,
     clients: Clients,
+    /// Over how long metrics count a service's requests, and when they last did.
+    cadence: Map<ServiceId, (Duration, Time)>,
     /// Windows that went because the limit on cells was reached.
     pub evicted: u64,
 }
@@ -321,6 +325,7 @@ impl Default for Windows {
             heard: Time::default(),
             erring: BTreeSet::new(),
             clients: Clients::default(),
+            cadence: Map::default(),
             evicted: 0,
         };
         // The number of all that there is no room for is 0, for good.
@@ -345,6 +350,7 @@ impl Windows {
             self.texts.retain(|(service, _), _| here(service));
             self.samples.retain(|service, _| here(service));
             self.clients.retain(here);
+            self.cadence.retain(|service, _| here(service));
             self.peers.retain(|(service, _), _| here(service));
             self.peers
                 .values_mut()

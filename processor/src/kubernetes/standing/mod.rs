@@ -82,6 +82,22 @@ impl Cluster {
         out
     }
 
+    /// Why a workload does not run whose objects are not seen, by what is said of it since then.
+    pub fn unseen(&self, workload: &Entity, since: Time, said: &Said) -> Option<Finding> {
+        let mut sick = Sick {
+            workload,
+            spec: &Value::Null,
+            pods: Vec::new(),
+            words: Vec::new(),
+            said: String::new(),
+            since,
+        };
+        sick.listen(&Value::Null, said);
+        let mut out = Vec::new();
+        self.workload(&sick, &Value::Null, &mut out);
+        out.into_iter().max_by(|a, b| a.confidence.total_cmp(&b.confidence))
+    }
+
     fn found(
         &self,
         sick: &Sick<'_>,

@@ -22,6 +22,8 @@ impl Cluster {
         let namespace = &*sick.workload.namespace;
         let wanted = match &*sick.workload.kind {
             "Pod" | "Job" | "CronJob" => 1,
+            // Of one that is not seen nobody knows; it is said to need what it has not.
+            _ if value.is_null() => 1,
             "DaemonSet" => number(value, &["status", "desiredNumberScheduled"]).unwrap_or(0),
             _ => number(value, &["spec", "replicas"]).unwrap_or(1),
         };
