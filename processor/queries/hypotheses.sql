@@ -37,7 +37,7 @@ with facts as (
            (cast(s.last as bigint) - cast(s.onset as bigint)) / 1000000000.0 as lasted_s,
            s.entity_kind, s.entity_namespace, s.entity_name, '' as workload_kind, '' as workload_name
     from symptoms s
-    where s.kind in ('error_ratio', 'latency', 'call_errors', 'log_errors', 'memory_growth', 'cpu_at_limit')
+    where s.kind in ('error_ratio', 'latency', 'own_time', 'call_errors', 'log_errors', 'memory_growth', 'cpu_at_limit')
 ),
 local as (
     -- every fact on the workload itself, on what it owns, and on the services that it runs as
@@ -75,24 +75,35 @@ onsets as (
     group by l.workload_kind, l.workload_namespace, l.workload_name
 ),
 written as (
-    -- what somebody changed; labels and annotations of what runs tell the program nothing, and an
-    -- autoscaler that follows the load causes none
-    select r.*, c.verb, c.path, c.change, c.time
+    -- what somebody changed; labels and annotations of what runs tell the program nothing, an autoscaler
+    -- that follows the load causes none, and a field that was written again before it failed is as it was
+    -- written last
+    select r.*, c.verb, c.path, c.becomes, c.change, c.time,
+           -- the same in other words, more room, or one more who is let in: nobody loses anything
+           c.becomes = 'same'
+             or (c.becomes = 'more' and regexp_like(c.path, '\.resources\.|^spec\.hard\.'))
+             or (c.becomes = 'more' and c.entity_kind = 'NetworkPolicy') as gives
     from reach r
     join changes c on c.entity_kind = r.cause_kind and c.entity_namespace = r.cause_namespace
                   and c.entity_name = r.cause_name
     cross join params
-    where c.time >= params.lookback and r.relation not in ('owns', 'calls')
+    left join onsets o on o.workload_kind = r.workload_kind and o.workload_namespace = r.workload_namespace
+                      and o.workload_name = r.workload_name
+    left join changes n on n.entity_kind = c.entity_kind and n.entity_namespace = c.entity_namespace
+                       and n.entity_name = c.entity_name and n.path = c.path
+                       and n.time > c.time and n.time < o.onset
+                       and not regexp_like(r.relation, '_at_start$')
+    where n.change is null and c.time >= params.lookback and r.relation not in ('owns', 'calls')
       and not (regexp_like(c.path, '^metadata\.(labels|annotations)')
                and regexp_like(c.entity_kind, '^(Deployment|StatefulSet|DaemonSet|ReplicaSet|Job|CronJob|ConfigMap|Secret)$'))
       and not (c.path = 'spec.replicas' and c.actor = 'kube-controller-manager')
 ),
-acting as (
-    -- when a change began to act: at once, or with the first start after it where it is read only then;
-    -- a start that follows a death is no news, or each death would convict what was changed before it
+started as (
+    -- the first start after a change that is read only then; one that follows a death is no news, or each
+    -- death would convict what was changed before it
     select w.cause_kind, w.cause_namespace, w.cause_name, w.relation,
            w.workload_kind, w.workload_namespace, w.workload_name, w.service,
-           w.verb, w.path, w.change, w.time, coalesce(min(l.time), w.time) as acts
+           w.verb, w.path, w.becomes, w.gives, w.change, w.time, min(l.time) as start
     from written w
     left join local l
       on l.workload_kind = w.workload_kind and l.workload_namespace = w.workload_namespace
@@ -101,15 +112,33 @@ acting as (
      and regexp_like(w.relation, '_at_start$')
     group by w.cause_kind, w.cause_namespace, w.cause_name, w.relation,
              w.workload_kind, w.workload_namespace, w.workload_name, w.service,
-             w.verb, w.path, w.change, w.time
-    having min(l.time) is not null or not regexp_like(w.relation, '_at_start$')
+             w.verb, w.path, w.becomes, w.gives, w.change, w.time
+),
+acting as (
+    -- when a change began to act: at once, or with the first start after it where it is read only then
+    select s.cause_kind, s.cause_namespace, s.cause_name, s.relation,
+           s.workload_kind, s.workload_namespace, s.workload_name, s.service,
+           s.verb, s.path, s.becomes, s.gives, s.change, s.time, coalesce(s.start, s.time) as acts
+    from started s
+    where s.start is not null or not regexp_like(s.relation, '_at_start$')
 ),
 causes as (
     select a.*, 'change' as source, a.change as occasion from acting a
     union all
+    -- what was not started anew before it failed goes on with what it read before
+    select s.cause_kind, s.cause_namespace, s.cause_name,
+           regexp_replace(s.relation, '^uses_(.*)_at_start$', 'keeps_\1') as relation,
+           s.workload_kind, s.workload_namespace, s.workload_name, s.service,
+           s.verb, s.path, s.becomes, s.gives, s.change, s.time, s.time as acts,
+           'change' as source, s.change as occasion
+    from started s
+    left join onsets o on o.workload_kind = s.workload_kind and o.workload_namespace = s.workload_namespace
+                      and o.workload_name = s.workload_name
+    where regexp_like(s.relation, '^uses_.*_at_start$') and (s.start is null or s.start > o.onset)
+    union all
     select r.cause_kind, r.cause_namespace, r.cause_name, r.relation,
            r.workload_kind, r.workload_namespace, r.workload_name, r.service,
-           e.type as verb, concat(e.reason, ' ', e.message) as path,
+           e.type as verb, concat(e.reason, ' ', e.message) as path, '' as becomes, false as gives,
            cast(-1 as bigint) as change, e.time, e.time as acts, 'state' as source, e.id as occasion
     from reach r
     join events e on e.entity_kind = r.cause_kind and e.entity_namespace = r.cause_namespace
@@ -120,15 +149,20 @@ causes as (
 matched as (
     select c.cause_kind, c.cause_namespace, c.cause_name, c.relation,
            c.workload_kind, c.workload_namespace, c.workload_name, c.service,
-           c.source, c.change, p.pattern, p.prior, p.within_s,
-           min(c.time) as cause_time, min(c.acts) as acts
+           c.source, c.change, p.pattern,
+           -- whether a value went the way that is asked for cannot always be told
+           max(case when p.becomes = '' or c.becomes <> '' or c.verb <> 'modified' then p.prior
+                    else p.prior - params.w_direction end) as prior,
+           p.within_s, min(c.time) as cause_time, min(c.acts) as acts
     from causes c
+    cross join params
     join patterns p on p.source = c.source and p.likely
     where regexp_like(c.verb, p.verb) and regexp_like(c.cause_kind, p.kind)
       and regexp_like(c.path, p.path) and regexp_like(c.relation, p.relation)
+      and (p.becomes = '' or c.becomes = '' or c.becomes = p.becomes)
     group by c.cause_kind, c.cause_namespace, c.cause_name, c.relation,
              c.workload_kind, c.workload_namespace, c.workload_name, c.service,
-             c.source, c.change, c.occasion, p.pattern, p.prior, p.within_s
+             c.source, c.change, c.occasion, p.pattern, p.within_s
     union all
     -- where nothing was changed the first thing that the pattern asks for is where it began
     select r.cause_kind, r.cause_namespace, r.cause_name, r.relation,
@@ -208,14 +242,22 @@ explained as (
        and (not bool_or(s.told_late)
             or min(case when s.met and s.required then s.first_time end) <= max(s.now) - interval '20 seconds')
 ),
+passed as (
+    -- what fails may only pass on that what it calls fails
+    select distinct l.workload_kind, l.workload_namespace, l.workload_name, true as passes
+    from local l
+    where l.kind in ('callee.error_ratio', 'callee.call_errors')
+),
 bare as (
     -- a change upstream of what fails, which no pattern explains, or a node, a resolver or a webhook that
     -- is out of service; a restart that somebody ordered changes nothing
     select c.cause_kind, c.cause_namespace, c.cause_name, c.relation,
            c.workload_kind, c.workload_namespace, c.workload_name, c.service,
            c.source, c.change, '' as pattern,
-           case when max(l.lasted_s) >= 30.0 then max(params.w_bare_lasting)
-                else max(params.w_bare_young) end as prior, 600.0 as within_s,
+           (case when max(l.lasted_s) >= 30.0 then max(params.w_bare_lasting)
+                 else max(params.w_bare_young) end)
+             - (case when bool_or(coalesce(p.passes, false)) then max(params.w_bare_passed_on)
+                     else 0.0 end) as prior, 600.0 as within_s,
            min(c.time) as cause_time, min(c.acts) as acts, min(l.time) as effect_time, 0.0 as evidence,
            false as by_restart
     from causes c
@@ -223,7 +265,10 @@ bare as (
     join local l on l.workload_kind = c.workload_kind and l.workload_namespace = c.workload_namespace
                 and l.workload_name = c.workload_name
                 and l.time >= c.acts - interval '2 seconds' and l.time <= c.acts + interval '600 seconds'
-    where case when c.source = 'change' then not regexp_like(c.path, 'restartedAt$')
+    left join passed p on p.workload_kind = c.workload_kind and p.workload_namespace = c.workload_namespace
+                      and p.workload_name = c.workload_name
+    where case when c.source = 'change'
+               then not (c.gives or regexp_like(c.path, 'restartedAt$') or regexp_like(c.relation, '^keeps_'))
                else c.relation in ('runs_on', 'resolves', 'admits')
                     and regexp_like(c.verb, '^node\.not_ready$|^endpoints\.empty$|\.unavailable$') end
       and (l.kind in ('error_ratio', 'latency', 'call_errors', 'log_errors')
@@ -272,7 +317,7 @@ lagged as (
       on a.workload_kind = t.workload_kind and a.workload_namespace = t.workload_namespace
      and a.workload_name = t.workload_name
      and a.acts <= t.effect_time and a.acts >= t.effect_time - interval '1800 seconds'
-     and (t.by_restart or not regexp_like(a.path, 'restartedAt$'))
+     and not a.gives and (t.by_restart or not regexp_like(a.path, 'restartedAt$'))
      and (t.source <> 'change' or a.cause_kind <> t.cause_kind
           or a.cause_namespace <> t.cause_namespace or a.cause_name <> t.cause_name)
     group by t.cause_kind, t.cause_namespace, t.cause_name, t.relation,

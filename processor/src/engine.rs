@@ -428,6 +428,11 @@ impl Engine {
         let strained = self.strains.now(now);
         if self.requests.settle(now) | (strained != self.strained) {
             self.arising = arises(&self.requests, &self.identity, &strained);
+            for arising in &mut self.arising {
+                let idle = |of: &Entity| crowds::is_idle(&self.levels, &self.cluster, of, now);
+                let workloads = self.identity.workloads(&arising.service);
+                arising.look_at_cpu(!workloads.is_empty() && workloads.iter().all(idle));
+            }
             self.strained = strained;
             self.dirty |= !self.arising.is_empty();
         }

@@ -66,9 +66,33 @@ pub struct Cause {
     /// The changed field.
     #[serde(default)]
     pub path: String,
+    /// What the changed value must have become; left out, whatever. An amount that went the other way does
+    /// not match; where that cannot be told the pattern matches with less confidence. Objects that came or
+    /// went are not asked.
+    #[serde(default)]
+    pub becomes: Option<Becomes>,
     /// How the object bears on the workload.
     #[serde(default)]
     pub relation: String,
+}
+
+/// In which direction an amount was changed; of a NetworkPolicy, whether it takes a way from anybody.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum Becomes {
+    /// Less than it was.
+    Less,
+    /// More than it was.
+    More,
+}
+
+impl Becomes {
+    fn name(self) -> &'static str {
+        match self {
+            Becomes::Less => "less",
+            Becomes::More => "more",
+        }
+    }
 }
 
 /// Where causes of a pattern come from.
@@ -277,6 +301,7 @@ impl Patterns {
             verb: p.cause.verb.clone(),
             kind: p.cause.kind.clone(),
             path: p.cause.path.clone(),
+            becomes: p.cause.becomes.map(Becomes::name).unwrap_or_default().to_owned(),
             relation: p.cause.relation.clone(),
             within_s: p.within_seconds().unwrap_or_default(),
             prior: p.prior,
@@ -401,6 +426,10 @@ impl Pattern {
             }
         }
         let cause = &self.cause;
+        if let Some(becomes) = cause.becomes.filter(|_| cause.source != Source::Change) {
+            let expected = "it only where the source is 'change'";
+            return Err(flaw("becomes", becomes.name(), expected));
+        }
         let mut texts = vec![
             ("verb", &cause.verb),
             ("kind", &cause.kind),
@@ -545,6 +574,8 @@ mod tests {
             ("within: 2h", "within: soon", "4:1: within \"soon\": expected a time such as"),
             ("catalogue: B3", "katalog: B3", "2:1: "),
             ("reason: OOMKilled", "reason: '('", "7:96: reason \"(\": expected a regular"),
+            ("relation: self", "becomes: smaller", "3:"),
+            ("relation: self", "becomes: less", "3:24: becomes \"less\": expected it only where"),
         ] {
             let error = patterns.add("mine.yaml", &good.replace(from, to)).unwrap_err().to_string();
             assert!(error.starts_with("pattern mine.yaml:") && error.contains(says), "{error}");

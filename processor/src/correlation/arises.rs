@@ -82,6 +82,15 @@ pub struct Arising {
     pub effects: Vec<(Entity, String, Time)>,
 }
 
+impl Arising {
+    /// Who has processors to spare does not wait for one, and computes no more than before.
+    pub fn look_at_cpu(&mut self, is_idle: bool) {
+        if is_idle && self.pattern == "cpu_contention" {
+            self.pattern = "waits_itself";
+        }
+    }
+}
+
 /// All trouble that arises in requests now, the worst first.
 pub fn arises(requests: &Requests, identity: &Identity, strained: &[Strain]) -> Vec<Arising> {
     let scene = Scene::new(requests);

@@ -1,4 +1,4 @@
-//! Workloads that take a node's processors, so that the others on it wait for one.
+//! Workloads that take a node's processors, so that the others on it wait for one; and those that use little.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -15,6 +15,9 @@ const TAKES: f64 = 0.4;
 const BUSY: f64 = 0.75;
 /// It took less than this share of it before.
 const LESS: f64 = 0.5;
+/// Less than this share of its limit is little, in so long a time.
+const IDLE: f64 = 0.5;
+const LATELY: Duration = Duration::from_secs(60);
 /// What no point tells of for so long is over.
 const FRESH: Duration = Duration::from_secs(60);
 /// A point tells of so long before it.
@@ -93,6 +96,27 @@ pub fn takers(levels: &Levels, cluster: &Cluster, now: Time) -> Vec<Taker> {
     takers
 }
 
+/// Are all containers of a workload measured against their limits, and has none of them lately used much of
+/// its own? What it waits for is no processor then.
+pub fn is_idle(levels: &Levels, cluster: &Cluster, workload: &Entity, now: Time) -> bool {
+    let mut measured = false;
+    for ((pod, container), points) in levels.cpu_of(&workload.namespace) {
+        let fresh = points.back().is_some_and(|(time, _)| *time + FRESH >= now);
+        if !fresh || cluster.workload_of(&workload.namespace, pod).as_ref() != Some(workload) {
+            continue;
+        }
+        let Some(limit) = cluster.cpu_limit(&workload.namespace, pod, container) else {
+            return false;
+        };
+        let lately = points.iter().rev().take_while(|(time, _)| *time + LATELY >= now);
+        if lately.map(|(_, cores)| *cores).fold(0.0, f64::max) >= IDLE * limit {
+            return false;
+        }
+        measured = true;
+    }
+    measured
+}
+
 /// Since when a container uses as much as now, and what it used before; one that is younger than its points
 /// used nothing.
 fn rose(points: &VecDeque<(Time, f64)>, made: Option<Time>) -> Option<(Time, f64)> {
@@ -109,6 +133,7 @@ fn rose(points: &VecDeque<(Time, f64)>, made: Option<Time>) -> Option<(Time, f64
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use serde_json::json;
 
     use super::*;
@@ -155,5 +180,26 @@ mod tests {
         assert_eq!((grown.since, grown.cores), (second(275), [1.8, 0.1, 2.0]));
         assert_eq!(told(0.1, 0), []);
         assert_eq!(told(1.0, 300), []);
+    }
+
+    /// Guarantees: idle is only what is measured, now, against a limit, and uses little of it.
+    #[test]
+    fn who_uses_little_of_its_limit_is_idle() {
+        let told = |cores: f64, limit: Option<&str>, until: i64| {
+            let (mut cluster, mut levels) = (Cluster::default(), Levels::default());
+            let limits = json!({"limits": limit.map(|limit| json!({"cpu": limit}))});
+            let pod = json!({"kind": "Pod", "metadata": {"namespace": "town", "name": "shop"},
+                "spec": {"containers": [{"name": "c", "resources": limits}]}});
+            cluster.observe(Verb::Listed, pod, second(0), &mut Vec::new());
+            for at in (0..until).step_by(10) {
+                levels.add("town", "shop", "c", Resource::Cpu, second(at), cores);
+            }
+            let workload = cluster.workload_of("town", "shop").unwrap();
+            is_idle(&levels, &cluster, &workload, second(400))
+        };
+        assert!(told(0.1, Some("1"), 400));
+        assert!(!told(0.6, Some("1"), 400));
+        assert!(!told(0.1, None, 400));
+        assert!(!told(0.1, Some("1"), 200));
     }
 }

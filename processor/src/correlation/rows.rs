@@ -211,6 +211,8 @@ table! { "patterns" =>
         pub kind: String,
         /// The field that was changed, or the reason and message of the state.
         pub path: String,
+        /// What the changed value must have become: `less`, `more`, or empty for whatever.
+        pub becomes: String,
         /// How the object bears on the workload.
         pub relation: String,
         /// The longest time from the cause to the first effect, seconds.
@@ -269,6 +271,8 @@ table! { "params" =>
         pub w_rival_unchanged: f64,
         /// `patterns.acted_unchanged`.
         pub w_acted_unchanged: f64,
+        /// `patterns.direction`.
+        pub w_direction: f64,
         /// `patterns.most`.
         pub w_most: f64,
         /// `bare.lasting`.
@@ -283,6 +287,8 @@ table! { "params" =>
         pub w_bare_rival: f64,
         /// `bare.rival_unchanged`.
         pub w_bare_rival_unchanged: f64,
+        /// `bare.passed_on`.
+        pub w_bare_passed_on: f64,
         /// `bare.most`.
         pub w_bare_most: f64,
     }
@@ -303,6 +309,7 @@ impl Params {
             w_rival: patterns.rival,
             w_rival_unchanged: patterns.rival_unchanged,
             w_acted_unchanged: patterns.acted_unchanged,
+            w_direction: patterns.direction,
             w_most: patterns.most,
             w_bare_lasting: bare.lasting,
             w_bare_young: bare.young,
@@ -310,6 +317,7 @@ impl Params {
             w_bare_nearness: bare.nearness,
             w_bare_rival: bare.rival,
             w_bare_rival_unchanged: bare.rival_unchanged,
+            w_bare_passed_on: bare.passed_on,
             w_bare_most: bare.most,
         }
     }

@@ -80,8 +80,16 @@ sections! {
     judgement: Judgement,
 }
 
-section!(Explained { evidence, nearness, rival, rival_unchanged, acted_unchanged, most });
-section!(Bare { lasting, young, dies, nearness, rival, rival_unchanged, most });
+section!(Explained {
+    evidence,
+    nearness,
+    rival,
+    rival_unchanged,
+    acted_unchanged,
+    direction,
+    most
+});
+section!(Bare { lasting, young, dies, nearness, rival, rival_unchanged, passed_on, most });
 section!(Measured {
     second,
     unfelt,

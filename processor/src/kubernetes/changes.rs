@@ -4,6 +4,7 @@ use serde_json::Value;
 use tapio_proto::model::{Change, ChangeVerb, Entity, Time};
 
 use super::{
+    becomes,
     cluster::Verb,
     diff::{self, Field},
     fact::{Numbers, change},
@@ -72,14 +73,13 @@ impl Seen<'_> {
             _ => manager::author(self.value, "spec", None, self.seen),
         };
         (!manager::is_system(author)).then(|| {
-            vec![change(
-                numbers.change(),
-                verb,
-                self.entity,
-                author.time,
-                self.seen,
-                author.manager,
-            )]
+            let undo = match verb {
+                ChangeVerb::Added => undo::of_added(self.entity),
+                _ => String::new(),
+            };
+            let number = numbers.change();
+            let row = change(number, verb, self.entity, author.time, self.seen, author.manager);
+            vec![Change { undo, ..row }]
         })
     }
 
@@ -170,6 +170,12 @@ impl Seen<'_> {
         }
         let number = numbers.change();
         let row = |(author, field): (Author<'_>, Field)| Change {
+            becomes: if since.is_some() {
+                becomes::direction(&field.path, field.old.as_deref(), field.new.as_deref())
+            } else {
+                ""
+            }
+            .to_owned(),
             path: field.path,
             old: field.old,
             new: field.new,

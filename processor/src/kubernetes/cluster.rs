@@ -14,7 +14,7 @@ use super::{
     latch::Latch,
     links, metrics,
     objects::{Limits, Link, Object, Objects},
-    owners,
+    owners, passage,
     pod::Pod,
     template,
     value::{at, list, number, text},
@@ -30,6 +30,9 @@ const UNLOOKED: Duration = Duration::from_secs(60);
 
 /// A controller makes a pod anew within a second of its end.
 const UNREPLACED: Duration = Duration::from_secs(20);
+
+/// A webhook that still cannot be asked is told again after so long.
+const RETOLD: Duration = Duration::from_secs(600);
 
 /// How an object was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +77,8 @@ pub struct Cluster {
     unreplaced: BTreeSet<(Time, Entity)>,
     /// Workloads whose pods had to make room, and whose pods came in their place last.
     pub(super) displaced: Bounded<Entity, Option<Entity>>,
+    /// Configurations of webhooks that could not be asked, and when that was told.
+    webhooks: Bounded<Entity, Option<Time>>,
     /// By node, the workload that last took its processors, and when.
     pub(super) crowded: Bounded<Entity, Option<(Entity, Time)>>,
     /// States of objects that are not seen, as far as Events tell of them.
@@ -99,6 +104,7 @@ impl Cluster {
             metrics: metrics::Memory::new(MAX_MEMORIES),
             releases: Bounded::new(MAX_MEMORIES),
             units: Bounded::new(MAX_MEMORIES),
+            webhooks: Bounded::new(MAX_MEMORIES),
             refused: 0,
             services: Bounded::new(MAX_MEMORIES),
             events: Bounded::new(MAX_MEMORIES),
@@ -148,15 +154,62 @@ impl Cluster {
             started,
             seen,
         };
-        if let Some(rows) = seen_again.changes(&mut self.numbers) {
+        if let Some(mut rows) = seen_again.changes(&mut self.numbers) {
+            if &*entity.kind == "NetworkPolicy" {
+                let was = before.as_ref().filter(|object| object.deleted.is_none());
+                let is = Some(&value).filter(|_| verb != Verb::Deleted);
+                let was = was.map(|object| &*object.value);
+                // What it was before the first look is not known.
+                let unseen = was.is_none() && rows.iter().any(|row| row.verb == "modified");
+                let becomes = passage::direction(&self.objects, &entity, was, is);
+                for row in rows.iter_mut().filter(|_| !unseen) {
+                    row.becomes = becomes.to_owned();
+                }
+            }
             out.push(Fact::Change(rows));
         }
+        let told = out.len();
         match verb {
             Verb::Deleted => self.deleted(entity, value, before, seen, out),
             Verb::Listed | Verb::Added | Verb::Modified => {
                 self.present(entity, verb, value, before, seen, out)
             }
         }
+        self.tell_webhook(told, out);
+    }
+
+    /// What was told from there on may name a webhook that could not be asked: the configuration that has it
+    /// is told of as well, once in a while.
+    fn tell_webhook(&mut self, from: usize, out: &mut Vec<Fact>) {
+        let calls = out.iter().skip(from).find_map(|fact| match fact {
+            Fact::Event(event) => {
+                let (_, rest) = event.message.split_once("failed calling webhook \"")?;
+                let (name, _) = rest.split_once('"')?;
+                Some((name.to_owned(), event.clone()))
+            }
+            _ => None,
+        });
+        let Some((name, event)) = calls else { return };
+        let has = |entity: &&Entity| {
+            let hooks = self.object(entity).map(|value| list(value, &["webhooks"]));
+            hooks.into_iter().flatten().any(|hook| text(hook, &["name"]) == name)
+        };
+        let kinds = ["ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"];
+        let found = kinds.into_iter().find_map(|kind| self.objects.of_kind(kind).find(has));
+        let Some(configuration) = found.cloned() else { return };
+        let last = self.webhooks.entry(&configuration);
+        if last.is_some_and(|last| event.time < last + RETOLD) {
+            return;
+        }
+        *last = Some(event.time);
+        let fact = self.event(Happened {
+            source: &event.source,
+            time: event.time,
+            reason: &name,
+            message: &event.message,
+            ..Happened::new("webhook.failing", Severity::Warning, &configuration, event.observed)
+        });
+        out.push(fact);
     }
 
     /// What should have happened by now and did not.
@@ -205,8 +258,9 @@ impl Cluster {
         }
         self.hear(report, seen, out);
         if let Some(happened) = report.happened(seen) {
-            let fact = self.event(happened);
+            let (told, fact) = (out.len(), self.event(happened));
             out.push(fact);
+            self.tell_webhook(told, out);
         }
     }
 

@@ -128,6 +128,7 @@ pub(super) fn change(
         path: String::new(),
         old: None,
         new: None,
+        becomes: String::new(),
         actor: cut(actor, MAX_MESSAGE),
         undo: String::new(),
         revision: String::new(),

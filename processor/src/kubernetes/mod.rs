@@ -9,10 +9,12 @@
 //! * What comes in: `views` from the wire, `record` (log records), `metrics` (points), `events`.
 //! * What others tell: `notice` (releases, alerts, a provider's status, units of systemd).
 //! * What is kept: `cluster`, `objects`, bounded; `bounded` and `latch` remember what was told.
-//! * What comes out: `fact`; from `changes` with `diff`, `text`, `manager`, `undo` and `redact`; from
+//! * What comes out: `fact`; from `changes` with `diff`, `text`, `becomes`, `passage`,
+//!   `manager`, `undo` and `redact`; from
 //!   `pod`, `conditions` and `endpoints`; from `links` and `owners`; what was wrong all along: `standing`, `unfit`.
 //! * What can be asked: `lookup`; by those who pass by, `directory`.
 
+mod becomes;
 mod bounded;
 mod changes;
 mod cluster;
@@ -31,6 +33,7 @@ mod metrics;
 mod notice;
 mod objects;
 mod owners;
+mod passage;
 mod pod;
 mod record;
 mod redact;

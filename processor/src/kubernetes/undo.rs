@@ -53,6 +53,27 @@ pub(super) fn command(entity: &Entity, old: &Value, new: &Value, fields: &[Field
     )
 }
 
+/// The command that takes away what was just added, of the kinds that only forbid: nothing is lost with them.
+pub(super) fn of_added(entity: &Entity) -> String {
+    const KINDS: [&str; 7] = [
+        "NetworkPolicy",
+        "AuthorizationPolicy",
+        "PeerAuthentication",
+        "ResourceQuota",
+        "LimitRange",
+        "ValidatingWebhookConfiguration",
+        "MutatingWebhookConfiguration",
+    ];
+    if !KINDS.contains(&&*entity.kind) || !can_be_pasted(entity) {
+        return String::new();
+    }
+    let kind = entity.kind.to_ascii_lowercase();
+    match &*entity.namespace {
+        "" => format!("kubectl delete {kind} {}", entity.name),
+        namespace => format!("kubectl -n {namespace} delete {kind} {}", entity.name),
+    }
+}
+
 /// Names reach a shell here: those that Kubernetes allows need no quotes (RFC 1123, and `:` in RBAC).
 fn can_be_pasted(entity: &Entity) -> bool {
     let plain = |name: &str| {
@@ -140,6 +161,25 @@ mod tests {
             undo("StatefulSet", spec("a:1", json!({})), spec("a:2", json!({}))),
             r#"kubectl -n shop patch statefulset x --type merge -p '{"spec":{"template":{"spec":{"containers":[{"name":"a","image":"a:1"}]}}}}'"#
         );
+    }
+
+    /// Guarantees: what only forbids is taken away again by its name, and nothing else is ever deleted.
+    #[test]
+    fn what_was_added_is_deleted_only_where_it_holds_nothing() {
+        let of =
+            |kind: &str, namespace: &str, name: &str| of_added(&Entity::new(kind, namespace, name));
+        assert_eq!(
+            of("NetworkPolicy", "data", "deny"),
+            "kubectl -n data delete networkpolicy deny"
+        );
+        assert_eq!(
+            of("ValidatingWebhookConfiguration", "", "guard"),
+            "kubectl delete validatingwebhookconfiguration guard"
+        );
+        for (kind, name) in [("Deployment", "x"), ("Secret", "x"), ("NetworkPolicy", "x; rm -rf ~")]
+        {
+            assert_eq!(of(kind, "data", name), "");
+        }
     }
 
     #[test]

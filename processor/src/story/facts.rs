@@ -125,6 +125,7 @@ mod tests {
                 path: "data.size".to_owned(),
                 old: None,
                 new: None,
+                becomes: String::new(),
                 actor: String::new(),
                 undo: String::new(),
                 revision: String::new(),

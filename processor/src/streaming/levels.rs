@@ -117,6 +117,23 @@ impl Levels {
         cpu.map(|(key, points)| (&*key.namespace, &*key.pod, points))
     }
 
+    /// The CPU of the containers of a namespace, by pod and container.
+    pub fn cpu_of<'a>(
+        &'a self,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = ((&'a str, &'a str), &'a VecDeque<(Time, f64)>)> {
+        let first = Key {
+            namespace: namespace.to_owned(),
+            pod: String::new(),
+            container: String::new(),
+            resource: Resource::Memory,
+        };
+        let of_it =
+            self.series.range(first..).take_while(move |(key, _)| key.namespace == namespace);
+        let cpu = of_it.filter(|(key, _)| key.resource == Resource::Cpu);
+        cpu.map(|(key, points)| ((&*key.pod, &*key.container), points))
+    }
+
     /// The `levels` table from `since` on; `owner` names a pod's workload, `limit` a container's limit.
     pub fn rows(
         &self,

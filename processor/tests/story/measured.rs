@@ -193,6 +193,12 @@ fn a_network_that_delays_is_told_from_a_service_that_is_slow() {
     let stories = told(120, 220, |n| Meets { in_stock: n % 4 * 150, ..Meets::default() });
     let (service, pattern, story) = blamed(&stories);
     assert_eq!((service, pattern), ("stock", "cpu_contention"), "{story:#?}");
+
+    // A database that sends no spans answers late: nobody says why, so it stays a hypothesis.
+    let stories = told(120, 220, |_| Meets { from_stock: 300, ..Meets::default() });
+    let (service, pattern, story) = blamed(&stories);
+    assert_eq!((service, pattern), ("stock", "slow_backend"), "{story:#?}");
+    assert!(story.confidence < 0.7, "{story:#?}");
 }
 
 /// Guarantees: when calls of one service to all others are slow, unevenly, it is that service and not

@@ -78,7 +78,8 @@ fn the_deepest_service_that_is_slow_is_blamed() {
         _ => (100.0, 20.0),
     });
     let [story] = &told[..] else { panic!("{told:?}") };
-    assert_eq!(story.root_cause.as_ref().unwrap().service, "shop");
+    let cause = story.root_cause.as_ref().unwrap();
+    assert_eq!((&*cause.service, &*cause.pattern), ("shop", "service_slow"));
 }
 
 /// Guarantees: what varies as it always did is no story, nor is a failure in a thousand.

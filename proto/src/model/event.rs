@@ -121,6 +121,9 @@ table! { "changes" =>
         pub old: Option<String>,
         /// Value after, as text; null when the field is gone.
         pub new: Option<String>,
+        /// `less`, `more` or `same`, where the two values are amounts that can be compared; of a NetworkPolicy
+        /// `less` where it takes a way from some workload, `more` where it takes none; else empty.
+        pub becomes: String,
         /// The field manager, user or tool that did it, where known; else empty.
         pub actor: String,
         /// A command that puts it back; the same in each row of a change; empty where none is known, or where
