@@ -96,6 +96,7 @@ section!(Measured {
     few,
     many,
     starves,
+    waits,
     steps,
     steps_unclear,
     steps_doubtful,
