@@ -83,10 +83,12 @@ pub struct Arising {
 }
 
 impl Arising {
-    /// Who has processors to spare does not wait for one, and computes no more than before.
+    /// Who has processors to spare does not wait for one, and computes no more than before; what it does
+    /// wait for is not known.
     pub fn look_at_cpu(&mut self, is_idle: bool) {
         if is_idle && self.pattern == "cpu_contention" {
             self.pattern = "waits_itself";
+            self.confidence = self.confidence.min(weights().requests.waits);
         }
     }
 }

@@ -98,6 +98,7 @@ section!(Measured {
     few,
     many,
     starves,
+    waits,
     steps,
     steps_unclear,
     steps_doubtful,
