@@ -297,7 +297,7 @@ fn validate_refuses_what_cannot_start_and_takes_what_the_collector_takes() {
             "",
             "info",
         ),
-        config("endpoint: '/tmp/x.sock', transport: unix", "endpoint: ':4318'", "", "", "Warning"),
+        config("endpoint: 'x.sock', transport: unix", "endpoint: ':4318'", "", "", "Warning"),
         config(
             "",
             "",

@@ -474,9 +474,14 @@ impl Engine {
         }
         let windows = &self.windows;
         let heard = (now, self.began.unwrap_or(now));
-        let complaints = self.complaints.judge(heard, |service| windows.tells_of(service));
-        self.symptoms.complain(&complaints);
         let mut graph = Graph::new(&self.windows, &self.identity, now - CALLS);
+        // Its spans may come by another of its names.
+        let is_known = |service: &Entity| {
+            windows.tells_of(service)
+                || graph.services(&graph.workload(service)).iter().any(|one| windows.tells_of(one))
+        };
+        let complaints = self.complaints.judge(heard, is_known);
+        self.symptoms.complain(&complaints);
         let complaining = self.complaints.edges(now);
         complaining
             .filter(|(caller, _)| !windows.tells_of(caller))

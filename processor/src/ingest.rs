@@ -16,7 +16,7 @@ use tapio_proto::{
 use crate::{
     correlation::{
         CorrelationError,
-        identity::{Claim, Meant},
+        identity::{Claim, Identity, Meant},
         releases::Minute,
     },
     engine::Engine,
@@ -192,15 +192,15 @@ impl Engine {
             let view = resource.resource();
             let origin = Origin::of(&view);
             self.columns.spans.resource(&view);
+            if self.sighted.insert("traces") {
+                self.identity = Identity::default();
+            }
             self.saw(&origin);
             for scope in resource.scopes().flatten() {
                 self.look(scope.records(), &mut spans);
             }
             let end = |span: &SpanView<'_>| Time::from_unix_nano(span.end_time_unix_nano);
             self.says(&origin, spans.iter().map(|looked| end(&looked.span)).max());
-            if !spans.is_empty() {
-                self.sighted.insert("traces");
-            }
             let now = self.clock();
             let service = self.windows.service(origin.namespace, origin.service, now);
             let number = self.requests.service(origin.namespace, origin.service, now);
@@ -472,8 +472,9 @@ impl Engine {
                         continue;
                     }
                     self.columns.logs.push(&log, 1 + others);
-                    if speaker.is_none() {
-                        self.hears(&origin);
+                    // What spans are called is what addresses mean; lines may go by another name.
+                    if speaker.is_none() && !self.sighted.contains("traces") {
+                        self.saw(&origin);
                     }
                     let speaker = speaker.get_or_insert_with(|| self.speaker(&origin));
                     self.line(&origin, speaker, &log, (time, 1 + others));
@@ -530,17 +531,6 @@ impl Engine {
             _ => service.clone(),
         };
         Speaker { service, voice, workload, name }
-    }
-
-    /// Learns where a service runs that logs. Where nobody sends spans a pod that does not name its service goes
-    /// by its workload.
-    fn hears(&mut self, origin: &Origin<'_>) {
-        let service = match (origin.service, origin.workload) {
-            ("", Some((_, name))) if !self.sighted.contains("traces") => name,
-            (name, _) => name,
-        };
-        let claim = Claim { service, ..origin.claim() };
-        self.identity.saw(&claim, &self.cluster, self.clock());
     }
 
     /// Counts a line for what it tells of its service, and of those whom it names in an error.
@@ -755,7 +745,8 @@ impl Engine {
         self.measures.identity(resource.attributes())
     }
 
-    /// Counts the requests that a metric tells of, where no spans of the same service do.
+    /// Counts the requests that a metric tells of, where no spans come: these tell more, and may go by another
+    /// name of the same service.
     fn requests_counted(
         &mut self,
         origin: &Origin<'_>,
@@ -763,6 +754,9 @@ impl Engine {
         sender: (u64, bool),
         point: &PointView<'_>,
     ) {
+        if self.sighted.contains("traces") {
+            return;
+        }
         let mut labels = Labels::default();
         for attribute in point.attributes().flatten() {
             let text = attribute.value.as_str().unwrap_or_default();
@@ -844,7 +838,9 @@ impl Engine {
                     "pool_name",
                     "pool",
                 ]);
-                self.identity.saw(&origin.claim(), &self.cluster, self.clock());
+                if !self.sighted.contains("traces") {
+                    self.saw(origin);
+                }
                 self.fills.add(of, (&service, instance, pool), time, value);
             }
             _ => {}

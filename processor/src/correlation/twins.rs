@@ -156,6 +156,11 @@ pub fn judge(
     }
     for split in alone {
         let ([one], Some(onset)) = (&split.sick[..], failing.get(&split.service)) else { continue };
+        // One that asks a service that does badly may be the one whose connections lead to that one's sick pod.
+        let below = graph.downstream(&split.service);
+        if below.iter().any(|other| *other != split.service && failing.contains_key(other)) {
+            continue;
+        }
         out.push(split.hypothesis(&one.pod, POD, graph, (w.pod, *onset), Told {
                 reasons: vec![split.numbers()],
             title: format!("{} {} only in pod {}", split.service.name, split.does(), one.pod.name),

@@ -211,8 +211,10 @@ impl Teller<'_> {
     fn sureness(&self) -> f64 {
         let sure = sureness(self.best);
         match self.put_back() {
-            Some(_) => sure + weights().judgement.put_back * (1.0 - sure),
-            None => sure,
+            Some(_) if !self.best.pattern.is_empty() => {
+                sure + weights().judgement.put_back * (1.0 - sure)
+            }
+            _ => sure,
         }
     }
 

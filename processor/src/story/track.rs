@@ -296,6 +296,12 @@ impl Thread {
                 self.siblings.clear();
             }
             self.hypotheses = group.hypotheses;
+        } else if let (Some(mine), Some(new)) =
+            (self.hypotheses.first_mut(), group.hypotheses.first())
+            && (&mine.workload, &mine.cause, mine.change) == (&new.workload, &new.cause, new.change)
+        {
+            // Of the names of a workload the one that fails, which shows later.
+            mine.service.clone_from(&new.service);
         }
         if let Some(best) = self.hypotheses.first() {
             let mine = group
