@@ -274,7 +274,8 @@ pub fn hold(
         let same = |h: &&mut Hypothesis| h.workload == new.workload;
         let change = judged.iter().filter(|h| h.workload == new.workload && h.change.is_some());
         // New pods that do badly beside old ones are what a rollout looks like.
-        if change.map(|h| h.confidence).any(|confidence| confidence >= new.confidence) {
+        let enough = if new.pattern == POD { between.worth } else { new.confidence };
+        if change.map(|h| h.confidence).any(|confidence| confidence >= enough) {
             continue;
         }
         for h in judged.iter_mut().filter(same) {
