@@ -90,8 +90,8 @@ fn split_by(service: &Entity, slow: bool, twins: &[Twin]) -> Option<Split> {
     apart.then(|| Split { service: service.clone(), slow, sick, well })
 }
 
-fn together(twins: &[Twin]) -> Served {
-    twins.iter().fold(Served::default(), |sum, twin| sum.plus(twin.since))
+fn together<'a>(twins: impl IntoIterator<Item = &'a Twin>) -> Served {
+    twins.into_iter().fold(Served::default(), |sum, twin| sum.plus(twin.since))
 }
 
 /// What the splits say: a node whose pods do badly in several services, or one pod.
@@ -162,7 +162,7 @@ pub fn judge(
             continue;
         }
         out.push(split.hypothesis(&one.pod, POD, graph, (w.pod, *onset), Told {
-                reasons: vec![split.numbers()],
+            reasons: vec![split.numbers()],
             title: format!("{} {} only in pod {}", split.service.name, split.does(), one.pod.name),
             mechanism: "its twins do well with the same code, settings and callees, so what is wrong is this pod, or where it stands".to_owned(),
             advice: vec![
@@ -232,9 +232,7 @@ impl Split {
 fn most_of_rollout(twins: &[Twin], rollout: Time, effect: Time) -> Option<f64> {
     let w = &weights().twins;
     let (new, old): (Vec<&Twin>, Vec<&Twin>) = twins.iter().partition(|twin| twin.first >= rollout);
-    let sum =
-        |twins: &[&Twin]| twins.iter().fold(Served::default(), |sum, twin| sum.plus(twin.since));
-    let (of_new, of_old) = (sum(&new), sum(&old));
+    let (of_new, of_old) = (together(new.iter().copied()), together(old));
     let enough = of_new.count >= LEAST_WELL && of_old.count >= LEAST_WELL;
     if enough && of_old.rate() >= ALIKE * of_new.rate() {
         return Some(w.alike);

@@ -104,13 +104,17 @@ impl Teller<'_> {
         (well <= back + HELPS && well + WELL <= now).then_some(back)
     }
 
-    /// What services ask of that is not looked at, or fails for another reason, cannot be ruled out.
-    fn open_questions(&self, order: &[(Entity, &Failure)]) -> Vec<String> {
+    /// Whom the failing services ask that is not among them, nor where it began.
+    fn asked(&self, order: &[(Entity, &Failure)]) -> BTreeSet<&Entity> {
         let failing: BTreeSet<&Entity> = order.iter().map(|(s, _)| s).collect();
         let root = front(self.best);
         let asked = order.iter().flat_map(|(s, _)| self.view.graph.callees(s));
-        let asked: BTreeSet<&Entity> =
-            asked.filter(|c| !failing.contains(c) && **c != root).collect();
+        asked.filter(|c| !failing.contains(c) && **c != root).collect()
+    }
+
+    /// What services ask of that is not looked at, or fails for another reason, cannot be ruled out.
+    fn open_questions(&self, order: &[(Entity, &Failure)]) -> Vec<String> {
+        let asked = self.asked(order);
         let (sick, others): (Vec<&Entity>, Vec<&Entity>) =
             asked.into_iter().partition(|c| self.view.is_sick(c));
         let unheard: Vec<&Entity> = others.into_iter().filter(|c| !self.view.hears(c)).collect();
@@ -129,14 +133,8 @@ impl Teller<'_> {
 
     pub(super) fn ruled_out(&self, order: &[(Entity, &Failure)]) -> Vec<String> {
         let mut out = Vec::new();
-        let failing: BTreeSet<&Entity> = order.iter().map(|(s, _)| s).collect();
-        let root = front(self.best);
-        let asked = order.iter().flat_map(|(s, _)| self.view.graph.callees(s));
-        let well: BTreeSet<&Entity> = asked
-            .filter(|c| {
-                !failing.contains(c) && **c != root && !self.view.is_sick(c) && self.view.hears(c)
-            })
-            .collect();
+        let mut well = self.asked(order);
+        well.retain(|c| !self.view.is_sick(c) && self.view.hears(c));
         if !well.is_empty() {
             out.push(format!(
                 "{}: no errors of their own beyond what is usual",

@@ -482,14 +482,7 @@ impl Windows {
         let cells = &mut self.cells;
         let cell = slot.cells.entry(key).or_insert_with(|| {
             *cells += 1;
-            Cell {
-                count: 0,
-                looked: 0,
-                sum_ns: 0,
-                arrived: span.arrived,
-                took: Histogram::default(),
-                failures: None,
-            }
+            Cell::new(span.arrived)
         });
         let nanos = u64::try_from(span.end.0.saturating_sub(span.start.0)).unwrap_or(0);
         cell.count = cell.count.saturating_add(span.weight);
@@ -921,6 +914,12 @@ fn answers(rows: &[Window]) -> Vec<Answer> {
 }
 
 impl Cell {
+    /// Of a window to which something came first at this time.
+    fn new(arrived: Time) -> Self {
+        let took = Histogram::default();
+        Cell { count: 0, looked: 0, sum_ns: 0, arrived, took, failures: None }
+    }
+
     /// Spans that failed.
     fn errors(&self) -> u32 {
         self.failures.as_ref().map_or(0, |failures| failures.count)

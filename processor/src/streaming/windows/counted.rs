@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tapio_proto::model::{Entity, Time};
 
-use super::{Cell, Failures, Histogram, Key, ServiceId, SpanFact, SpanKind, Windows};
+use super::{Cell, Failures, Key, ServiceId, SpanFact, SpanKind, Windows};
 use crate::streaming::WINDOW;
 
 /// Of the time over which they were counted, so much of its end they are put to, evenly: what is known at the
@@ -73,14 +73,7 @@ impl Windows {
             let cells = &mut self.cells;
             let cell = slot.cells.entry(key).or_insert_with(|| {
                 *cells += 1;
-                Cell {
-                    count: 0,
-                    looked: 0,
-                    sum_ns: 0,
-                    arrived: counted.arrived,
-                    took: Histogram::default(),
-                    failures: None,
-                }
+                Cell::new(counted.arrived)
             });
             cell.count = cell.count.saturating_add(small(requests));
             cell.looked = cell.looked.saturating_add(small(requests));
