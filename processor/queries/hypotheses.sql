@@ -79,9 +79,10 @@ written as (
     -- that follows the load causes none, and a field that was written again before it failed is as it was
     -- written last
     select r.*, c.verb, c.path, c.becomes, c.change, c.time,
-           -- the same in other words, more room, or one more who is let in: nobody loses anything
+           -- the same in other words, more room, or one more who is let in: nobody loses anything; who asks
+           -- for more may find no node
            c.becomes = 'same'
-             or (c.becomes = 'more' and regexp_like(c.path, '\.resources\.|^spec\.hard\.'))
+             or (c.becomes = 'more' and regexp_like(c.path, '\.resources\.limits\.|^spec\.hard\.'))
              or (c.becomes = 'more' and c.entity_kind = 'NetworkPolicy') as gives
     from reach r
     join changes c on c.entity_kind = r.cause_kind and c.entity_namespace = r.cause_namespace

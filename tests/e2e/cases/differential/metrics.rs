@@ -120,19 +120,24 @@ impl Twin {
         assert_eq!(reply.expect("it answers").status, 404);
     }
 
-    /// The page, once it tells of a failure to send and of the last signal.
+    /// The page, once each exporter has counted each signal, as sent or as failed.
     async fn page(&self) -> Page {
         for _ in 0..500 {
             let reply =
                 client::http("GET", self.ports.metrics, "/metrics", &[], Bytes::new()).await;
             let text = String::from_utf8_lossy(&reply.expect("the page answers").body).into_owned();
-            let counts = |name: &str| {
-                text.lines().any(|line| line.starts_with(name) && !line.ends_with(" 0"))
+            let counts = |name: &str, exporter: &str| {
+                let of = format!("exporter=\"{exporter}\"");
+                text.lines().any(|line| {
+                    line.starts_with(name) && line.contains(&of) && !line.ends_with(" 0")
+                })
             };
             let items = ["spans", "metric_points", "log_records"];
-            if items.iter().all(|item| {
-                counts(&format!("otelcol_exporter_send_failed_{item}"))
-                    && counts(&format!("otelcol_exporter_sent_{item}"))
+            let counted = |what: &str, exporter: &str| {
+                items.iter().all(|item| counts(&format!("otelcol_exporter_{what}_{item}"), exporter))
+            };
+            if ["otlp_grpc", "otlp_http"].iter().all(|exporter| {
+                counted("sent", exporter) && counted("send_failed", &format!("{exporter}/dead"))
             }) {
                 return read(&text);
             }
