@@ -21,6 +21,7 @@ use crate::{
     correlation::{
         CorrelationError, Plans,
         arises::{Arising, arises},
+        backends,
         breaker::{Isolated, Part},
         budget::Budget,
         crowds, fills, hypotheses,
@@ -211,6 +212,12 @@ fn specs() -> Vec<TableSpec> {
 pub(crate) fn scratch(limit: usize) -> Result<Store, StoreError> {
     let whole = |spec: TableSpec| TableSpec { keep: Keep::Replace, ..spec };
     Store::new(limit, specs().into_iter().map(whole).collect::<Vec<_>>())
+}
+
+/// Do spans or metrics tell of the service's own requests, be it by another of its names?
+fn speaks(service: &Entity, windows: &Windows, graph: &Graph) -> bool {
+    let names = graph.services(&graph.workload(service));
+    names.iter().chain([service]).any(|one| windows.tells_of(one))
 }
 
 /// A service that does worse while all that it calls does well: what is wrong is in it.
@@ -475,12 +482,7 @@ impl Engine {
         let windows = &self.windows;
         let heard = (now, self.began.unwrap_or(now));
         let mut graph = Graph::new(&self.windows, &self.identity, now - CALLS);
-        // Its spans may come by another of its names.
-        let is_known = |service: &Entity| {
-            windows.tells_of(service)
-                || graph.services(&graph.workload(service)).iter().any(|one| windows.tells_of(one))
-        };
-        let complaints = self.complaints.judge(heard, is_known);
+        let complaints = self.complaints.judge(heard, |service| speaks(service, windows, &graph));
         self.symptoms.complain(&complaints);
         let complaining = self.complaints.edges(now);
         complaining
@@ -545,6 +547,9 @@ impl Engine {
             }
             judged.extend(units::hypotheses(&states, &wrong, &self.homes, &graph, &self.cluster));
         }
+        let speaks = |service: &Entity| speaks(service, &self.windows, &graph);
+        let seen = (&self.symptoms, &self.windows, &graph);
+        backends::judge(&mut judged, &failing, seen, speaks);
         self.relayed(now, &mut judged, (&failing, &sick), &graph);
         self.deepest(&mut judged, &failing, &graph);
         let mut all: Vec<_> = arising

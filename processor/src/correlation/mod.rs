@@ -1,12 +1,13 @@
 //! The DataFusion gear: symptoms and hypotheses, judged in SQL over the reduced tables.
 //!
 //! [`arises`] says in which service requests lose time or steps, [`releases`] which release brought it about,
-//! [`surge`] whether users ask too much, [`crowds`] who takes the processors of a node, [`fills`] what
+//! [`backends`] what is said of those that say nothing themselves, [`surge`] whether users ask too much, [`crowds`] who takes the processors of a node, [`fills`] what
 //! will be full soon, [`identity`] who is
 //! who, [`symptoms`] keeps what is wrong and since when, [`suspects`] says which objects could bring that
 //! about, [`hypotheses`] reads the judgement of `queries/hypotheses.sql`.
 
 pub mod arises;
+pub mod backends;
 pub mod breaker;
 pub mod budget;
 pub mod crowds;

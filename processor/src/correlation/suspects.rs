@@ -66,14 +66,14 @@ impl Graph {
         let mut graph = Graph { workloads, services, erring, ..Graph::default() };
         for (caller, callee) in windows.calls(since) {
             match callee {
-                Meant::Outside(host) => {
+                Meant::Outside(host) if looks_beyond(&host) => {
                     graph.outside.entry(host).or_default().insert(caller);
                 }
-                Meant::Inside(callee) if caller != callee => {
+                Meant::Inside(callee) | Meant::Outside(callee) if caller != callee => {
                     graph.callees.entry(caller.clone()).or_default().insert(callee.clone());
                     graph.callers.entry(callee).or_default().insert(caller);
                 }
-                Meant::Inside(_) => {}
+                _ => {}
             }
         }
         graph
@@ -182,15 +182,14 @@ impl Graph {
         });
         named.max_by_key(|s| s.name.len()).cloned()
     }
+}
 
-    /// Is this a host that does not look like one of the cluster's own?
-    pub fn is_beyond(&self, host: &Entity) -> bool {
-        let private = match host.name.parse() {
-            Ok(IpAddr::V4(ip)) => ip.is_private() || ip.is_loopback() || ip.is_link_local(),
-            Ok(IpAddr::V6(ip)) => ip.is_unique_local() || ip.is_loopback(),
-            Err(_) => !host.name.contains('.'),
-        };
-        !private && self.outside.contains_key(host)
+/// Is this the name or the address of a host that is not one of the cluster's own?
+fn looks_beyond(host: &Entity) -> bool {
+    match host.name.parse() {
+        Ok(IpAddr::V4(ip)) => !(ip.is_private() || ip.is_loopback() || ip.is_link_local()),
+        Ok(IpAddr::V6(ip)) => !(ip.is_unique_local() || ip.is_loopback()),
+        Err(_) => host.name.contains('.'),
     }
 }
 

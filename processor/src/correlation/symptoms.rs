@@ -100,10 +100,14 @@ impl Symptoms {
             }
             let Some(rows) = plans.rows_if_well(query)? else { continue };
             for row in rows.iter() {
-                let (namespace, service) = (row.text("namespace")?, row.text("service")?);
+                let entity = Entity::new("Service", row.text("namespace")?, row.text("service")?);
+                // What others say of one that speaks itself is not asked for.
+                if query == LATENCY && row.int("own")? == 0 && windows.tells_of(&entity) {
+                    continue;
+                }
                 self.measured(
                     row.text("kind")?,
-                    Entity::new("Service", namespace, service),
+                    entity,
                     Measure {
                         bucket: row.time("bucket")?,
                         onset: row.time("onset")?,

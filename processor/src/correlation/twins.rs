@@ -78,7 +78,7 @@ fn split_by(service: &Entity, slow: bool, twins: &[Twin]) -> Option<Split> {
         let slowed = |twin: &Twin| {
             twin.before.count < LEAST || twin.since.took() >= SLOWER * twin.before.took()
         };
-        least >= SLOWER * most && sick.iter().all(slowed)
+        least >= SLOWER * most && bad.slower_than(&good) >= Z && sick.iter().all(slowed)
     } else {
         let all = bad.plus(good);
         let expected = all.rate() * f64::from(good.count);

@@ -70,6 +70,7 @@ sections! {
     requests: Measured,
     metrics: Metrics,
     failing: Failing,
+    backends: Backends,
     releases: Released,
     providers: Providers,
     standing: Stands,
@@ -105,6 +106,7 @@ section!(Measured {
     steps_both,
 });
 section!(Metrics { borne_out, borne_out_share, alone_share });
+section!(Backends { shared, alone });
 section!(Failing { deepest, deepest_share, surge });
 section!(Released {
     fails,

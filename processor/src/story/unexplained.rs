@@ -17,15 +17,15 @@ use crate::correlation::weights::weights;
 /// counts from the start of its window.
 const SLACK: Duration = Duration::from_secs(10);
 
-/// Are hosts outside to blame: do they look like such, did they fail first and not because their callers
-/// gave up, and are the objects seen of what could have failed here instead?
+/// Are hosts outside to blame: did they fail first and not because their callers gave up, and are the objects
+/// seen of what could have failed here instead?
 fn is_certain(plot: &Plot<'_>, view: &View<'_>) -> bool {
     let graph = view.graph;
     let (hosts, inside): (Vec<_>, Vec<_>) =
         plot.failures.iter().partition(|(s, _)| graph.outside(s).is_some());
     let first = hosts.iter().map(|(_, f)| f.since).min();
     let gave_up = |f: &Failure| f.detail.to_lowercase().contains("cancel");
-    hosts.iter().all(|(host, f)| graph.is_beyond(host) && !gave_up(f))
+    hosts.iter().all(|(_, f)| !gave_up(f))
         && inside.iter().all(|(_, f)| first.is_some_and(|first| first <= f.since + SLACK))
         && inside.iter().any(|(s, _)| view.cluster.object(&graph.workload(s)).is_some())
 }

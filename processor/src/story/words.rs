@@ -248,12 +248,14 @@ pub(super) fn failure_words(service: &Entity, failure: &Failure, inner: bool) ->
         return format!("an alert names {}: {}", service.name, short(&failure.detail, 90));
     }
     let who = if inner { service.name.to_string() } else { format!("users of {}", service.name) };
+    let own = failure.count.own();
     if failure.kind == "latency" {
-        return format!(
-            "{who} wait: {} in the median, was {}",
-            took(failure.worst),
-            took(failure.baseline)
-        );
+        let takes = match own.requests {
+            0 => format!("calls to {} take", service.name),
+            _ => format!("{who} wait:"),
+        };
+        let (now, was) = (took(failure.worst), took(failure.baseline));
+        return format!("{takes} {now} in the median, was {was}");
     }
     if failure.kind == "log_errors" {
         return format!(
@@ -264,7 +266,6 @@ pub(super) fn failure_words(service: &Entity, failure: &Failure, inner: bool) ->
             short(&failure.detail, 90)
         );
     }
-    let own = failure.count.own();
     let (total, failed) = (own.requests, own.failed);
     if failed == 0 {
         let seen = if failure.detail.is_empty() {

@@ -41,8 +41,9 @@ pub struct Served {
     pub count: u32,
     /// How many failed.
     pub errors: u32,
-    /// Sum of the logarithms of their times, ns.
+    /// Sums of the logarithms of their times, ms, and of their squares.
     logs: f32,
+    squares: f32,
 }
 
 /// One pod.
@@ -84,7 +85,9 @@ impl Served {
     pub fn add(&mut self, took: u64, failed: bool, times: u32) {
         self.count = self.count.saturating_add(times);
         self.errors = self.errors.saturating_add(if failed { times } else { 0 });
-        self.logs += (took.max(1) as f32).ln() * times as f32;
+        let log = (took.max(1) as f32 / 1e6).ln();
+        self.logs += log * times as f32;
+        self.squares += log * log * times as f32;
     }
 
     /// Share that failed, 0 to 1; 0 of none.
@@ -94,7 +97,24 @@ impl Served {
 
     /// Geometric mean of their times, ns; 0 of none.
     pub fn took(&self) -> f64 {
-        if self.count == 0 { 0.0 } else { f64::from(self.logs / self.count as f32).exp() }
+        if self.count == 0 { 0.0 } else { 1e6 * self.log().0.exp() }
+    }
+
+    /// Mean of the logarithms of their times, and the square of its standard error; of one at least.
+    fn log(&self) -> (f64, f64) {
+        let n = f64::from(self.count);
+        let (mean, square) = (f64::from(self.logs) / n, f64::from(self.squares) / n);
+        (mean, (square - mean * mean).max(0.0) / n)
+    }
+
+    /// How many standard errors longer than the others these take (Welch's t of the logarithms); 0 where there
+    /// are none to compare.
+    pub fn slower_than(&self, others: &Served) -> f64 {
+        if self.count == 0 || others.count == 0 {
+            return 0.0;
+        }
+        let ((mean, error), (other, others)) = (self.log(), others.log());
+        (mean - other) / (error + others).sqrt().max(1e-6)
     }
 
     /// Both together.
@@ -103,6 +123,7 @@ impl Served {
             count: self.count.saturating_add(other.count),
             errors: self.errors.saturating_add(other.errors),
             logs: self.logs + other.logs,
+            squares: self.squares + other.squares,
         }
     }
 }
@@ -223,6 +244,15 @@ mod tests {
         assert_eq!((a.before.count, a.since.count, b.since.count), (6, 6, 1));
         assert_eq!((a.since.rate(), b.since.rate()), (0.0, 1.0));
         assert!((b.since.took() / a.since.took() - 4.0).abs() < 0.01);
+        let mixed = |slow: u32| {
+            let mut served = Served::default();
+            served.add(10_000_000, false, 60 - slow);
+            served.add(2_000_000_000, false, slow);
+            served
+        };
+        assert!(mixed(60).slower_than(&mixed(20)) > 4.0);
+        assert!(mixed(30).slower_than(&mixed(22)) < 2.0, "the same mix, and luck");
+        assert_eq!(mixed(30).slower_than(&Served::default()), 0.0);
         for at in 0..10_000 {
             instances.served(by("a"), second(at * 15), one);
         }
