@@ -16,7 +16,7 @@ use tapio_proto::{
 use crate::{
     correlation::{
         CorrelationError,
-        identity::{Claim, Identity, Meant},
+        identity::{Claim, Meant},
         releases::Minute,
     },
     engine::Engine,
@@ -173,6 +173,7 @@ impl<'a> Origin<'a> {
             placed: self.placed,
             workload: self.workload,
             pod: if self.pod.is_empty() { self.host } else { self.pod },
+            spans: false,
         }
     }
 
@@ -192,10 +193,8 @@ impl Engine {
             let view = resource.resource();
             let origin = Origin::of(&view);
             self.columns.spans.resource(&view);
-            if self.sighted.insert("traces") {
-                self.identity = Identity::default();
-            }
-            self.saw(&origin);
+            self.sighted.insert("traces");
+            self.saw(&origin, true);
             for scope in resource.scopes().flatten() {
                 self.look(scope.records(), &mut spans);
             }
@@ -407,10 +406,11 @@ impl Engine {
         });
     }
 
-    /// Learns where a service runs.
-    fn saw(&mut self, origin: &Origin<'_>) {
+    /// Learns where a service runs, from its spans or from what else it sends.
+    fn saw(&mut self, origin: &Origin<'_>, spans: bool) {
         self.homes.saw(origin.namespace, origin.service, origin.node);
-        self.identity.saw(&origin.claim(), &self.cluster, self.clock());
+        let claim = Claim { spans, ..origin.claim() };
+        self.identity.saw(&claim, &self.cluster, self.clock());
     }
 
     /// Takes log records in.
@@ -472,9 +472,8 @@ impl Engine {
                         continue;
                     }
                     self.columns.logs.push(&log, 1 + others);
-                    // What spans are called is what addresses mean; lines may go by another name.
-                    if speaker.is_none() && !self.sighted.contains("traces") {
-                        self.saw(&origin);
+                    if speaker.is_none() {
+                        self.saw(&origin, false);
                     }
                     let speaker = speaker.get_or_insert_with(|| self.speaker(&origin));
                     self.line(&origin, speaker, &log, (time, 1 + others));
@@ -745,8 +744,8 @@ impl Engine {
         self.measures.identity(resource.attributes())
     }
 
-    /// Counts the requests that a metric tells of, where no spans come: these tell more, and may go by another
-    /// name of the same service.
+    /// Counts the requests that a metric tells of, of services whose spans do not come: these tell more, and may
+    /// go by another name of the same service.
     fn requests_counted(
         &mut self,
         origin: &Origin<'_>,
@@ -754,9 +753,6 @@ impl Engine {
         sender: (u64, bool),
         point: &PointView<'_>,
     ) {
-        if self.sighted.contains("traces") {
-            return;
-        }
         let mut labels = Labels::default();
         for attribute in point.attributes().flatten() {
             let text = attribute.value.as_str().unwrap_or_default();
@@ -777,11 +773,6 @@ impl Engine {
             return;
         }
         let now = self.clock();
-        let Some(service) = self.windows.service(namespace, name, now) else { return };
-        let counts = self.measures.counts(metric, (service, whose.kind), now);
-        let Some(gain) = self.measures.gain(metric, sender, point, now).filter(|_| counts) else {
-            return;
-        };
         // What a label names need not be where the metric was measured.
         let here = name == origin.service || !by_label;
         let claim = Claim {
@@ -790,8 +781,17 @@ impl Engine {
             placed,
             workload: origin.workload.filter(|_| here),
             pod: if here { origin.claim().pod } else { "" },
+            spans: false,
         };
         self.identity.saw(&claim, &self.cluster, now);
+        if !self.identity.is_untraced(namespace, name) {
+            return;
+        }
+        let Some(service) = self.windows.service(namespace, name, now) else { return };
+        let counts = self.measures.counts(metric, (service, whose.kind), now);
+        let Some(gain) = self.measures.gain(metric, sender, point, now).filter(|_| counts) else {
+            return;
+        };
         let ended = (&*labels.operation(), labels.failed());
         self.windows.add_counted(&gain.counted(service, &whose, ended, now));
     }
@@ -838,9 +838,7 @@ impl Engine {
                     "pool_name",
                     "pool",
                 ]);
-                if !self.sighted.contains("traces") {
-                    self.saw(origin);
-                }
+                self.saw(origin, false);
                 self.fills.add(of, (&service, instance, pool), time, value);
             }
             _ => {}

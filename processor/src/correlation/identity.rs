@@ -32,6 +32,8 @@ pub type Many = Arc<BTreeMap<Entity, Vec<Entity>>>;
 /// What telemetry told of where a service runs.
 #[derive(Debug, Default)]
 struct Sighting {
+    /// Spans come by this name.
+    spans: bool,
     /// Its resource names a Kubernetes namespace.
     placed: bool,
     /// The pod or host that it was last seen on, where no namespace goes with it.
@@ -54,6 +56,8 @@ pub struct Claim<'a> {
     pub workload: Option<(&'static str, &'a str)>,
     /// The pod's name; without one the host's, which in a container is the same.
     pub pod: &'a str,
+    /// Spans say so, and what these are called is what addresses mean.
+    pub spans: bool,
 }
 
 /// Whom an address means.
@@ -82,6 +86,9 @@ pub struct Identity {
     services: BTreeMap<Entity, Entity>,
     /// Services that send telemetry, as they are called here, by name.
     speaking: BTreeMap<Arc<str>, BTreeSet<Entity>>,
+    /// Those of them, by the names of their telemetry, of which only metrics and logs tell; none are needed where
+    /// there are no spans at all.
+    untraced: Option<BTreeSet<Entity>>,
     /// A service's workloads, the likeliest first.
     homes: Many,
     /// A workload's services, the one that speaks for it first.
@@ -112,8 +119,9 @@ impl Identity {
         self.news |= !self.sightings.contains_key(&service);
         let seen = self.sightings.entry(service).or_default();
         seen.last = now;
-        self.news |= claim.placed && !seen.placed;
+        self.news |= claim.placed && !seen.placed || claim.spans && !seen.spans;
         seen.placed |= claim.placed;
+        seen.spans |= claim.spans;
         let home = match claim.workload {
             _ if !claim.placed => None,
             Some((kind, name)) => Some(Entity::new(kind, claim.namespace, name)),
@@ -147,7 +155,13 @@ impl Identity {
         (self.services, self.speaking) = Default::default();
         let mut all: BTreeMap<Entity, Vec<Entity>> = BTreeMap::new();
         let mut fronts: BTreeMap<Entity, Vec<Entity>> = BTreeMap::new();
-        for (told, seen) in &mut self.sightings {
+        // By spans first: a workload that these tell of may go by another name in its logs and metrics.
+        let mut order: Vec<(&Entity, &mut Sighting)> = self.sightings.iter_mut().collect();
+        order.sort_by_key(|(_, seen)| !seen.spans);
+        let traced = order.first().is_some_and(|(_, seen)| seen.spans);
+        let mut by_spans: BTreeMap<Entity, Entity> = BTreeMap::new();
+        let mut untraced = BTreeSet::new();
+        for (told, seen) in order {
             if seen.homes.is_empty() && !seen.placed {
                 let pod = cluster.pod_named(&seen.pod);
                 if let Some(home) = pod.and_then(|p| cluster.workload_of(&p.namespace, &p.name)) {
@@ -160,6 +174,17 @@ impl Identity {
                 let names = names.get_or_insert_with(|| cluster.running());
                 let within = seen.placed || cluster.has_namespace(&told.namespace);
                 homes = by_name(names, &told.name, within.then_some(&*told.namespace));
+            }
+            if traced && !seen.spans {
+                match homes.iter().find_map(|home| by_spans.get(home)) {
+                    Some(same) => {
+                        self.services.insert(told.clone(), same.clone());
+                        continue;
+                    }
+                    // It may be any of those that spans tell of.
+                    None if homes.is_empty() => continue,
+                    None => untraced.insert(told.clone()),
+                };
             }
             let job = |home: &Entity| matches!(&*home.kind, "Job" | "CronJob");
             homes.sort_by_key(|home| (job(home), home.name != told.name, home.clone()));
@@ -174,12 +199,17 @@ impl Identity {
                     homes.push(home.clone());
                 }
             }
+            if seen.spans {
+                let homes = homes.iter().map(|home| (home.clone(), service.clone()));
+                by_spans.extend(homes);
+            }
             self.speaking.entry(service.name.clone()).or_default().insert(service.clone());
             let known = all.entry(service.clone()).or_default();
             homes.retain(|home| !known.contains(home));
             known.extend(homes);
             self.services.insert(told.clone(), service);
         }
+        self.untraced = traced.then_some(untraced);
         for (service, homes) in selected {
             all.entry(service.clone()).or_insert_with(|| homes.clone());
         }
@@ -204,6 +234,12 @@ impl Identity {
     pub fn service(&self, namespace: &str, name: &str) -> Entity {
         let told = Entity::new("Service", namespace, name);
         self.services.get(&told).cloned().unwrap_or(told)
+    }
+
+    /// Do only metrics and logs tell of the service, by the name that these have for it?
+    pub fn is_untraced(&self, namespace: &str, name: &str) -> bool {
+        let told = || Entity::new("Service", namespace, name);
+        self.untraced.as_ref().is_none_or(|untraced| untraced.contains(&told()))
     }
 
     /// Does the service send telemetry?
@@ -433,7 +469,7 @@ mod tests {
     }
 
     fn placed<'a>(service: &'a str, pod: &'a str) -> Claim<'a> {
-        Claim { service, namespace: "shop", placed: true, workload: None, pod }
+        Claim { service, namespace: "shop", placed: true, workload: None, pod, spans: true }
     }
 
     const POD: &str = "payment-v2-7d9c5b8f6d-x2x4z";
@@ -537,5 +573,31 @@ mod tests {
         let meant = identity.address("payment", "shop", None, &cluster);
         assert_eq!(meant, Meant::Inside(service("shop", "pay-svc")));
         assert!(identity.fronts(&home("shop", "payment-v2")).contains(&service("shop", "payment")));
+    }
+
+    /// Guarantees: where spans come, metrics and logs speak for workloads of which these tell nothing; of one that
+    /// they know they go by its name, and what has no place could be any. Without spans they speak for all.
+    #[test]
+    fn what_sends_no_spans_is_known_by_its_metrics_and_logs() {
+        let mut cluster = cluster();
+        deployment(&mut cluster, "shop/mail", "mail", json!([]));
+        let hearsay = |service, workload| {
+            let workload = Some(("Deployment", workload));
+            Claim { spans: false, workload, ..placed(service, "") }
+        };
+        let bare = Claim { service: "somebody", ..Claim::default() };
+        let said = [hearsay("pay-metrics", "payment-v2"), hearsay("mailer", "mail"), bare];
+        let alone = knowing(&cluster, &said);
+        assert!(["pay-metrics", "mailer"].iter().all(|name| alone.is_untraced("shop", name)));
+        assert_eq!(alone.workloads(&service("shop", "pay-metrics")), [home("shop", "payment-v2")]);
+
+        let both = [&said[..], &[placed("pay-svc", POD)]].concat();
+        let identity = knowing(&cluster, &both);
+        assert_eq!(identity.service("shop", "pay-metrics"), service("shop", "pay-svc"));
+        assert!(!identity.is_untraced("shop", "pay-metrics"));
+        assert!(identity.is_untraced("shop", "mailer"));
+        assert_eq!(identity.workloads(&service("shop", "mailer")), [home("shop", "mail")]);
+        assert!(!identity.is_untraced("", "somebody"));
+        assert!(!identity.speaks(&service("", "somebody")));
     }
 }

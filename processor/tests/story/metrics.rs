@@ -90,3 +90,63 @@ fn what_varies_as_ever_is_no_story() {
     });
     assert!(told.is_empty(), "{told:?}");
 }
+
+/// Guarantees: a service that sends no spans, among others that do, is judged by its own request metrics.
+#[test]
+fn a_service_without_spans_among_traced_ones_is_judged_by_its_metrics() {
+    const SECOND: u64 = 1_000_000_000;
+    let resource = |service: &str| {
+        json!({"attributes": [text("service.name", service), text("k8s.namespace.name", "town"),
+            text("k8s.deployment.name", service)]})
+    };
+    let mut seen = Vec::new();
+    let mut add = |signal: Signal, value: Value| {
+        let bytes = to_proto(signal, value.to_string().as_bytes()).unwrap();
+        let items = check(signal, &bytes).unwrap();
+        seen.push(Request::new(signal, bytes, items));
+    };
+    let mut served = [0_u64; 2];
+    for second in 0..300 {
+        for quarter in 0..4 {
+            let failed = second >= 150 && quarter % 2 == 0;
+            served[usize::from(failed)] += 1;
+            let (start, n) = (START + second * SECOND + quarter * SECOND / 4, second * 4 + quarter);
+            let span = |id: u64, parent: String, kind: u8, peer: Value| {
+                json!({"traceId": format!("{:032x}", n + 1), "spanId": format!("{:016x}", n * 2 + id),
+                    "parentSpanId": parent, "name": "GET /", "kind": kind, "attributes": peer,
+                    "status": {"code": if failed { 2 } else { 0 }}, "startTimeUnixNano": start.to_string(),
+                    "endTimeUnixNano": (start + 9_000_000).to_string()})
+            };
+            let spans = [
+                span(1, String::new(), 2, json!([])),
+                span(2, format!("{:016x}", n * 2 + 1), 3, json!([text("server.address", "back")])),
+            ];
+            add(
+                Signal::Traces,
+                json!({"resourceSpans": [
+                {"resource": resource("front"), "scopeSpans": [{"spans": spans}]}]}),
+            );
+        }
+        if second % 15 == 14 {
+            let point = |status: u16, count: u64| {
+                json!({"startTimeUnixNano": START.to_string(), "count": count.to_string(), "sum": 0.004 * count as f64,
+                    "timeUnixNano": (START + second * SECOND).to_string(), "explicitBounds": [0.01],
+                    "bucketCounts": [count.to_string(), "0"], "attributes": [text("http.request.method", "GET"),
+                        {"key": "http.response.status_code", "value": {"intValue": status.to_string()}}]})
+            };
+            let metric = json!({"name": "http.server.request.duration", "unit": "s", "histogram": {
+                "aggregationTemporality": 2, "dataPoints": [point(200, served[0]), point(500, served[1])]}});
+            add(
+                Signal::Metrics,
+                json!({"resourceMetrics": [
+                {"resource": resource("back"), "scopeMetrics": [{"metrics": [metric]}]}]}),
+            );
+        }
+    }
+    let mut seen = seen.into_iter();
+    let told: Vec<Story> =
+        play(|| seen.next()).stories.into_iter().map(|(story, _)| story).collect();
+    let [story] = &told[..] else { panic!("{told:#?}") };
+    let cause = story.root_cause.as_ref().unwrap();
+    assert_eq!((&*cause.service, &*cause.pattern), ("back", "service_errors"), "{story:#?}");
+}
