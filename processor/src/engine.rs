@@ -561,9 +561,7 @@ impl Engine {
         }
         let mut judged = with_measured(judged, all);
         let twins = self.twins(&failing);
-        let splits: Vec<_> =
-            twins.iter().filter_map(|(service, twins)| twins::split(service, twins)).collect();
-        let told = twins::judge(&splits, &failing, &graph, &self.cluster);
+        let told = twins::judge(&twins, &failing, &graph, &self.cluster);
         twins::hold(&mut judged, told, &twins, (&self.facts, &self.symptoms));
         let (asked, changed) = ((&self.windows, &graph), (&self.cluster, &self.facts));
         surge::judge(&mut judged, &failing, asked, changed);

@@ -44,7 +44,7 @@ const PROVEN_FOR: f64 = 60.0;
 
 /// A service of whose pods some do badly and the others do not.
 #[derive(Clone, Debug)]
-pub struct Split {
+struct Split {
     service: Entity,
     slow: bool,
     sick: Vec<Twin>,
@@ -52,7 +52,7 @@ pub struct Split {
 }
 
 /// The pods of a service: those that do badly against those that do well, if there are both.
-pub fn split(service: &Entity, twins: &[Twin]) -> Option<Split> {
+fn split(service: &Entity, twins: &[Twin]) -> Option<Split> {
     split_by(service, false, twins).or_else(|| split_by(service, true, twins))
 }
 
@@ -94,21 +94,32 @@ fn together<'a>(twins: impl IntoIterator<Item = &'a Twin>) -> Served {
     twins.into_iter().fold(Served::default(), |sum, twin| sum.plus(twin.since))
 }
 
-/// What the splits say: a node whose pods do badly in several services, or one pod.
+/// Do the pods of a service on a node fail, and those elsewhere not? Where others say that it is the node, a few
+/// requests are enough.
+fn is_split_by(node: &Entity, twins: &[Twin], node_of: &impl Fn(&Twin) -> Option<Entity>) -> bool {
+    let (here, elsewhere): (Vec<&Twin>, Vec<&Twin>) =
+        twins.iter().partition(|twin| node_of(twin).as_ref() == Some(node));
+    let (bad, good) = (together(here), together(elsewhere));
+    bad.errors >= LEAST / 2 && good.count >= LEAST && good.rate() <= WELL * bad.rate()
+}
+
+/// What the pods of services say: a node whose pods do badly in several services, or one pod.
 pub fn judge(
-    splits: &[Split],
+    twins: &BTreeMap<Entity, Vec<Twin>>,
     failing: &BTreeMap<Entity, Time>,
     graph: &Graph,
     cluster: &Cluster,
 ) -> Vec<Hypothesis> {
     let w = &weights().twins;
+    let splits: Vec<Split> =
+        twins.iter().filter_map(|(service, twins)| split(service, twins)).collect();
     let node_of = |twin: &Twin| match &*twin.node {
         "" => cluster.node_of(&twin.pod),
         node => Some(Entity::new("Node", "", node)),
     };
     let mut by_node: BTreeMap<Entity, Vec<&Split>> = BTreeMap::new();
     let mut alone: Vec<&Split> = Vec::new();
-    for split in splits {
+    for split in &splits {
         let nodes: BTreeSet<Option<Entity>> = split.sick.iter().map(node_of).collect();
         let elsewhere = |node: &Entity| {
             split.well.iter().all(|twin| node_of(twin).is_some_and(|other| other != *node))
@@ -140,11 +151,20 @@ pub fn judge(
             several if several.iter().all(|split| split.slow) => "are slow",
             _ => "fail",
         };
-        for split in &on {
-            let Some(onset) = failing.get(&split.service) else { continue };
-            out.push(split.hypothesis(&node, NODE, graph, (confidence, *onset), Told {
+        let also = twins.iter().filter(|(service, twins)| {
+            roots > 1
+                && on.iter().all(|split| split.service != **service)
+                && is_split_by(&node, twins, &node_of)
+        });
+        let services =
+            on.iter().map(|split| &split.service).chain(also.map(|(service, _)| service));
+        let numbers: Vec<String> = on.iter().map(|split| split.numbers()).collect();
+        for service in services {
+            let Some(onset) = failing.get(service) else { continue };
+            out.push(hypothesis(service, &node, NODE, graph, (confidence, *onset), Told {
                 title: format!("{names} {does} only on node {}", node.name),
-                reasons: on.iter().take(MOST_NAMED).map(|split| split.numbers()).collect(),
+                what: numbers[0].clone(),
+                reasons: numbers.iter().take(MOST_NAMED).cloned().collect(),
                 mechanism: "their pods on other nodes do well with the same code, settings and callees, so what is wrong is the node: its processor, memory, disk or network".to_owned(),
                 advice: vec![
                     format!("look at the node: kubectl describe node {}", node.name),
@@ -161,7 +181,8 @@ pub fn judge(
         if below.iter().any(|other| *other != split.service && failing.contains_key(other)) {
             continue;
         }
-        out.push(split.hypothesis(&one.pod, POD, graph, (w.pod, *onset), Told {
+        out.push(hypothesis(&split.service, &one.pod, POD, graph, (w.pod, *onset), Told {
+            what: split.numbers(),
             reasons: vec![split.numbers()],
             title: format!("{} {} only in pod {}", split.service.name, split.does(), one.pod.name),
             mechanism: "its twins do well with the same code, settings and callees, so what is wrong is this pod, or where it stands".to_owned(),
@@ -200,31 +221,31 @@ impl Split {
             good.count
         )
     }
+}
 
-    fn hypothesis(
-        &self,
-        cause: &Entity,
-        pattern: &str,
-        graph: &Graph,
-        (confidence, onset): (f64, Time),
-        told: Told,
-    ) -> Hypothesis {
-        let relation = if &*cause.kind == "Node" { "runs_on" } else { "self" };
-        Hypothesis {
-            cause: cause.clone(),
-            relation: relation.to_owned(),
-            workload: graph.workload(&self.service),
-            service: self.service.name.to_string(),
-            pattern: pattern.to_owned(),
-            change: None,
-            cause_time: onset,
-            effect_time: onset,
-            evidence: 1.0,
-            rivals: 0,
-            confidence,
-            measured: None,
-            told: Some(Box::new(Told { what: self.numbers(), ..told })),
-        }
+fn hypothesis(
+    service: &Entity,
+    cause: &Entity,
+    pattern: &str,
+    graph: &Graph,
+    (confidence, onset): (f64, Time),
+    told: Told,
+) -> Hypothesis {
+    let relation = if &*cause.kind == "Node" { "runs_on" } else { "self" };
+    Hypothesis {
+        cause: cause.clone(),
+        relation: relation.to_owned(),
+        workload: graph.workload(service),
+        service: service.name.to_string(),
+        pattern: pattern.to_owned(),
+        change: None,
+        cause_time: onset,
+        effect_time: onset,
+        evidence: 1.0,
+        rivals: 0,
+        confidence,
+        measured: None,
+        told: Some(Box::new(told)),
     }
 }
 
@@ -326,13 +347,16 @@ mod tests {
 
     const WELL: (u32, u32, u64) = (200, 0, 10);
 
-    fn split_of(name: &str, slow: bool, sick: (u32, u32, u64)) -> Option<Split> {
-        let twins = vec![
+    fn twins_of(sick: (u32, u32, u64)) -> Vec<Twin> {
+        vec![
             twin("a", "n1", 0, WELL, sick),
             twin("b", "n2", 0, WELL, WELL),
             twin("c", "n3", 0, WELL, WELL),
-        ];
-        split_by(&service(name), slow, &twins)
+        ]
+    }
+
+    fn split_of(name: &str, slow: bool, sick: (u32, u32, u64)) -> Option<Split> {
+        split_by(&service(name), slow, &twins_of(sick))
     }
 
     /// Guarantees: pods that fail or become slow while their twins do well are told from them, and not where all
@@ -358,13 +382,20 @@ mod tests {
     #[test]
     fn a_pod_or_its_node_is_blamed() {
         let (graph, cluster) = (Graph::default(), Cluster::default());
-        let failing = ["shop", "bank"].map(|name| (service(name), second(300))).into();
-        let one = [split_of("shop", false, (100, 40, 10)).unwrap()];
+        let failing =
+            ["shop", "bank", "post", "mill"].map(|name| (service(name), second(300))).into();
+        let one = BTreeMap::from([(service("shop"), twins_of((100, 40, 10)))]);
         let [pod] = &judge(&one, &failing, &graph, &cluster)[..] else { panic!("one") };
         assert_eq!((&*pod.cause.kind, &*pod.cause.name, &*pod.pattern), ("Pod", "a", POD));
-        let two = [one[0].clone(), split_of("bank", true, (100, 0, 90)).unwrap()];
+        let mut two = one;
+        two.insert(service("bank"), twins_of((100, 0, 90)));
+        // A third has few requests and is told with them.
+        let few = |node, since| twin(node, node, 0, WELL, since);
+        two.insert(service("post"), vec![few("n1", (12, 12, 10)), few("n2", (12, 0, 10))]);
+        two.insert(service("mill"), vec![few("n1", (12, 12, 10)), few("n2", (12, 9, 10))]);
         let told = judge(&two, &failing, &graph, &cluster);
-        assert_eq!(told.len(), 2);
+        let names: Vec<&str> = told.iter().map(|h| &*h.service).collect();
+        assert_eq!(names, ["bank", "shop", "post"]);
         let w = &weights().twins;
         assert!(
             told.iter()
