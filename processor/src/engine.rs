@@ -12,7 +12,7 @@ use std::{
 
 use tapio_proto::{
     Request, Signal,
-    model::{Change, Edge, Entity, Event, Evidence, Relation, Row as _, Symptom, Time},
+    model::{Change, Edge, Entity, Event, Evidence, Row as _, Symptom, Time},
 };
 
 use crate::{
@@ -24,9 +24,10 @@ use crate::{
         backends,
         breaker::{Isolated, Part},
         budget::Budget,
-        crowds, fills, hypotheses,
+        crowds, deepest, fills, hypotheses,
         identity::Identity,
         likely::Likely,
+        passed_on::PassedOn,
         releases::{Releases, Scene},
         rows::{Answer, Front, Level, NeedRow, Params, PatternRow, Reach, State, Sum, Window},
         standing::{self, Standing},
@@ -50,6 +51,7 @@ use crate::{
         Strain, Strains, Templates, Traces, Twin, Windows,
     },
     tables::StoryRow,
+    topology::Topology,
     validator::Quarantined,
 };
 
@@ -63,8 +65,6 @@ const RECENT: Duration = Duration::from_secs(15);
 const LOOKBACK: Duration = Duration::from_secs(2 * 3600);
 /// Calls older than this say nothing of who calls whom now.
 const CALLS: Duration = Duration::from_secs(900);
-/// How often they are written down.
-const CALLS_EVERY: Duration = Duration::from_secs(10);
 /// Standard errors above chance from which on a ratio is sick.
 const Z: f64 = 4.0;
 /// Requests that a past must hold before it can be a baseline.
@@ -75,18 +75,12 @@ const IDLE: Duration = Duration::from_secs(15);
 const HOLE: Duration = Duration::from_secs(120);
 /// Bytes of rows that wait for the next pass.
 const MOST_WAITING: usize = 8 << 20;
-/// Requests are judged for so long after they were made.
-const IN_SIGHT: Duration = Duration::from_secs(60);
-/// An effect may seem to begin so long before its cause.
-const EFFECT: Duration = Duration::from_secs(30);
 /// Spans looked at in a window: 200,000 a second.
 const MOST_LOOKED: u64 = 1_000_000;
 /// Log records looked at in a window: 20,000 a second.
 const MOST_LINES: u64 = 100_000;
 /// A pass over a recording, and each of its queries, may take so long.
 const UNHURRIED: Duration = Duration::from_secs(600);
-/// Edges kept in the topology table, those that have ended included.
-const MOST_EDGES: usize = 100_000;
 
 /// Where stories come from.
 pub struct Engine {
@@ -101,10 +95,7 @@ pub struct Engine {
     pub(crate) traces: Traces,
     pub(crate) requests: Requests,
     arising: Vec<Arising>,
-    /// What was only passed on, by pattern and service.
-    relays: InSight<(String, Entity)>,
-    /// What arose in a service and was explained.
-    accounted: InSight<(Entity, &'static str)>,
+    passed_on: PassedOn,
     strained: Vec<Strain>,
     pub(crate) levels: Levels,
     pub(crate) series: Series,
@@ -116,10 +107,7 @@ pub struct Engine {
     pub(crate) templates: Templates,
     pub(crate) columns: Columns,
     facts: Facts,
-    edges: BTreeMap<(Relation, Entity, Entity), Edge>,
-    ended: Vec<Edge>,
-    edges_changed: bool,
-    calls_seen: Time,
+    topology: Topology,
     pub(crate) identity: Identity,
     pub(crate) sighted: BTreeSet<&'static str>,
     /// When the first pass was made.
@@ -153,28 +141,6 @@ pub struct Engine {
     resolution: Resolution,
     /// Passes that failed, and why the last one did.
     pub failures: (u64, Option<String>),
-}
-
-/// What has an explanation, and when it had one last: while its requests are in sight it is told no more,
-/// though the explanation is over.
-struct InSight<K>(BTreeMap<K, Time>);
-
-impl<K> Default for InSight<K> {
-    fn default() -> Self {
-        InSight(BTreeMap::new())
-    }
-}
-
-impl<K: Ord> InSight<K> {
-    /// These are explained now; what was so too long ago is forgotten.
-    fn explain(&mut self, these: impl IntoIterator<Item = K>, now: Time) {
-        self.0.extend(these.into_iter().map(|what| (what, now)));
-        self.0.retain(|_, at| *at + IN_SIGHT >= now);
-    }
-
-    fn has(&self, what: &K) -> bool {
-        self.0.contains_key(what)
-    }
 }
 
 /// Every table of the store, with its weight in the ring's bytes.
@@ -266,8 +232,7 @@ impl Engine {
             traces: Traces::default(),
             requests: Requests::default(),
             arising: Vec::new(),
-            relays: InSight::default(),
-            accounted: InSight::default(),
+            passed_on: PassedOn::default(),
             strained: Vec::new(),
             levels: Levels::default(),
             series: Series::default(),
@@ -279,10 +244,7 @@ impl Engine {
             templates: Templates::default(),
             columns: Columns::default(),
             facts: Facts::default(),
-            edges: BTreeMap::new(),
-            ended: Vec::new(),
-            edges_changed: false,
-            calls_seen: Time::default(),
+            topology: Topology::default(),
             identity: Identity::default(),
             sighted: BTreeSet::new(),
             began: None,
@@ -489,13 +451,13 @@ impl Engine {
             .filter(|(caller, _)| !windows.tells_of(caller))
             .for_each(|(caller, callee)| graph.calls(caller, callee));
         self.series.edges().for_each(|(caller, callee)| graph.calls(caller, callee));
-        self.see_calls(&graph, now);
+        self.topology.calls(&graph, now);
         let filling = self.fills.judge(now).to_vec();
         self.symptoms.fill(&filling, |filling| fills::bearer(filling, &graph));
         for event in self.announced.news(&filling, &graph) {
             self.found(event);
         }
-        let arising = self.unexplained(&graph, now);
+        let arising = self.passed_on.unexplained(&self.arising, &self.symptoms, (&graph, now));
         let worth = weights().judgement.worth;
         let roots: Vec<Arising> =
             arising.iter().filter(|a| a.confidence >= worth).cloned().collect();
@@ -550,8 +512,10 @@ impl Engine {
         let speaks = |service: &Entity| speaks(service, &self.windows, &graph);
         let seen = (&self.symptoms, &self.windows, &graph);
         backends::judge(&mut judged, &failing, seen, speaks);
-        self.relayed(now, &mut judged, (&failing, &sick), &graph);
-        self.deepest(&mut judged, &failing, &graph);
+        self.passed_on.take_relayed(&mut judged, (&failing, &sick), (&graph, now), |h| {
+            self.patterns.get(&h.pattern).is_some_and(|pattern| pattern.by_words())
+        });
+        deepest::judge(&mut judged, &failing, (&self.symptoms, &graph));
         let mut all: Vec<_> = arising
             .iter()
             .map(|a| hypotheses::Hypothesis::measured(a, graph.workload(&a.service)))
@@ -704,101 +668,6 @@ impl Engine {
         self.symptoms.alerted(named, now);
     }
 
-    /// What a service logs of an error may be what it was told by a service that it asks, or what it comes to
-    /// when that one is away: where that one says the same, or is sick for a reason of its own, it is that
-    /// one's.
-    fn relayed(
-        &mut self,
-        now: Time,
-        judged: &mut Vec<hypotheses::Hypothesis>,
-        (failing, sick): (&BTreeMap<Entity, Time>, &BTreeMap<Entity, Time>),
-        graph: &Graph,
-    ) {
-        let by_words = |h: &hypotheses::Hypothesis| {
-            self.patterns.get(&h.pattern).is_some_and(|p| p.by_words())
-        };
-        let said: Vec<(String, Entity)> = judged
-            .iter()
-            .filter(|h| by_words(h))
-            .map(|h| (h.pattern.clone(), crate::story::front(h)))
-            .collect();
-        if said.is_empty() {
-            return;
-        }
-        let worth = weights().judgement.worth;
-        let reasons: BTreeMap<Entity, Time> = judged
-            .iter()
-            .filter(|h| h.confidence >= worth && !by_words(h))
-            .filter_map(|h| {
-                let front = crate::story::front(h);
-                let since = failing.get(&front).or_else(|| sick.get(&h.workload))?;
-                Some((front, *since))
-            })
-            .collect();
-        let asks = |from: &Entity, to: &Entity| from != to && graph.downstream(from).contains(to);
-        let passed_on = |h: &hypotheses::Hypothesis| {
-            let here = crate::story::front(h);
-            let same = said.iter().filter(|(pattern, _)| *pattern == h.pattern);
-            let reason = reasons.iter().filter(|(_, since)| {
-                by_words(h) && h.change.is_none() && **since <= h.effect_time + EFFECT
-            });
-            // Of two that ask each other neither is the first.
-            same.map(|(_, on)| on)
-                .chain(reason.map(|(on, _)| on))
-                .any(|on| asks(&here, on) && !asks(on, &here))
-        };
-        let name = |h: &hypotheses::Hypothesis| (h.pattern.clone(), crate::story::front(h));
-        let relays: Vec<_> = judged.iter().filter(|h| passed_on(h)).map(name).collect();
-        self.relays.explain(relays, now);
-        judged.retain(|h| !self.relays.has(&name(h)));
-    }
-
-    /// A service that fails by itself, while nothing that it asks fails as early, is where to look, though
-    /// nothing says why.
-    fn deepest(
-        &self,
-        judged: &mut Vec<hypotheses::Hypothesis>,
-        failing: &BTreeMap<Entity, Time>,
-        graph: &Graph,
-    ) {
-        let (w, worth) = (&weights().failing, weights().judgement.worth);
-        for (service, onset) in failing {
-            let own = ["error_ratio", "log_errors"].into_iter();
-            let Some(active) = own.filter_map(|kind| self.symptoms.get(kind, service)).next()
-            else {
-                continue;
-            };
-            if !crate::story::lasts(service, *onset, &self.symptoms) {
-                continue;
-            }
-            let workload = graph.workload(service);
-            let explained = judged.iter().any(|h| h.workload == workload && h.confidence >= worth);
-            let below = graph.downstream(service);
-            let fails = |s: &Entity| {
-                s != service && failing.get(s).is_some_and(|at| *at <= *onset + EFFECT)
-            };
-            if explained || below.iter().any(|s| fails(s) || graph.hosts(s).any(fails)) {
-                continue;
-            }
-            let share = (active.symptom.value - active.symptom.baseline).clamp(0.0, 1.0);
-            judged.push(hypotheses::Hypothesis {
-                cause: workload.clone(),
-                relation: "self".to_owned(),
-                workload,
-                service: service.name.to_string(),
-                pattern: "service_errors".to_owned(),
-                change: None,
-                cause_time: *onset,
-                effect_time: *onset,
-                evidence: share,
-                rivals: 0,
-                confidence: w.deepest + w.deepest_share * share,
-                measured: None,
-                told: None,
-            });
-        }
-    }
-
     /// "Nothing was changed" cannot be said of a workload whose objects are not seen.
     fn honest(&self, mut judged: Vec<hypotheses::Hypothesis>) -> Vec<hypotheses::Hypothesis> {
         let seen = |workload: &Entity| self.cluster.object(workload).is_some();
@@ -806,25 +675,6 @@ impl Engine {
             blind.confidence = blind.confidence.min(weights().judgement.unseen);
         }
         judged
-    }
-
-    /// What arises in requests and no failure explains: requests that lose steps because what they ask
-    /// fails, or is not there, are an effect of that, also while they are still in sight when it is over.
-    fn unexplained(&mut self, graph: &Graph, now: Time) -> Vec<Arising> {
-        let fails = suspects::fails(&self.symptoms, graph);
-        let since = |service: &Entity| fails.get(&graph.workload(service));
-        let explained = |arising: &Arising| {
-            graph.downstream(&arising.service).iter().any(|service| {
-                since(service).is_some_and(|(onset, sick)| {
-                    (*sick || *service != arising.service) && *onset <= arising.onset + EFFECT
-                })
-            })
-        };
-        let name = |arising: &Arising| (arising.service.clone(), arising.kind);
-        let explained = self.arising.iter().filter(|arising| explained(arising));
-        self.accounted.explain(explained.map(name), now);
-        let open = |arising: &&Arising| !self.accounted.has(&name(arising));
-        self.arising.iter().filter(open).cloned().collect()
     }
 
     fn publish(&mut self, now: Time) -> Result<(), CorrelationError> {
@@ -850,8 +700,7 @@ impl Engine {
         let lookback = now - self.budget.of(LOOKBACK);
         let params = Params::new(now, lookback, now - RECENT, (Z, LEAST));
         self.store.table(Params::TABLE)?.replace(vec![Params::batch(&[params])?])?;
-        if std::mem::take(&mut self.edges_changed) {
-            let edges: Vec<Edge> = self.ended.iter().chain(self.edges.values()).cloned().collect();
+        if let Some(edges) = self.topology.news() {
             self.store.table(Edge::TABLE)?.replace(vec![Edge::batch(&edges)?])?;
         }
         Ok(())
@@ -879,10 +728,15 @@ impl Engine {
                 }
                 Fact::Event(event) => self.event(event),
                 Fact::EdgeBegin(relation, from, to, time) => {
-                    self.edge_begins(relation, from, to, time)
+                    self.topology.begins(relation, from, to, time)
                 }
-                Fact::EdgeEnd(relation, from, to, time) => self.edge_ends(relation, from, to, time),
-                Fact::Gone(entity, time) => self.gone(&entity, time),
+                Fact::EdgeEnd(relation, from, to, time) => {
+                    self.topology.ends(relation, from, to, time)
+                }
+                Fact::Gone(entity, time) => {
+                    self.states.gone(&entity);
+                    self.topology.gone(&entity, time);
+                }
                 Fact::Release(release) => self.releases.release(*release),
                 Fact::Alert(alert) => self.releases.alert(alert),
                 Fact::Provider(provider) => self.releases.provider(provider),
@@ -920,71 +774,6 @@ impl Engine {
         self.likely.event(&event);
         self.columns.event(&event);
         self.facts.event(event);
-    }
-
-    /// Who calls whom is an edge like others: since it was seen, until it was no longer.
-    fn see_calls(&mut self, graph: &Graph, now: Time) {
-        if (self.calls_seen..self.calls_seen + CALLS_EVERY).contains(&now) {
-            return;
-        }
-        self.calls_seen = now;
-        let calls: BTreeSet<(Relation, Entity, Entity)> = graph
-            .all_calls()
-            .map(|(callee, caller)| (Relation::Calls, callee.clone(), caller.clone()))
-            .collect();
-        let known = self.edges.keys().filter(|(relation, ..)| *relation == Relation::Calls);
-        let gone: Vec<_> = known.filter(|edge| !calls.contains(*edge)).cloned().collect();
-        for (relation, callee, caller) in gone {
-            self.edge_ends(relation, callee, caller, now);
-        }
-        for (relation, callee, caller) in calls {
-            self.edge_begins(relation, callee, caller, now);
-        }
-    }
-
-    fn edge_begins(&mut self, relation: Relation, from: Entity, to: Entity, time: Time) {
-        if self.edges.contains_key(&(relation, from.clone(), to.clone())) {
-            return;
-        }
-        let edge = Edge {
-            relation: relation.name().to_owned(),
-            from_kind: from.kind.to_string(),
-            from_namespace: from.namespace.to_string(),
-            from_name: from.name.to_string(),
-            to_kind: to.kind.to_string(),
-            to_namespace: to.namespace.to_string(),
-            to_name: to.name.to_string(),
-            valid_from: time,
-            valid_to: None,
-        };
-        if self.edges.len() < MOST_EDGES {
-            self.edges.insert((relation, from, to), edge);
-            self.edges_changed = true;
-        }
-    }
-
-    fn edge_ends(&mut self, relation: Relation, from: Entity, to: Entity, time: Time) {
-        if let Some(mut edge) = self.edges.remove(&(relation, from, to)) {
-            edge.valid_to = Some(time);
-            if self.ended.len() >= MOST_EDGES {
-                self.ended.drain(..MOST_EDGES / 10);
-            }
-            self.ended.push(edge);
-            self.edges_changed = true;
-        }
-    }
-
-    fn gone(&mut self, entity: &Entity, time: Time) {
-        self.states.gone(entity);
-        let of_it: Vec<_> = self
-            .edges
-            .keys()
-            .filter(|(_, from, to)| from == entity || to == entity)
-            .cloned()
-            .collect();
-        for (relation, from, to) in of_it {
-            self.edge_ends(relation, from, to, time);
-        }
     }
 }
 

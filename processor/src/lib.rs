@@ -23,6 +23,7 @@ pub mod store;
 pub mod story;
 pub mod streaming;
 mod tables;
+mod topology;
 mod validator;
 
 pub use analysis::{Analysis, AnalysisConfig, AnalysisStats};

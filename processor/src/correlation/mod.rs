@@ -1,20 +1,23 @@
 //! The DataFusion gear: symptoms and hypotheses, judged in SQL over the reduced tables.
 //!
-//! [`arises`] says in which service requests lose time or steps, [`releases`] which release brought it about,
-//! [`backends`] what is said of those that say nothing themselves, [`surge`] whether users ask too much, [`crowds`] who takes the processors of a node, [`fills`] what
-//! will be full soon, [`identity`] who is
-//! who, [`symptoms`] keeps what is wrong and since when, [`suspects`] says which objects could bring that
-//! about, [`hypotheses`] reads the judgement of `queries/hypotheses.sql`.
+//! [`identity`] who is who; [`symptoms`] keeps what is wrong and since when; [`suspects`] says which objects could
+//! bring that about, and [`hypotheses`] reads the judgement of `queries/hypotheses.sql`. Beside it, [`arises`] says
+//! in which service requests lose time or steps, [`backends`] what is said of those that say nothing themselves,
+//! [`twins`] whether it is one pod or one node, [`deepest`] who fails though nothing that it asks does,
+//! [`passed_on`] what is only an effect of that, [`releases`] which release brought it about, [`surge`] whether users
+//! ask too much, [`crowds`] who takes the processors of a node, [`fills`] what will be full soon.
 
 pub mod arises;
 pub mod backends;
 pub mod breaker;
 pub mod budget;
 pub mod crowds;
+pub mod deepest;
 pub mod fills;
 pub mod hypotheses;
 pub mod identity;
 pub mod likely;
+pub mod passed_on;
 pub mod releases;
 pub mod rows;
 pub mod standing;
@@ -39,6 +42,9 @@ use tapio_proto::model::Time;
 use tokio::runtime::Runtime;
 
 use crate::store::{ColumnError, Limits, Queries, QueryError, Rows, StoreError};
+
+/// An effect may seem to begin so long before its cause.
+const EFFECT: Duration = Duration::from_secs(30);
 
 /// A pass over the tables that could not be finished.
 #[derive(Debug, thiserror::Error)]

@@ -1,10 +1,13 @@
 //! Spans to windows: counts, errors and a latency histogram per (service, operation, kind, peer) and
 //! window, who calls whom, and a failing span of each service to show for it.
 
+mod bouts;
 mod clients;
 mod counted;
 mod counts;
 mod histogram;
+mod links;
+mod published;
 mod sums;
 
 use std::{
@@ -14,20 +17,18 @@ use std::{
     time::Duration,
 };
 
-use arrow::{error::ArrowError, record_batch::RecordBatch};
-use tapio_proto::model::{Entity, Row as _, Time};
+use tapio_proto::model::{Entity, Time};
 
 use clients::Clients;
 pub use counted::Counted;
 pub use counts::Count;
 use histogram::Histogram;
+use links::Call;
+use published::Published;
 
 use super::{Map, WINDOW, cut, names::Names, parents::Parents, texts::Texts};
 use crate::{
-    correlation::{
-        identity::{Identity, Meant},
-        rows::{Answer, Sum, Window},
-    },
+    correlation::identity::{Identity, Meant},
     kubernetes::Cluster,
 };
 
@@ -40,8 +41,6 @@ const TOGETHER: usize = 12;
 const LATE: Duration = Duration::from_secs(60);
 /// The time that they cover where there is one after the other.
 pub const KEPT: Duration = Duration::from_nanos(KEEP as u64 * WINDOW as u64);
-/// What was usual before a bout is what was usual for so long.
-const PAST: Duration = Duration::from_secs(86_400);
 /// Cells kept over all windows; over it the oldest windows go (about 100 B a cell).
 const MOST_CELLS: usize = 400_000;
 /// Services, operations and peers told apart, each; operations and peers over it are `(other)`, services
@@ -49,8 +48,6 @@ const MOST_CELLS: usize = 400_000;
 const MOST_NAMES: usize = 20_000;
 /// Bytes of a name that tell it from others.
 const LONGEST_NAME: usize = 256;
-/// Calls kept.
-const MOST_CALLS: usize = 100_000;
 /// Who answered at an address longer ago than this before its newest call answers there no more.
 const ANSWERED: Duration = Duration::from_secs(900);
 
@@ -167,13 +164,6 @@ struct Key {
     peer: u32,
 }
 
-/// A call as a span shows it: the client's, of an address, or the server's, of a caller at an address.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Call {
-    Asked(ServiceId, u32),
-    Answered { caller: ServiceId, callee: ServiceId, address: Option<u32> },
-}
-
 #[derive(Clone)]
 struct Cell {
     count: u32,
@@ -213,6 +203,15 @@ impl Slot {
     fn unpublish(&mut self) {
         (self.published, self.together) = (None, false);
     }
+
+    /// Its rows are among those that are published together, and nothing more is awaited.
+    fn join(&mut self) {
+        if !self.together {
+            self.cells.shrink_to_fit();
+            self.cells.values_mut().for_each(|cell| cell.took.shrink());
+        }
+        (self.published, self.together) = (None, true);
+    }
 }
 
 /// Windows by their start.
@@ -221,17 +220,6 @@ struct Slots {
     each: BTreeMap<Time, Slot>,
     /// Those that are published together, by the start of the time that they share.
     together: BTreeMap<Time, Published>,
-}
-
-/// What one window came to, or several.
-#[derive(Clone)]
-struct Published {
-    /// Rows of `windows`.
-    windows: RecordBatch,
-    /// Rows of `answers`.
-    answers: RecordBatch,
-    /// The same rows by window, to be summed up.
-    short: Vec<(Time, Arc<[sums::Short]>)>,
 }
 
 impl Slots {
@@ -504,137 +492,6 @@ impl Windows {
         self.shrink();
     }
 
-    fn keep_failure(&mut self, span: &SpanFact<'_>, peer: u32) {
-        if span.kind == SpanKind::Client && !span.peer.is_empty() {
-            self.texts.entry((span.service, peer)).or_default().add(span.error, span.end);
-        }
-        if let (Ok(trace_id), Ok(span_id)) = (span.trace_id.try_into(), span.span_id.try_into()) {
-            self.samples.insert(span.service, Sample { trace_id, span_id, start: span.start });
-        }
-    }
-
-    /// Who calls whom: by the address that the client names, and by a parent in another service.
-    fn link(&mut self, span: &SpanFact<'_>, peer: u32) {
-        let calls = matches!(span.kind, SpanKind::Client | SpanKind::Producer);
-        if calls && !span.peer.is_empty() && self.enters(Call::Asked(span.service, peer), span.end)
-        {
-            let address = self.addressed(peer);
-            let known = (span.service, address.clone());
-            if self.peers.len() < MOST_NAMES || self.peers.contains_key(&known) {
-                let fresh = || Peer { last: span.end, answered: BTreeMap::new(), meant: None };
-                let peer = self.peers.entry(known).or_insert_with(fresh);
-                peer.last = peer.last.max(span.end);
-            }
-            if span.kind == SpanKind::Client {
-                let (namespace, caller) = self.told(span.service);
-                let edge = CallEdge { namespace, caller, callee: address, answered: None };
-                self.call(edge, span.end);
-            }
-        }
-        if !span.followed {
-            return;
-        }
-        let Some((caller, callee, address)) = self.parents.pair(span, peer) else { return };
-        if caller == callee || !self.enters(Call::Answered { caller, callee, address }, span.end) {
-            return;
-        }
-        let address = address.map(|address| self.addressed(address));
-        if let Some(peer) = address.and_then(|address| self.peers.get_mut(&(caller, address))) {
-            peer.answered.insert(callee, span.end);
-        }
-        let ((namespace, caller), (answered, callee)) = (self.told(caller), self.told(callee));
-        let edge = CallEdge { namespace, caller, callee, answered: Some(answered) };
-        self.call(edge, span.end);
-    }
-
-    /// Is this call to be entered? Once in each window: what it is called at costs more than counting it.
-    fn enters(&mut self, call: Call, at: Time) -> bool {
-        let window = at.bucket(WINDOW);
-        if self.entered.len() >= MOST_CALLS {
-            self.entered.clear();
-        }
-        self.entered.insert(call, window) != Some(window)
-    }
-
-    fn call(&mut self, edge: CallEdge, at: Time) {
-        if self.calls.len() < MOST_CALLS || self.calls.contains_key(&edge) {
-            let last = self.calls.entry(edge).or_insert(at);
-            *last = at.max(*last);
-        }
-    }
-
-    fn shrink(&mut self) {
-        while self.slots.each.len() > KEEP + TOGETHER
-            || (self.cells > MOST_CELLS && self.slots.each.len() > 1)
-        {
-            if self.cells > MOST_CELLS && self.past.each.len() > 1 {
-                self.cells -= self.past.cells();
-                self.past.pop();
-                self.cells += self.past.cells();
-                continue;
-            }
-            let gone = self.slots.pop();
-            let Some((oldest, _)) = self.slots.each.first_key_value() else { return };
-            let oldest = *oldest;
-            self.calls.retain(|_, last| *last >= oldest);
-            self.sick.retain(|_, bouts| {
-                bouts.retain(|(_, until)| until.is_none_or(|until| until >= oldest));
-                !bouts.is_empty()
-            });
-            self.cells -= gone.values().map(|slot| slot.cells.len()).sum::<usize>();
-            self.evicted += gone.len() as u64;
-            self.remember(gone);
-        }
-    }
-
-    /// Of windows that go, keeps what is the past of those that are sick since later, or were lately: a bout
-    /// may last longer than windows are kept, and would be the usual then.
-    fn remember(&mut self, gone: BTreeMap<Time, Slot>) {
-        if self.sick.is_empty() && self.past.each.is_empty() {
-            return;
-        }
-        let mut past = std::mem::take(&mut self.past);
-        self.cells -= past.cells();
-        for (bucket, slot) in gone {
-            // What comes late for one that went says little.
-            past.each.entry(bucket).or_insert(slot);
-        }
-        let all = past.each.len();
-        past.each.retain(|bucket, slot| {
-            if *bucket + PAST < self.heard {
-                return false;
-            }
-            let had = slot.cells.len();
-            slot.cells.retain(|key, _| self.is_past(*bucket, key));
-            if slot.cells.len() < had {
-                slot.unpublish();
-            }
-            !slot.cells.is_empty()
-        });
-        if past.each.len() < all {
-            past.together.clear();
-        }
-        while past.each.len() > KEEP {
-            past.pop();
-        }
-        self.cells += past.cells();
-        self.past = past;
-    }
-
-    /// Does the cell belong to one who was well then and is known to be sick since?
-    fn is_past(&self, bucket: Time, key: &Key) -> bool {
-        let sick_since = |who: &(Arc<str>, Arc<str>)| {
-            let bouts = self.sick.get(who);
-            bouts.is_some_and(|bouts| bouts.iter().all(|(since, _)| bucket < *since))
-        };
-        let address = self.addressed(key.peer);
-        sick_since(&self.called[key.service.0 as usize])
-            || (!address.is_empty() && {
-                let peer = self.meant(key.service, &address);
-                sick_since(&(peer.entity().namespace.clone(), peer.entity().name.clone()))
-            })
-    }
-
     /// Services that failed more requests of late than is usual for them, be it too few to be proven.
     pub fn erring(&self) -> &BTreeSet<Entity> {
         &self.erring
@@ -648,84 +505,6 @@ impl Windows {
     /// Did any failure come in since then?
     pub fn failed_since(&self, since: Time) -> bool {
         self.failed >= since
-    }
-
-    /// Windows of a sick service are no baseline, from `since` until [`Windows::well`].
-    pub fn sick(&mut self, namespace: &str, service: &str, since: Time) {
-        let since = since.bucket(WINDOW);
-        let bouts = self.sick.entry((Arc::from(namespace), Arc::from(service))).or_default();
-        let known = match bouts.last_mut() {
-            Some((from, None)) => {
-                let known = *from;
-                *from = known.min(since);
-                known
-            }
-            _ => {
-                bouts.push((since, None));
-                Time(i64::MAX)
-            }
-        };
-        if since < known {
-            for (_, slot) in self.slots.each.range_mut(since..) {
-                slot.unpublish();
-            }
-        }
-    }
-
-    /// The service is well again since `since`: later windows count as its past, whenever they come in.
-    pub fn well(&mut self, namespace: &str, service: &str, since: Time) {
-        let key = (Arc::from(namespace), Arc::from(service));
-        let open = self.sick.get_mut(&key).and_then(|bouts| bouts.last_mut());
-        if let Some(bout) = open.filter(|bout| bout.1.is_none()) {
-            bout.1 = Some(since);
-            for (_, slot) in self.slots.each.range_mut(since.bucket(WINDOW)..) {
-                slot.unpublish();
-            }
-        }
-    }
-
-    /// Calls seen since `since`: a service by its name here, and whom it calls.
-    pub fn calls(&self, since: Time) -> Vec<(Entity, Meant)> {
-        let edges = self.calls.iter().filter(|(_, last)| **last >= since);
-        let meant = edges.filter_map(|(edge, _)| {
-            let id = |namespace: &Arc<str>, name: &Arc<str>| {
-                self.services.find(&(namespace.clone(), name.clone())).map(ServiceId)
-            };
-            let caller = id(&edge.namespace, &edge.caller)?;
-            let callee = match &edge.answered {
-                Some(namespace) => Meant::Inside(self.entity(id(namespace, &edge.callee)?)),
-                None => self.meant(caller, &edge.callee),
-            };
-            Some((self.entity(caller), callee))
-        });
-        meant.collect()
-    }
-
-    /// The error that callers of a service or host saw most often since then.
-    pub fn call_error(&self, peer: &Entity, since: Time) -> Option<String> {
-        let mut texts: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
-        for ((caller, address), told) in &self.texts {
-            if self.meant(*caller, &self.addressed(*address)).entity() == peer {
-                for (kind, text) in told.since(since) {
-                    let known = texts.entry(kind).or_insert((0, &text.example));
-                    *known = (known.0 + text.count, known.1.min(&text.example));
-                }
-            }
-        }
-        // A caller that gave up waiting says nothing of why; prefer what names a reason.
-        let vague =
-            |text: &str| text.is_empty() || text.contains("context") || text.contains("canceled");
-        let (_, best) = texts
-            .into_values()
-            .max_by_key(|(count, text)| (!vague(text), *count, std::cmp::Reverse(*text)))?;
-        (!best.is_empty()).then(|| best.to_owned())
-    }
-
-    /// A span of the service that failed since then.
-    pub fn sample(&self, namespace: &str, service: &str, since: Time) -> Option<Sample> {
-        let samples = self.ids(namespace, service).filter_map(|id| self.samples.get(&id));
-        let samples = samples.filter(|sample| sample.start >= since);
-        samples.max_by_key(|sample| sample.start).copied()
     }
 
     /// Requests served and failed by (service, operation) from `from` on, for the impact.
@@ -758,159 +537,6 @@ impl Windows {
     pub fn hears(&self, service: &Entity) -> bool {
         self.ids(&service.namespace, &service.name).next().is_some()
     }
-
-    /// All rows are made anew.
-    fn unpublish(&mut self) {
-        self.past.unpublish();
-        self.slots.unpublish();
-    }
-
-    /// The tables `windows` and `answers`, made anew only where windows changed; and `sums` for the windows to
-    /// which failures came at `recent` or later.
-    pub fn publish(
-        &mut self,
-        since: Option<Time>,
-        recent: Time,
-    ) -> Result<[Vec<RecordBatch>; 3], ArrowError> {
-        if self.answering.is_full() {
-            self.answering = sums::Answering::default();
-            self.unpublish();
-        }
-        let mut slots = std::mem::take(&mut self.slots);
-        let mut past = std::mem::take(&mut self.past);
-        let mut all = Vec::new();
-        let made = [&mut past, &mut slots]
-            .into_iter()
-            .try_for_each(|slots| self.publish_slots(slots, since, &mut all));
-        (self.slots, self.past) = (slots, past);
-        made?;
-        let short = all.iter().flat_map(|published| &published.short);
-        let sums = self.answering.sums(short.map(|(bucket, rows)| (*bucket, &**rows)), recent);
-        self.erring = sums.iter().filter(|sum| sums::errs(sum)).map(sums::service).collect();
-        let sums = Sum::batch(&sums)?;
-        let (windows, answers) =
-            all.into_iter().map(|published| (published.windows, published.answers)).unzip();
-        Ok([windows, answers, vec![sums]])
-    }
-
-    /// Adds what these windows came to, those that are `since` then or later.
-    fn publish_slots(
-        &mut self,
-        slots: &mut Slots,
-        since: Option<Time>,
-        all: &mut Vec<Published>,
-    ) -> Result<(), ArrowError> {
-        let Slots { each, together } = slots;
-        together.retain(|start, _| each.range(Slots::shared(*start)).next().is_some());
-        let mut next = since.map_or(Time(i64::MIN), |since| since.bucket(WINDOW));
-        while let Some((bucket, _)) = each.range(next..).next() {
-            let shared = Slots::shared(*bucket);
-            next = shared.end;
-            let mut those: Vec<(Time, &mut Slot)> =
-                each.range_mut(shared.clone()).map(|(bucket, slot)| (*bucket, slot)).collect();
-            if shared.end + LATE <= self.heard {
-                let known = together.get(&shared.start);
-                let known = known.filter(|_| those.iter().all(|(_, slot)| slot.together));
-                let published = match known {
-                    Some(known) => known.clone(),
-                    None => self.published(&those)?,
-                };
-                for (_, slot) in &mut those {
-                    (slot.published, slot.together) = (None, true);
-                }
-                together.insert(shared.start, published.clone());
-                all.push(published);
-                continue;
-            }
-            for (bucket, slot) in those {
-                let published = match slot.published.take() {
-                    Some(published) => published,
-                    None => self.published(&[(bucket, slot)])?,
-                };
-                all.push(published.clone());
-                slot.published = Some(published);
-            }
-        }
-        Ok(())
-    }
-
-    /// What these windows came to.
-    fn published(&mut self, slots: &[(Time, &mut Slot)]) -> Result<Published, ArrowError> {
-        let (mut windows, mut all, mut short) = (Vec::new(), Vec::new(), Vec::new());
-        for (bucket, slot) in slots {
-            let rows = self.rows(*bucket, slot);
-            let answers = answers(&rows);
-            short.push((*bucket, answers.iter().map(|row| self.answering.short(row)).collect()));
-            windows.extend(rows);
-            all.extend(answers);
-        }
-        Ok(Published { windows: Window::batch(&windows)?, answers: Answer::batch(&all)?, short })
-    }
-
-    /// The rows of one window.
-    fn rows(&self, bucket: Time, slot: &Slot) -> Vec<Window> {
-        let other: Arc<str> = OTHER.into();
-        let mut rows: Vec<Window> = Vec::with_capacity(slot.cells.len());
-        for (key, cell) in &slot.cells {
-            let service = &self.called[key.service.0 as usize];
-            let address = self.addressed(key.peer);
-            let operation = self.operations.name(key.operation).unwrap_or(&other).clone();
-            let peer = match &*address {
-                "" => (address.clone(), address),
-                _ => {
-                    let peer = self.meant(key.service, &address);
-                    (peer.entity().namespace.clone(), peer.entity().name.clone())
-                }
-            };
-            // Who goes on well without a sick callee still has calls that fail.
-            let well = |who| {
-                let mut bouts = self.sick.get(who).into_iter().flatten();
-                !bouts.any(|(since, until)| {
-                    *since <= bucket && until.is_none_or(|until| bucket < until)
-                })
-            };
-            let calm = well(service) && (peer.1.is_empty() || well(&peer));
-            rows.push(cell.row(bucket, key, service.clone(), peer, operation, calm));
-        }
-        rows.sort_by(|a, b| {
-            (&a.namespace, &a.service, &a.operation, &a.kind, &a.peer_namespace, &a.peer)
-                .cmp(&(&b.namespace, &b.service, &b.operation, &b.kind, &b.peer_namespace, &b.peer))
-                .then((a.count, a.errors).cmp(&(b.count, b.errors)))
-                .then(a.sum_ms.total_cmp(&b.sum_ms))
-        });
-        rows
-    }
-}
-
-/// The windows of all operations of a service as one, and those of its callers.
-fn answers(rows: &[Window]) -> Vec<Answer> {
-    let mut answers: BTreeMap<(&str, &str, &str), Answer> = BTreeMap::new();
-    for row in rows {
-        let (kind, namespace, service) = match row.kind {
-            "server" | "consumer" => ("error_ratio", &row.namespace, &row.service),
-            "client" | "producer" if !row.peer.is_empty() => {
-                ("call_errors", &row.peer_namespace, &row.peer)
-            }
-            _ => continue,
-        };
-        let answer = answers.entry((kind, namespace, service)).or_insert_with(|| Answer {
-            bucket: row.bucket,
-            kind: kind.to_owned(),
-            namespace: namespace.to_string(),
-            service: service.to_string(),
-            count: 0,
-            errors: 0,
-            first_error: row.first_error,
-            failed: row.failed,
-            calm: true,
-        });
-        answer.count += row.looked;
-        answer.errors += row.looked_errors;
-        answer.first_error = answer.first_error.into_iter().chain(row.first_error).min();
-        answer.failed = answer.failed.max(row.failed);
-        answer.calm &= row.calm;
-    }
-    answers.into_values().collect()
 }
 
 impl Cell {
@@ -923,38 +549,6 @@ impl Cell {
     /// Spans that failed.
     fn errors(&self) -> u32 {
         self.failures.as_ref().map_or(0, |failures| failures.count)
-    }
-
-    fn row(
-        &self,
-        bucket: Time,
-        key: &Key,
-        (namespace, service): (Arc<str>, Arc<str>),
-        (peer_namespace, peer): (Arc<str>, Arc<str>),
-        operation: Arc<str>,
-        calm: bool,
-    ) -> Window {
-        let failures = self.failures.as_ref();
-        Window {
-            bucket,
-            namespace,
-            service,
-            operation,
-            kind: key.kind.name(),
-            peer_namespace,
-            peer,
-            count: i64::from(self.count),
-            errors: i64::from(self.errors()),
-            looked: i64::from(self.looked),
-            looked_errors: failures.map_or(0, |failures| i64::from(failures.looked)),
-            p50_ms: self.took.quantile_ms(0.5),
-            p99_ms: self.took.quantile_ms(0.99),
-            sum_ms: self.sum_ns as f64 / 1e6,
-            first_error: failures.map(|failures| failures.first),
-            arrived: self.arrived,
-            failed: failures.map(|failures| failures.arrived),
-            calm,
-        }
     }
 }
 
@@ -999,10 +593,8 @@ mod tests {
     #[test]
     fn windows_of_a_bout_that_is_over_stay_no_baseline_whatever_comes_late() {
         let calm = |windows: &mut Windows, bucket: i64| {
-            let mut slot = windows.slots.each.remove(&second(bucket)).unwrap();
-            let published = windows.published(&[(second(bucket), &mut slot)]).unwrap();
-            let column = published.windows.column_by_name("calm").unwrap();
-            column.as_any().downcast_ref::<arrow::array::BooleanArray>().unwrap().value(0)
+            let slot = windows.slots.each.remove(&second(bucket)).unwrap();
+            windows.rows(second(bucket), &slot)[0].calm
         };
         let mut windows = Windows::default();
         windows.sick("shop", "a", second(100));

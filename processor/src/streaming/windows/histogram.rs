@@ -25,6 +25,11 @@ impl Histogram {
         }
     }
 
+    /// Gives up room for buckets that are not there.
+    pub(super) fn shrink(&mut self) {
+        self.0.shrink_to_fit();
+    }
+
     /// Upper bound of the bucket in which the quantile lies, ms: within 19 %.
     pub(super) fn quantile_ms(&self, q: f64) -> f64 {
         let wanted = ((self.total() as f64 * q).ceil() as u64).max(1);

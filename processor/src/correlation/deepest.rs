@@ -1,0 +1,53 @@
+//! A service that fails by itself, while nothing that it asks fails as early, is where to look, though nothing says
+//! why.
+
+use std::collections::BTreeMap;
+
+use tapio_proto::model::{Entity, Time};
+
+use super::{
+    EFFECT, hypotheses::Hypothesis, suspects::Graph, symptoms::Symptoms, weights::weights,
+};
+use crate::story::lasts;
+
+/// Adds each such service of which nothing else is told.
+pub fn judge(
+    judged: &mut Vec<Hypothesis>,
+    failing: &BTreeMap<Entity, Time>,
+    (symptoms, graph): (&Symptoms, &Graph),
+) {
+    let (w, worth) = (&weights().failing, weights().judgement.worth);
+    for (service, onset) in failing {
+        let own = ["error_ratio", "log_errors"].into_iter();
+        let Some(active) = own.filter_map(|kind| symptoms.get(kind, service)).next() else {
+            continue;
+        };
+        if !lasts(service, *onset, symptoms) {
+            continue;
+        }
+        let workload = graph.workload(service);
+        let explained = judged.iter().any(|h| h.workload == workload && h.confidence >= worth);
+        let below = graph.downstream(service);
+        let fails =
+            |s: &Entity| s != service && failing.get(s).is_some_and(|at| *at <= *onset + EFFECT);
+        if explained || below.iter().any(|s| fails(s) || graph.hosts(s).any(fails)) {
+            continue;
+        }
+        let share = (active.symptom.value - active.symptom.baseline).clamp(0.0, 1.0);
+        judged.push(Hypothesis {
+            cause: workload.clone(),
+            relation: "self".to_owned(),
+            workload,
+            service: service.name.to_string(),
+            pattern: "service_errors".to_owned(),
+            change: None,
+            cause_time: *onset,
+            effect_time: *onset,
+            evidence: share,
+            rivals: 0,
+            confidence: w.deepest + w.deepest_share * share,
+            measured: None,
+            told: None,
+        });
+    }
+}
