@@ -29,7 +29,7 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message;
 use serde_json::json;
-use tapio_processor::{Engine, Patterns, store::Store};
+use tapio_processor::{AnalysisConfig, Engine, Patterns, store::Store};
 use tapio_proto::{
     Request, Signal, check,
     view::{Record, RequestView},
@@ -44,8 +44,6 @@ const BATCH: u64 = 100;
 const SECOND: u64 = 1_000_000_000;
 /// 2026-06-01, in unix nanoseconds.
 const START: u64 = 1_780_272_000 * SECOND;
-/// The store's default limit.
-const LIMIT: usize = 256 << 20;
 
 fn text(value: &str) -> AnyValue {
     AnyValue { value: Some(Value::StringValue(value.to_owned())) }
@@ -396,7 +394,7 @@ struct Run {
 
 impl Run {
     fn new(town: &mut Town, millis: u64) -> Self {
-        let store = Engine::store(LIMIT).unwrap();
+        let store = Engine::store(AnalysisConfig::default().store_bytes).unwrap();
         let engine = Engine::new(store.clone(), Arc::new(Patterns::builtin().unwrap())).unwrap();
         let mut run = Run {
             engine,
@@ -566,7 +564,7 @@ fn memory() {
     println!(
         "\nmemory: 500 services, 5,000 pods, 100,000 events/s for ten minutes, a store of {} MiB; resident without what \
          the bench itself sends",
-        LIMIT >> 20
+        AnalysisConfig::default().store_bytes >> 20
     );
     println!("| minutes | events | resident, MiB | in the store, MiB | rows | bytes a row |");
     println!("|---|---|---|---|---|---|");

@@ -66,7 +66,7 @@ pub struct AnalysisConfig {
 impl Default for AnalysisConfig {
     fn default() -> Self {
         AnalysisConfig {
-            store_bytes: 256 << 20,
+            store_bytes: 192 << 20,
             tee_bytes: 64 << 20,
             pass_budget: Duration::from_secs(5),
             batch_items: 100,
