@@ -3,14 +3,14 @@
 use serde_json::Value;
 use tapio_proto::model::{Entity, Time};
 
-use super::{Finding, Said, created};
+use super::{Finding, Watch, created, sick::Sick};
 use crate::{
     correlation::weights::weights,
     kubernetes::{
         cluster::Cluster,
         links,
         objects::pod_template,
-        owners, unfit,
+        unfit,
         value::{at, list, number, plain, text},
     },
 };
@@ -26,19 +26,20 @@ impl Cluster {
             }
             let since = created(value).unwrap_or(now).min(now);
             let behind = self.workloads_of(service);
-            let mut tell = |workload: Entity, pattern, what: String, confidence| {
+            let mut tell = |workload: Entity, pattern: &str, what: String, confidence| {
                 out.push(Finding {
                     object: service.clone(),
                     workload,
                     service: service.name.to_string(),
-                    pattern,
-                    advice: format!(
+                    pattern: String::from(pattern),
+                    advice: vec![format!(
                         "mend it: kubectl -n {} edit service {}",
                         service.namespace, service.name
-                    ),
+                    )],
                     what,
                     confidence,
                     since,
+                    ..Finding::default()
                 });
             };
             let pods = self.objects.of("Pod", &service.namespace);
@@ -88,30 +89,31 @@ impl Cluster {
                     object: route.clone(),
                     workload: route.clone(),
                     service,
-                    pattern: "gateway_misroute",
+                    pattern: "gateway_misroute".to_owned(),
                     what,
-                    advice: format!(
+                    advice: vec![format!(
                         "mend it: kubectl -n {} edit {} {}",
                         route.namespace,
                         kind.to_lowercase(),
                         route.name
-                    ),
+                    )],
                     confidence: weights().standing.misroute,
                     since: created(value).unwrap_or(now).min(now),
+                    ..Finding::default()
                 });
             }
         }
     }
 
     /// NetworkPolicies that let nobody, or not those who complain of it, reach a service.
-    pub(super) fn filters(&self, said: &Said, now: Time, out: &mut Vec<Finding>) {
+    pub(super) fn filters(&self, all: &[Sick<'_>], now: Time, out: &mut Vec<Finding>) {
         const UNANSWERED: [&str; 4] =
             ["timeout", "timed out", "deadline exceeded", "no route to host"];
-        let complaints: Vec<(Entity, String)> = said
+        let complaints: Vec<(&Entity, &str)> = all
             .iter()
-            .map(|(on, words)| (on, words.join("; ").to_lowercase()))
+            .filter(|sick| sick.watch != Watch::Words)
+            .map(|sick| (sick.workload, &*sick.said))
             .filter(|(_, words)| UNANSWERED.iter().any(|part| words.contains(part)))
-            .map(|(on, words)| (owners::top(&self.objects, on), words))
             .collect();
         if complaints.is_empty() {
             return;
@@ -126,7 +128,7 @@ impl Cluster {
                 }
                 let services = self.services_of(workload);
                 let unanswered = complaints.iter().find(|(by, words)| {
-                    by != workload
+                    *by != workload
                         && !self.lets_in(value, by)
                         && services.iter().any(|service| names(words, &service.name))
                 });
@@ -135,19 +137,26 @@ impl Cluster {
                     object: policy.clone(),
                     workload: workload.clone(),
                     service: self.service_name(workload),
-                    pattern: "network_policy_blocks",
+                    pattern: "network_policy_blocks".to_owned(),
+                    title: format!(
+                        "{} cannot reach {}: NetworkPolicy {} does not let it",
+                        by.path(),
+                        workload.path(),
+                        policy.name
+                    ),
                     what: format!(
                         "NetworkPolicy {} does not let {} reach {}, and its calls are not answered",
                         policy.name,
                         by.path(),
                         workload.path()
                     ),
-                    advice: format!(
+                    advice: vec![format!(
                         "allow those who need it: kubectl -n {} edit networkpolicy {}",
                         policy.namespace, policy.name
-                    ),
+                    )],
                     confidence: weights().standing.plain,
                     since: created(value).unwrap_or(now).min(now),
+                    ..Finding::default()
                 });
             }
         }
@@ -213,7 +222,7 @@ impl Cluster {
 }
 
 /// Does a text in lower case speak of something by its whole name?
-fn names(text: &str, name: &str) -> bool {
+pub(super) fn names(text: &str, name: &str) -> bool {
     let part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     text.match_indices(name)
         .any(|(at, _)| !text[..at].ends_with(part) && !text[at + name.len()..].starts_with(part))

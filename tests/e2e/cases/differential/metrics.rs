@@ -134,7 +134,9 @@ impl Twin {
             };
             let items = ["spans", "metric_points", "log_records"];
             let counted = |what: &str, exporter: &str| {
-                items.iter().all(|item| counts(&format!("otelcol_exporter_{what}_{item}"), exporter))
+                items
+                    .iter()
+                    .all(|item| counts(&format!("otelcol_exporter_{what}_{item}"), exporter))
             };
             if ["otlp_grpc", "otlp_http"].iter().all(|exporter| {
                 counted("sent", exporter) && counted("send_failed", &format!("{exporter}/dead"))
