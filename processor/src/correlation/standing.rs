@@ -57,15 +57,15 @@ impl Standing {
         Some(&self.found)
     }
 
-    /// Adds what was found. It read the objects themselves: of the same workload it knows better than who
-    /// only saw that something is wrong and that nothing was changed.
+    /// Adds what was found. It read the objects themselves, with what is past and what is not: of the same
+    /// workload it knows better than who only saw that something is wrong and that nothing was changed.
     pub fn join(&self, judged: &mut Vec<Hypothesis>) {
-        let w = &weights().standing;
-        let says_why = |f: &&Finding| f.confidence >= w.certain || f.known || f.effect;
-        for found in self.found.iter().filter(says_why) {
-            let same = judged.iter_mut().filter(|h| h.workload == found.workload);
-            for other in same.filter(|h| h.change.is_none() && h.told.is_none()) {
-                other.confidence = other.confidence.min(found.confidence - w.below);
+        let below = weights().standing.below;
+        for other in judged.iter_mut().filter(|h| h.change.is_none() && h.told.is_none()) {
+            let same = self.found.iter().filter(|found| found.workload == other.workload);
+            let best = same.map(|found| found.confidence).max_by(f64::total_cmp);
+            if let Some(best) = best {
+                other.confidence = other.confidence.min(best - below);
             }
         }
         let read = |found| self.hypothesis(found, FROM_THE_BEGINNING);

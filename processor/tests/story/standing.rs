@@ -654,6 +654,9 @@ fn what_is_past_is_no_story() {
             "spec": {"template": template}, "status": {"conditions": [condition]}}),
         );
     }
+    let words = "retrying after a while: connection refused once";
+    let record = json!({"severityNumber": 17, "body": {"stringValue": words}});
+    snapshot.says(3, "pay", "app", record);
     let stories = snapshot.stories();
     assert!(stories.iter().all(|story| story.confidence < 0.4), "{stories:#?}");
 }
@@ -703,4 +706,52 @@ fn jobs_nodes_and_autoscalers_that_are_wrong_are_told() {
     let [story] = &stories[..] else { panic!("{stories:#?}") };
     assert_eq!(root(&stories).0, "HorizontalPodAutoscaler");
     assert!((0.4..0.7).contains(&story.confidence), "{story:#?}");
+}
+
+/// Guarantees: a policy that keeps who it selects from asking for names is told; of a workload that runs it is told,
+/// as a hypothesis, which Service it asks for that does not exist, whatever past Events say of it; a server that
+/// refuses is no file that may not be read; a limit that pods do not keep is named.
+#[test]
+fn what_is_not_there_to_be_asked_is_told() {
+    let mut snapshot = Snapshot::well();
+    snapshot.object(
+        "NetworkPolicy",
+        "out",
+        &json!({"spec": {"policyTypes": ["Egress"], "podSelector": {"matchLabels": {"app": "pay"}},
+            "egress": [{"ports": [{"port": 5432}]}]}}),
+    );
+    let words = "dial tcp: lookup cart.shop.svc on 10.96.0.10:53: read udp: i/o timeout";
+    snapshot.app("pay", &json!({}), &crashes(1, "Error", words));
+    let (kind, name, _, pattern) = root(&snapshot.stories());
+    assert_eq!((&*kind, &*name, &*pattern), ("NetworkPolicy", "out", "network_policy_blocks"));
+
+    let mut snapshot = Snapshot::well();
+    snapshot.app("pay", &json!({}), &Value::Null);
+    snapshot.event(
+        "ReplicaSet",
+        "pay-5f4ddbf799",
+        "FailedCreate",
+        "error looking up service account shop/pay: serviceaccount \"pay\" not found",
+    );
+    let words = "Error: getaddrinfo ENOTFOUND promos.shop.svc.cluster.local";
+    let record = json!({"severityNumber": 17, "body": {"stringValue": words}});
+    snapshot.says(3, "pay", "app", record);
+    let stories = snapshot.stories();
+    let (kind, name, ..) = root(&stories);
+    assert_eq!((&*kind, &*name), ("Service", "promos"), "{stories:#?}");
+    assert!(stories.iter().all(|story| story.confidence < 0.7), "{stories:#?}");
+
+    let mut snapshot = Snapshot::well();
+    let words = "PUT https://vault.sec:8200/v1/login Code: 403. Errors: * permission denied";
+    snapshot.app("pay", &json!({}), &crashes(1, "Error", words));
+    assert_root(snapshot, "Deployment", "pay", "credentials_refused");
+
+    let mut snapshot = Snapshot::well();
+    let said = "pods \"pay-x\" is forbidden: maximum memory usage per Container is 256Mi, but limit is 512Mi";
+    let template = json!({"metadata": {"labels": {"app": "pay"}}, "spec": {"containers": [{"name": "pay", "image": "pay:1"}]}});
+    snapshot.object("LimitRange", "small", &json!({"spec": {"limits": []}}));
+    snapshot.object("Deployment", "pay", &json!({"spec": {"replicas": 1, "template": template},
+        "status": {"conditions": [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": said}]}}));
+    let (kind, name, ..) = root(&snapshot.stories());
+    assert_eq!((&*kind, &*name), ("LimitRange", "small"));
 }

@@ -84,6 +84,9 @@ impl Cluster {
                     services.push(service.clone());
                 }
             }
+            if words::unresolved(line) {
+                services.extend(self.resolver());
+            }
             let ips = line
                 .split(|c: char| !c.is_ascii_hexdigit() && c != '.')
                 .filter_map(|word| word.parse::<IpAddr>().ok());

@@ -139,6 +139,25 @@ impl Cluster {
         })
     }
 
+    /// A Service that does not exist, of which a workload that runs complains.
+    pub(super) fn misses(&self, sick: &Sick<'_>, known: &[Known]) -> Option<Finding> {
+        let said = || sick.heard.iter().filter(|saying| saying.kind == "log.error");
+        known.iter().find_map(|pattern| {
+            let words = pattern.required.iter().find(|need| need.words)?;
+            let saying = said().find(|saying| words.is_met(saying))?;
+            let (object, because) = self.named(sick, pattern, &saying.message)?;
+            if &*object.kind != "Service" || self.exists(&object) {
+                return None;
+            }
+            let line = words::telling(&saying.message);
+            let what = format!("{} asks for {because}: {line}", sick.workload.path());
+            let mut found = self.found(sick, object, "service_env_var_address_mismatch", what);
+            found.confidence = weights().standing.host;
+            (found.title, found.since) = (found.what.clone(), saying.time);
+            Some(found)
+        })
+    }
+
     /// The object that a text names, as its pattern reads it, and what it is to the failure.
     fn named(&self, sick: &Sick<'_>, pattern: &Known, message: &str) -> Option<(Entity, String)> {
         pattern.names.iter().find_map(|(kind, names)| {
@@ -151,6 +170,11 @@ impl Cluster {
             }
             let object = Entity::new(kind, namespace, name);
             let seen = self.objects.of(kind, namespace).next().is_some();
+            // A single word behind "connect" need not be a host.
+            let whole = kind != "Service" || found.name("namespace").is_some();
+            if !whole && !self.exists(&object) {
+                return None;
+            }
             let because = if self.exists(&object) || !seen {
                 format!("{kind} {namespace}/{name}")
             } else {

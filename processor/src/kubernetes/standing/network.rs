@@ -120,45 +120,130 @@ impl Cluster {
         }
         for policy in self.objects.of_kind("NetworkPolicy") {
             let Some(value) = self.object(policy) else { continue };
-            for (workload, object) in self.objects.workloads(&policy.namespace) {
-                let labels = pod_template(&workload.kind, &object.value).and_then(|(l, _)| l);
-                let selector = at(value, &["spec", "podSelector", "matchLabels"]);
-                if !links::matches(selector, labels) {
-                    continue;
-                }
-                let services = self.services_of(workload);
-                let unanswered = complaints.iter().find(|(by, words)| {
-                    *by != workload
-                        && !self.lets_in(value, by)
-                        && services.iter().any(|service| names(words, &service.name))
-                });
-                let Some((by, _)) = unanswered else { continue };
-                out.push(Finding {
-                    object: policy.clone(),
-                    workload: workload.clone(),
-                    service: self.service_name(workload),
-                    pattern: "network_policy_blocks".to_owned(),
-                    title: format!(
-                        "{} cannot reach {}: NetworkPolicy {} does not let it",
-                        by.path(),
-                        workload.path(),
-                        policy.name
-                    ),
-                    what: format!(
-                        "NetworkPolicy {} does not let {} reach {}, and its calls are not answered",
-                        policy.name,
-                        by.path(),
-                        workload.path()
-                    ),
-                    advice: vec![format!(
-                        "allow those who need it: kubectl -n {} edit networkpolicy {}",
-                        policy.namespace, policy.name
-                    )],
-                    confidence: weights().standing.plain,
-                    since: created(value).unwrap_or(now).min(now),
-                    ..Finding::default()
-                });
+            self.shut_out(policy, value, &complaints, now, out);
+            self.shut_in(policy, value, &complaints, now, out);
+        }
+    }
+
+    /// A policy that does not let in who complains that it is not answered.
+    fn shut_out(
+        &self,
+        policy: &Entity,
+        value: &Value,
+        complaints: &[(&Entity, &str)],
+        now: Time,
+        out: &mut Vec<Finding>,
+    ) {
+        for (workload, object) in self.objects.workloads(&policy.namespace) {
+            let labels = pod_template(&workload.kind, &object.value).and_then(|(l, _)| l);
+            let selector = at(value, &["spec", "podSelector", "matchLabels"]);
+            if !links::matches(selector, labels) {
+                continue;
             }
+            let services = self.services_of(workload);
+            let unanswered = complaints.iter().find(|(by, words)| {
+                *by != workload
+                    && !self.lets_in(value, by)
+                    && services.iter().any(|service| names(words, &service.name))
+            });
+            let Some((by, _)) = unanswered else { continue };
+            let what = format!(
+                "NetworkPolicy {} does not let {} reach {}, and its calls are not answered",
+                policy.name,
+                by.path(),
+                workload.path()
+            );
+            let (by, to) = (by.path(), workload.path());
+            out.push(self.filter(policy, workload, (&by, &to), what, (value, now)));
+        }
+    }
+
+    /// A policy that does not let who complains ask for names, or reach whom it names.
+    fn shut_in(
+        &self,
+        policy: &Entity,
+        value: &Value,
+        complaints: &[(&Entity, &str)],
+        now: Time,
+        out: &mut Vec<Finding>,
+    ) {
+        let types = list(value, &["spec", "policyTypes"]);
+        if !types.iter().any(|kind| kind.as_str() == Some("Egress")) {
+            return;
+        }
+        let selector = at(value, &["spec", "podSelector", "matchLabels"]);
+        let rules = list(value, &["spec", "egress"]);
+        for (by, words) in complaints.iter().filter(|(by, _)| by.namespace == policy.namespace) {
+            let object = self.objects.get(by).map(|object| &object.value);
+            let labels = object.and_then(|o| pod_template(&by.kind, o)).and_then(|(l, _)| l);
+            if !links::matches(selector, labels) {
+                continue;
+            }
+            let opens = |rule: &Value, port: i64| {
+                let ports = list(rule, &["ports"]);
+                ports.is_empty() || ports.iter().any(|p| number(p, &["port"]) == Some(port))
+            };
+            let asks_names =
+                ["lookup ", "name resolution", ":53"].iter().any(|w| words.contains(w));
+            let to = if asks_names && !rules.iter().any(|rule| opens(rule, 53)) {
+                Some("the DNS of the cluster".to_owned())
+            } else {
+                let mut named = self.objects.of_kind("Service").filter(|service| {
+                    let far = service.namespace != by.namespace;
+                    let path = format!("{}.{}", service.name, service.namespace);
+                    names(words, if far { &path } else { &service.name })
+                });
+                let shut = |service: &&Entity| {
+                    let behind = self.workloads_of(service);
+                    !behind.is_empty()
+                        && behind.iter().all(|to| !rules.iter().any(|rule| self.leads(rule, to)))
+                };
+                named.find(shut).map(Entity::path)
+            };
+            let Some(to) = to else { continue };
+            let what = format!(
+                "NetworkPolicy {} does not let {} reach {to}, and its calls are not answered",
+                policy.name,
+                by.path()
+            );
+            out.push(self.filter(policy, by, (&by.path(), &to), what, (value, now)));
+        }
+    }
+
+    /// Does a rule for what goes out lead to a workload? Where it cannot be told it does.
+    fn leads(&self, rule: &Value, to: &Entity) -> bool {
+        let object = self.objects.get(to).map(|object| &object.value);
+        let labels = object.and_then(|o| pod_template(&to.kind, o)).and_then(|(l, _)| l);
+        let peers = list(rule, &["to"]);
+        peers.is_empty()
+            || peers.iter().any(|peer| {
+                let selector = at(peer, &["podSelector", "matchLabels"]);
+                selector.is_none() || links::matches(selector, labels)
+            })
+    }
+
+    fn filter(
+        &self,
+        policy: &Entity,
+        workload: &Entity,
+        (by, to): (&str, &str),
+        what: String,
+        (value, now): (&Value, Time),
+    ) -> Finding {
+        Finding {
+            object: policy.clone(),
+            workload: workload.clone(),
+            service: self.service_name(workload),
+            pattern: "network_policy_blocks".to_owned(),
+            title: format!("{by} cannot reach {to}: NetworkPolicy {} does not let it", policy.name),
+            what,
+            advice: vec![format!(
+                "allow those who need it: kubectl -n {} edit networkpolicy {}",
+                policy.namespace, policy.name
+            )],
+            confidence: weights().standing.plain,
+            since: created(value).unwrap_or(now).min(now),
+            ..Finding::default()
         }
     }
 

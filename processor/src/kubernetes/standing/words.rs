@@ -89,6 +89,16 @@ pub(super) fn unreached(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter(|line| WORDS.is_match(line))
 }
 
+/// Does a line complain of who resolves names, and not of the name?
+pub(super) fn unresolved(line: &str) -> bool {
+    const WORDS: [&str; 4] =
+        ["failure in name resolution", "eai_again", "server misbehaving", "servfail"];
+    let line = line.to_lowercase();
+    let unanswered = ["timeout", "refused", "timed out", "unreachable"];
+    WORDS.iter().any(|word| line.contains(word))
+        || line.contains("lookup ") && unanswered.iter().any(|word| line.contains(word))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

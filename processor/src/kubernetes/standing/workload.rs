@@ -56,6 +56,7 @@ impl Cluster {
         }
         let is_sick = if over { self.run(sick) } else { is_sick };
         if !is_sick {
+            out.extend(self.misses(sick, known).filter(|_| snapshot && !over));
             return;
         }
         sick.since = sick.onset().unwrap_or(sick.since).min(sick.now);
@@ -117,6 +118,10 @@ impl Cluster {
             let name = between(said, "serviceaccount \"", "\"").unwrap_or_default();
             let account = Entity::new("ServiceAccount", namespace, name);
             (account, "missing_service_account", "serviceaccount \"")
+        } else if said.contains(" usage per ") {
+            let mut limits = self.objects.of("LimitRange", namespace);
+            let limit = limits.next().map_or(own, |(limit, _)| limit.clone());
+            (limit, "limit_range_violated", " usage per ")
         } else if said.contains("violates podsecurity") {
             (own, "pod_security_denied", "violates podsecurity")
         } else if said.contains("failed calling webhook") {
@@ -215,7 +220,16 @@ impl Cluster {
         }
         if sick.said.contains("couldn't find key") {
             let what = sick.around("couldn't find key");
-            return Some(self.found(sick, sick.workload.clone(), "missing_config_key", what));
+            let mut object = sick.workload.clone();
+            for kind in ["Secret", "ConfigMap"] {
+                let of = what.split(&format!(" in {kind} ")).nth(1).unwrap_or_default();
+                let path = of.split_whitespace().next().unwrap_or_default();
+                let name = path.rsplit('/').next().unwrap_or_default();
+                if !name.is_empty() {
+                    object = Entity::new(kind, namespace, name);
+                }
+            }
+            return Some(self.found(sick, object, "missing_config_key", what));
         }
         // What no event says the references do.
         let stuck = sick.pods.iter().any(|(_, pod)| {
