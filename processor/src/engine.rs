@@ -30,7 +30,7 @@ use crate::{
         passed_on::PassedOn,
         releases::{Releases, Scene},
         rows::{Answer, Front, Level, NeedRow, Params, PatternRow, Reach, State, Sum, Window},
-        standing::{self, Standing},
+        standing::Standing,
         states::States,
         surge,
         suspects::{self, Graph},
@@ -223,6 +223,7 @@ impl Engine {
         let (rows, needs) = patterns.rows();
         Ok(Engine {
             plans: Plans::new(&store)?,
+            standing: Standing::new(&patterns),
             store,
             patterns,
             cluster: Cluster::default(),
@@ -249,7 +250,6 @@ impl Engine {
             sighted: BTreeSet::new(),
             began: None,
             states: States::default(),
-            standing: Standing::default(),
             homes: Homes::default(),
             ending: false,
             said: 0,
@@ -500,7 +500,7 @@ impl Engine {
         }
         self.standing.join(&mut judged);
         let states = self.states.rows();
-        standing::heard(&self.cluster, &self.facts, &states, &mut judged);
+        self.standing.heard(&self.cluster, &self.facts, &states, &mut judged);
         judged.extend(fills::hypotheses(&filling, &graph, &self.cluster, &self.facts));
         if states.iter().any(|state| state.kind == "unit.failed") {
             let mut wrong = sick.clone();

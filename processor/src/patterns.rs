@@ -28,6 +28,13 @@ pub struct Pattern {
     pub catalogue: String,
     /// What the guilty object must be, and what must have happened to it.
     pub cause: Cause,
+    /// For one that asks for a change: what it says holds as well where nobody saw the change, so that it is told
+    /// of a cluster as it stands too.
+    #[serde(default)]
+    pub stands: bool,
+    /// Objects that the words of its effects name.
+    #[serde(default)]
+    pub names: Vec<Named>,
     /// Longest time from the cause to its first effect: `90s`, `10m`, `2h`.
     pub within: String,
     /// Confidence before any evidence, 0 to 1.
@@ -141,6 +148,16 @@ pub struct Effect {
     /// Share in the evidence.
     #[serde(default = "one")]
     pub weight: f64,
+}
+
+/// An object that words name.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Named {
+    /// Kind of the object.
+    pub kind: String,
+    /// Regular expression with the groups `name` and, unless it is the workload's, `namespace`.
+    pub text: String,
 }
 
 /// Something to do about it.
@@ -425,6 +442,9 @@ impl Pattern {
                 return Err(flaw(key, unknown, &expected));
             }
         }
+        if let Some(named) = self.names.iter().find(|named| !named.text.contains("(?P<name>")) {
+            return Err(flaw("text", &named.text, "a group (?P<name>...) that holds the name"));
+        }
         let cause = &self.cause;
         if let Some(becomes) = cause.becomes.filter(|_| cause.source != Source::Change) {
             let expected = "it only where the source is 'change'";
@@ -443,6 +463,7 @@ impl Pattern {
                 ("text", &effect.text),
             ]);
         }
+        texts.extend(self.names.iter().map(|named| ("text", &named.text)));
         for (key, text) in texts {
             if let Err(error) = regex::Regex::new(text) {
                 let told = error.to_string();

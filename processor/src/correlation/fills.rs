@@ -229,6 +229,7 @@ fn hypothesis(
             reasons,
             advice,
             outside: false,
+            ..Told::default()
         })),
         cause,
         workload,

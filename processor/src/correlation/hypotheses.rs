@@ -3,7 +3,7 @@
 use tapio_proto::model::{Entity, Time};
 
 use super::{CorrelationError, Plans, arises::Arising};
-use crate::store::Rows;
+use crate::{kubernetes::Shown, store::Rows};
 
 /// A cause that could explain a workload's failure, and how sure that is.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +60,8 @@ pub struct Told {
     pub change: Option<String>,
     /// What speaks for it.
     pub reasons: Vec<String>,
+    /// What shows it, as it was read in objects.
+    pub shown: Vec<Shown>,
     /// What to do, safest first.
     pub advice: Vec<String>,
     /// It lies outside of all that is run here.

@@ -565,6 +565,7 @@ impl Releases {
                             "follow the status page of {provider}; let {who} do without it, or queue and retry, until it is well"
                         )],
                         outside: true,
+                        ..Told::default()
                     })),
                 });
             }
@@ -669,6 +670,7 @@ fn told(
         reasons,
         advice,
         outside: false,
+        ..Told::default()
     }
 }
 

@@ -176,6 +176,7 @@ fn hypothesis(
             reasons,
             advice,
             outside: !inside,
+            ..Told::default()
         })),
         cause,
         ..h.clone()

@@ -101,6 +101,7 @@ pub fn hypotheses(
                         format!("keep pods away until it is well: kubectl cordon {}", node.name),
                     ],
                     outside: false,
+                    ..Told::default()
                 })),
             });
         }

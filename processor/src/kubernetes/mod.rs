@@ -56,4 +56,5 @@ pub use metrics::Lookup;
 pub use notice::{Alert, Kind, Provider, Release};
 pub use objects::Limits;
 pub use record::Record;
-pub use standing::{Finding, Said};
+pub(crate) use standing::telling;
+pub use standing::{Finding, Known, Said, Saying, Shown};

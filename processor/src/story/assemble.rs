@@ -143,9 +143,10 @@ impl Teller<'_> {
             |told| told.title.clone(),
         );
         let impact = self.impact(&order);
-        let mechanism = told
-            .map(|told| told.mechanism.clone())
-            .or_else(|| pattern.map(|p| words::fill(&p.mechanism, &values)));
+        let mechanism = match told {
+            Some(told) => Some(told.mechanism.clone()).filter(|mechanism| !mechanism.is_empty()),
+            None => pattern.map(|p| words::fill(&p.mechanism, &values)),
+        };
         // A change with an identity of its own is called by that.
         let identity = rows.first().map(|row| row.revision.clone()).filter(|id| !id.is_empty());
         let identity = told.and_then(|told| told.change.clone()).or(identity);
@@ -230,7 +231,13 @@ impl Teller<'_> {
         // only while the cause works on the container that runs, up to its first death.
         let died = all.iter().find(|e| e.r#type == "container.terminated").map(|e| e.time);
         let anew = self.best.cause == self.best.workload;
+        let stands = self.best.told.as_ref().is_some_and(|told| !told.shown.is_empty());
+        let waits = all.iter().any(|e| e.r#type == "container.waiting");
         let tells = |e: &&Event| match e.r#type.as_str() {
+            // Its pod says the same.
+            "k8s.event" if waits && e.message.starts_with("Back-off restarting failed") => false,
+            // What stands was read with what was said, less what is past.
+            "k8s.event" | "probe.failed" | "container.terminated" | "log.said" if stands => false,
             "log.new" => !anew && died.is_none_or(|died| e.time < died),
             // The Deployment repeats what its pods and its Service say.
             "deployment.unavailable" => false,

@@ -10,6 +10,8 @@ use super::{
 };
 use crate::{correlation::hypotheses::Hypothesis, streaming::Sample};
 
+/// Source of what was read in objects as they stand.
+pub(super) const OBJECTS: &str = "objects";
 /// So many workloads besides the first that one cause reaches are told of together.
 const MANY: usize = 3;
 
@@ -59,6 +61,14 @@ impl Teller<'_> {
             for (on, what, since) in &measured.effects {
                 add(*since, "effect", on, (what.clone(), 1), from, None);
             }
+        }
+        // What was read in objects as they stand, of the workload and of those that fail with it.
+        let read = |h: &'_ Hypothesis| h.told.as_ref().map(|t| t.shown.clone()).unwrap_or_default();
+        let theirs = self.siblings().into_iter().flat_map(read);
+        for (n, shown) in read(self.best).into_iter().chain(theirs).enumerate() {
+            let role = if n == 0 { "cause" } else { "effect" };
+            let from = (OBJECTS, Dimension::of_cause(self.best));
+            add(shown.time, role, &shown.on, (shown.what, 1), from, None);
         }
         for line in words::lines(events) {
             let on = line.first.entity();

@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 
 use tapio_proto::model::{Change, Entity, Event, Time};
 
-use crate::{analysis::AnalysisConfig, kubernetes::Said};
+use crate::{
+    analysis::AnalysisConfig,
+    kubernetes::{Said, Saying},
+};
 
 /// Different things said of one object.
 const MOST_SAID: usize = 50;
@@ -69,16 +72,31 @@ impl Facts {
                 )
         };
         for event in self.events.iter().filter(bad) {
-            let words = format!("{}: {}", event.reason, event.message).replace("; ", ", ");
             let on = event.entity();
+            let saying = Saying {
+                on: on.clone(),
+                kind: match event.r#type.as_str() {
+                    "log.said" => "log.error",
+                    kind => kind,
+                }
+                .to_owned(),
+                reason: event.reason.clone(),
+                message: event.message.replace("\\\"", "\""),
+                container: event.container.clone(),
+                time: event.time,
+            };
             let of =
                 Entity::new(&event.workload_kind, &event.entity_namespace, &event.workload_name);
             for entity in [Some(on.clone()), Some(of).filter(|of| !of.name.is_empty() && *of != on)]
             {
                 let Some(entity) = entity else { continue };
                 let all = said.entry(entity).or_default();
-                if all.len() < MOST_SAID && !all.contains(&words) {
-                    all.push(words.clone());
+                let same = |other: &Saying| {
+                    (&other.on, &other.reason, &other.message)
+                        == (&saying.on, &saying.reason, &saying.message)
+                };
+                if all.len() < MOST_SAID && !all.iter().any(same) {
+                    all.push(saying.clone());
                 }
             }
         }

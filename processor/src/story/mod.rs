@@ -24,4 +24,4 @@ pub use group::groups;
 pub(crate) use group::{front, lasts};
 pub use impact::{Importance, Objective, Weight};
 pub use track::{Stories, Telling};
-pub(crate) use words::names;
+pub(crate) use words::{fill, names};

@@ -2,7 +2,7 @@
 
 use tapio_proto::model::{Evidence, Story, StoryState, Time};
 
-use super::{impact, words};
+use super::{chain::OBJECTS, impact, words};
 
 /// Columns of a terminal that a story may use.
 const WIDTH: usize = 110;
@@ -50,10 +50,19 @@ pub fn render(story: &Story, evidence: &[Evidence], now: Time, threshold: f64) -
     let room = LINES.saturating_sub(out.len() + 3 + tail.len()).max(LEAST_FACTS);
     let told = choose(evidence, room);
     out.push(String::new());
-    out.push(header("What happened", if story.root_cause.is_some() { "since cause" } else { "" }));
+    // Where nobody saw it begin, it counts how long ago a fact is.
+    let stands = evidence.iter().any(|fact| fact.source == OBJECTS);
+    let column = match story.root_cause {
+        Some(_) if stands => "ago",
+        Some(_) => "since cause",
+        None => "",
+    };
+    out.push(header("What happened", column));
     for fact in &told {
         let offset = fact.time.seconds_since(since).round();
-        let offset = if offset > 0.0 && story.root_cause.is_some() {
+        let offset = if stands {
+            words::lasting(until.seconds_since(fact.time))
+        } else if offset > 0.0 && story.root_cause.is_some() {
             format!("+{}", words::lasting(offset))
         } else {
             String::new()

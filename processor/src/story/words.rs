@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use tapio_proto::model::{Change, Entity, Event};
 
 use super::assemble::Failure;
+use crate::kubernetes::telling;
 
 /// `45 %`, `0.4 %`, `0 %`.
 pub(super) fn percent(ratio: f64) -> String {
@@ -108,12 +109,23 @@ fn field(path: &str) -> String {
     path.strip_prefix("data.").unwrap_or(path).to_owned()
 }
 
+/// Why a container waits; for how long it does of one that is started anew, whose name was told.
+fn waits(message: &str) -> &str {
+    let end = " restarting failed container";
+    message
+        .split_once(end)
+        .filter(|(pause, _)| pause.starts_with("back-off "))
+        .map_or(message, |(pause, _)| pause)
+}
+
 /// Facts of one sort on one workload, as one line.
 pub(super) struct Line<'a> {
     /// The first of them.
     pub first: &'a Event,
     /// How many there were.
     pub times: usize,
+    /// Pods that are not ready.
+    pods: Vec<&'a str>,
 }
 
 /// Facts by sort, in order of the first of each: deaths by reason, waiting by reason, lines by text.
@@ -122,7 +134,9 @@ pub(super) fn lines<'a>(events: &[&'a Event]) -> Vec<Line<'a>> {
     let mut lines: Vec<Line<'a>> = Vec::new();
     for event in events {
         let sort = match event.r#type.as_str() {
-            "log.new" | "log.error" => (event.r#type.as_str(), event.message.as_str(), "", ""),
+            "log.new" | "log.error" | "log.said" => {
+                (event.r#type.as_str(), event.message.as_str(), "", "")
+            }
             "probe.failed" => (
                 "probe.failed",
                 event.message.split(' ').next().unwrap_or(""),
@@ -134,10 +148,20 @@ pub(super) fn lines<'a>(events: &[&'a Event]) -> Vec<Line<'a>> {
             }
         };
         match sorts.get(&sort) {
+            // Of several pods it is told how many, not how often.
+            Some(at) if event.r#type == "pod.not_ready" => {
+                let line = &mut lines[*at];
+                if line.pods.contains(&event.entity_name.as_str()) {
+                    line.times += 1;
+                } else {
+                    line.pods.push(&event.entity_name);
+                }
+            }
             Some(at) => lines[*at].times += 1,
             None => {
                 sorts.insert(sort, lines.len());
-                lines.push(Line { first: event, times: 1 });
+                let pods = vec![event.entity_name.as_str()];
+                lines.push(Line { first: event, times: 1, pods });
             }
         }
     }
@@ -160,7 +184,7 @@ impl Line<'_> {
                 let said = if e.message.is_empty() {
                     String::new()
                 } else {
-                    format!(": {}", short(&e.message, 80))
+                    format!(": {}", short(&telling(&e.message), 80))
                 };
                 format!("{container} {reason}{exit}{said}")
             }
@@ -168,12 +192,15 @@ impl Line<'_> {
                 format!("{container} cannot run: {}", e.reason)
             }
             "container.waiting" => {
-                format!("{container} cannot run: {}: {}", e.reason, short(&e.message, 110))
+                format!("{container} cannot run: {}: {}", e.reason, short(waits(&e.message), 110))
             }
             "endpoints.empty" => format!("Service {} has no ready endpoint", e.entity_name),
             "probe.failed" => short(&e.message, 110),
             "pod.unschedulable" => {
                 format!("pod {} cannot be scheduled: {}", e.entity_name, short(&e.message, 90))
+            }
+            "pod.not_ready" if self.pods.len() > 1 => {
+                format!("{} pods are not ready: {}", self.pods.len(), some(&self.pods, 3))
             }
             "pod.not_ready" => format!("pod {} is not ready", e.entity_name),
             "node.not_ready" => {
@@ -184,7 +211,9 @@ impl Line<'_> {
                 e.workload_name,
                 short(&e.message, 80)
             ),
-            "log.error" => format!("{} logs: \"{}\"", e.workload_name, short(&e.message, 90)),
+            "log.error" | "log.said" => {
+                format!("{} logs: \"{}\"", e.workload_name, short(&e.message, 90))
+            }
             _ => {
                 let said = if e.message.is_empty() {
                     String::new()
@@ -211,7 +240,7 @@ impl Line<'_> {
 }
 
 /// Fills `{name}` from the map, once: what is filled in is not read again. Unknown names stay.
-pub(super) fn fill(template: &str, values: &BTreeMap<&str, String>) -> String {
+pub(crate) fn fill(template: &str, values: &BTreeMap<&str, String>) -> String {
     let mut out = String::with_capacity(template.len());
     let mut rest = template;
     while let Some(open) = rest.find('{') {

@@ -497,3 +497,244 @@ fn nodes_probes_addresses_and_replicas_that_are_wrong_are_told() {
     );
     assert_root(snapshot, "Deployment", "pay", "deployment_zero_replicas");
 }
+
+/// A pod whose container is started anew and ends again, with these last words.
+fn crashes(code: i64, reason: &str, message: &str) -> Value {
+    json!({"phase": "Running", "containerStatuses": [{"name": "pay", "ready": false, "restartCount": 14,
+        "state": {"waiting": {"reason": "CrashLoopBackOff",
+            "message": "back-off 5m0s restarting failed container=pay pod=pay-5f4ddbf799-ddmxg_shop(0c7d)"}},
+        "lastState": {"terminated": {"exitCode": code, "reason": reason, "message": message,
+            "finishedAt": "2026-11-21T23:59:00Z"}}}]})
+}
+
+/// Guarantees: why a container ends again and again is read from its last words by the patterns, and the object
+/// that the words name is blamed; where no pattern knows them they are quoted, and it is only a hypothesis.
+#[test]
+fn what_a_container_said_last_is_told() {
+    for (code, message, kind, name, pattern, quoted) in [
+        (
+            1,
+            "*****\nAPPLICATION FAILED TO START\n*****\n\nFailed to configure a DataSource: 'url' attribute is not specified and no embedded datasource could be configured.\n",
+            "Deployment",
+            "pay",
+            "setting_missing",
+            "'url' attribute is not specified",
+        ),
+        (
+            2,
+            "flag provided but not defined: -sidecar-imge\nUsage of /pay:\n",
+            "Deployment",
+            "pay",
+            "setting_invalid",
+            "-sidecar-imge",
+        ),
+        (
+            1,
+            "FATAL: password authentication failed for user \"pay\"\n\tat a.b(C.java:1)\n",
+            "Deployment",
+            "pay",
+            "credentials_refused",
+            "FATAL: password",
+        ),
+        (
+            1,
+            r#"HTTP response body: {"kind":"Status","message":"configmaps \"index\" is forbidden: User \"system:serviceaccount:shop:till\" cannot get resource \"configmaps\"","code":403}"#,
+            "ServiceAccount",
+            "till",
+            "rights_missing",
+            "cannot get resource",
+        ),
+        (
+            1,
+            r#"HTTP response body: {"message":"configmaps \"index\" not found","code":404}"#,
+            "ConfigMap",
+            "index",
+            "missing_config_object",
+            "does not exist",
+        ),
+        (
+            1,
+            "wget: bad address 'ledger.shop.svc.cluster.local'",
+            "Service",
+            "ledger",
+            "dependency_not_up",
+            "which does not exist",
+        ),
+        (
+            1,
+            "opening store\nstore: invariant violated: page 17\ngoroutine 1 [running]:\n",
+            "Deployment",
+            "pay",
+            "bad_config_crash_loop",
+            "invariant violated: page 17",
+        ),
+        (127, "", "Deployment", "pay", "bad_command", "not found"),
+        (139, "", "Deployment", "pay", "native_crash", "SIGSEGV"),
+    ] {
+        let mut snapshot = Snapshot::well();
+        snapshot.app("pay", &json!({}), &crashes(code, "Error", message));
+        let stories = snapshot.stories();
+        let [story] = &stories[..] else { panic!("{stories:#?}") };
+        let (k, n, _, p) = root(&stories);
+        assert_eq!((&*k, &*n, &*p), (kind, name, pattern), "{story:#?}");
+        assert!(story.title.contains(quoted), "{}", story.title);
+        let unknown = matches!(pattern, "bad_config_crash_loop" | "native_crash");
+        assert!(!unknown || story.confidence < 0.7, "{story:#?}");
+        assert!(!story.recommendations.is_empty());
+    }
+    let mut snapshot = Snapshot::well();
+    let limit =
+        json!({"containers": [{"name": "pay", "resources": {"limits": {"memory": "96Mi"}}}]});
+    snapshot.app("pay", &limit, &crashes(137, "OOMKilled", ""));
+    let [story] = &snapshot.stories()[..] else { panic!("not one") };
+    assert!(story.title.contains("at its limit of 96Mi"), "{}", story.title);
+}
+
+/// Guarantees: of two workloads that do not run the one that the other cannot reach is the cause, in one story.
+#[test]
+fn what_is_not_reached_is_the_cause() {
+    let mut snapshot = Snapshot::well();
+    snapshot.app("pay", &json!({}), &crashes(1, "Error", "PANIC: no valid checkpoint record"));
+    let mut till = crashes(1, "Error", "dial tcp: connect to pay.shop.svc:80: connection refused");
+    till["containerStatuses"][0]["name"] = json!("till");
+    snapshot.app("till", &json!({}), &till);
+    let stories = snapshot.stories();
+    let [story] = &stories[..] else { panic!("{stories:#?}") };
+    let (kind, name, ..) = root(&stories);
+    assert_eq!((&*kind, &*name), ("Deployment", "pay"), "{story:#?}");
+    assert!(story.title.contains("PANIC: no valid checkpoint record"), "{}", story.title);
+}
+
+/// Guarantees: what is past is no story: restarts of last week, Events of pods that are well, a Job whose later
+/// run went well, pods that were evicted and have others in their place.
+#[test]
+fn what_is_past_is_no_story() {
+    let mut snapshot = Snapshot::well();
+    let restarts = json!({"containerStatuses": [{"name": "pay", "ready": true, "restartCount": 9,
+        "state": {"running": {"startedAt": "2026-11-20T03:00:00Z"}},
+        "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled", "finishedAt": "2026-11-15T03:00:00Z"}}}],
+        "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-15T03:00:00Z"}]});
+    snapshot.app("pay", &json!({}), &Value::Null);
+    snapshot.object("Pod", "pay-5f4ddbf799-ddmxg", &json!({
+        "metadata": {"labels": {"app": "pay", "pod-template-hash": "5f4ddbf799"}, "ownerReferences": [
+            {"kind": "ReplicaSet", "name": "pay-5f4ddbf799", "controller": true}]},
+        "spec": {"nodeName": "node-1", "containers": [{"name": "pay", "image": "pay:1"}]}, "status": restarts}));
+    snapshot.event(
+        "ReplicaSet",
+        "pay-5f4ddbf799",
+        "FailedCreate",
+        "error looking up service account shop/pay: serviceaccount \"pay\" not found",
+    );
+    let said = "0/3 nodes are available: pod has unbound immediate PersistentVolumeClaims.";
+    snapshot.event("Pod", "pay-5f4ddbf799-ddmxg", "FailedScheduling", said);
+    snapshot.object("Pod", "pay-5f4ddbf799-xxxxx", &json!({
+        "metadata": {"labels": {"app": "pay", "pod-template-hash": "5f4ddbf799"}, "ownerReferences": [
+            {"kind": "ReplicaSet", "name": "pay-5f4ddbf799", "controller": true}]},
+        "spec": {"nodeName": "node-1", "containers": [{"name": "pay", "image": "pay:1"}]},
+        "status": {"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}}));
+    let template = json!({"spec": {"containers": [{"name": "main", "image": "r:1"}]}});
+    snapshot.object(
+        "CronJob",
+        "settle",
+        &json!({"spec": {"jobTemplate": {"spec": {"template": template}}}}),
+    );
+    for (name, made, condition) in [
+        (
+            "settle-1",
+            "2026-11-20T22:00:00Z",
+            json!({"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}),
+        ),
+        ("settle-2", "2026-11-21T22:00:00Z", json!({"type": "Complete", "status": "True"})),
+    ] {
+        snapshot.object(
+            "Job",
+            name,
+            &json!({"metadata": {"creationTimestamp": made, "ownerReferences": [
+            {"kind": "CronJob", "name": "settle", "controller": true}]},
+            "spec": {"template": template}, "status": {"conditions": [condition]}}),
+        );
+    }
+    let words = "retrying after a while: connection refused once";
+    let record = json!({"severityNumber": 17, "body": {"stringValue": words}});
+    snapshot.says(3, "pay", "app", record);
+    let stories = snapshot.stories();
+    assert!(stories.iter().all(|story| story.confidence < 0.4), "{stories:#?}");
+}
+
+/// Guarantees: a newest Job that gave up is told with what its pods said; pods that no node takes since one has no
+/// disk left are laid to that node; an autoscaler that sees nothing is told, but not as if all were lost.
+#[test]
+fn jobs_nodes_and_autoscalers_that_are_wrong_are_told() {
+    let mut snapshot = Snapshot::well();
+    let template = json!({"spec": {"containers": [{"name": "main", "image": "r:1"}]}});
+    snapshot.object(
+        "Job",
+        "settle",
+        &json!({"spec": {"template": template}, "status": {"failed": 4,
+        "conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded",
+            "message": "Job has reached the specified backoff limit"}]}}),
+    );
+    snapshot.object("Pod", "settle-abcde", &json!({"metadata": {"ownerReferences": [
+        {"kind": "Job", "name": "settle", "controller": true}]}, "spec": {"nodeName": "node-1"},
+        "status": {"phase": "Failed", "containerStatuses": [{"name": "main", "ready": false, "restartCount": 0,
+            "state": {"terminated": {"exitCode": 1, "reason": "Error", "message": "ORA-01017: invalid username/password",
+                "finishedAt": "2026-11-21T23:50:00Z"}}}]}}));
+    assert_root(snapshot, "Job", "settle", "credentials_refused");
+
+    let mut snapshot = Snapshot::well();
+    snapshot.object("Node", "node-1", &json!({
+        "spec": {"taints": [{"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"}]},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": "True",
+            "reason": "KubeletHasDiskPressure", "message": "kubelet has disk pressure",
+            "lastTransitionTime": "2026-11-21T23:00:00Z"}]}}));
+    let said = "0/1 nodes are available: 1 node(s) had untolerated taint {node.kubernetes.io/disk-pressure: }.";
+    snapshot.app("pay", &json!({}), &unschedulable(said));
+    let (kind, name, _, pattern) = root(&snapshot.stories());
+    assert_eq!((&*kind, &*name, &*pattern), ("Node", "node-1", "node_disk_pressure"));
+
+    let mut snapshot = Snapshot::well();
+    snapshot.app("pay", &json!({}), &Value::Null);
+    snapshot.object(
+        "HorizontalPodAutoscaler",
+        "pay",
+        &json!({"spec": {"scaleTargetRef": {"kind": "Deployment",
+        "name": "pay"}}, "status": {"conditions": [{"type": "ScalingActive", "status": "False",
+        "reason": "FailedGetResourceMetric", "message": "missing request for cpu in container pay",
+        "lastTransitionTime": "2026-11-21T23:00:00Z"}]}}),
+    );
+    let stories = snapshot.stories();
+    let [story] = &stories[..] else { panic!("{stories:#?}") };
+    assert_eq!(root(&stories).0, "HorizontalPodAutoscaler");
+    assert!((0.4..0.7).contains(&story.confidence), "{story:#?}");
+}
+
+/// Guarantees: a policy that keeps who it selects from asking for names is told; a server that refuses is no file
+/// that may not be read; a limit that pods do not keep is named.
+#[test]
+fn what_is_not_there_to_be_asked_is_told() {
+    let mut snapshot = Snapshot::well();
+    snapshot.object(
+        "NetworkPolicy",
+        "out",
+        &json!({"spec": {"policyTypes": ["Egress"], "podSelector": {"matchLabels": {"app": "pay"}},
+            "egress": [{"ports": [{"port": 5432}]}]}}),
+    );
+    let words = "dial tcp: lookup cart.shop.svc on 10.96.0.10:53: read udp: i/o timeout";
+    snapshot.app("pay", &json!({}), &crashes(1, "Error", words));
+    let (kind, name, _, pattern) = root(&snapshot.stories());
+    assert_eq!((&*kind, &*name, &*pattern), ("NetworkPolicy", "out", "network_policy_blocks"));
+
+    let mut snapshot = Snapshot::well();
+    let words = "PUT https://vault.sec:8200/v1/login Code: 403. Errors: * permission denied";
+    snapshot.app("pay", &json!({}), &crashes(1, "Error", words));
+    assert_root(snapshot, "Deployment", "pay", "credentials_refused");
+
+    let mut snapshot = Snapshot::well();
+    let said = "pods \"pay-x\" is forbidden: maximum memory usage per Container is 256Mi, but limit is 512Mi";
+    let template = json!({"metadata": {"labels": {"app": "pay"}}, "spec": {"containers": [{"name": "pay", "image": "pay:1"}]}});
+    snapshot.object("LimitRange", "small", &json!({"spec": {"limits": []}}));
+    snapshot.object("Deployment", "pay", &json!({"spec": {"replicas": 1, "template": template},
+        "status": {"conditions": [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": said}]}}));
+    let (kind, name, ..) = root(&snapshot.stories());
+    assert_eq!((&*kind, &*name), ("LimitRange", "small"));
+}

@@ -40,12 +40,12 @@ impl Cluster {
         );
         let pattern = if core { "dns_broken" } else { "deployment_zero_replicas" };
         let mut found = self.found(sick, sick.workload.clone(), pattern, what);
-        found.advice = format!(
+        found.advice = vec![format!(
             "scale it up: kubectl -n {} scale {} {} --replicas=1",
             sick.workload.namespace,
             sick.workload.kind.to_lowercase(),
             sick.workload.name
-        );
+        )];
         let w = &weights().standing;
         found.confidence = if counted_on { w.zero_counted_on } else { w.zero };
         out.push(found);
@@ -95,10 +95,12 @@ impl Cluster {
                 }
                 (None, _) => {
                     let inside = second.is_none() || host.contains(".svc");
-                    let seen = self.objects.of("Service", &service.namespace).count() > 1;
+                    let count = self.objects.of("Service", &service.namespace).count();
                     let named = first.parse::<u8>().is_err() && first != "localhost";
                     let complains = is_sick || !sick.said.is_empty();
-                    if inside && seen && named && complains {
+                    // A full name in the cluster means a Service, though nobody misses it yet.
+                    let full = host.contains(".svc") && count > 0 && self.is_snapshot();
+                    if inside && named && (count > 1 && complains || full) {
                         let what = format!(
                             "{name} of {} names {host}, which does not exist",
                             sick.workload.path()
@@ -110,7 +112,11 @@ impl Cluster {
                             what,
                         );
                         let w = &weights().standing;
-                        found.confidence = if is_sick { w.host_sick } else { w.host };
+                        found.confidence = match (is_sick, complains) {
+                            (true, _) => w.host_sick,
+                            (_, true) => w.host,
+                            _ => w.host_unmissed,
+                        };
                         return Some(found);
                     }
                 }

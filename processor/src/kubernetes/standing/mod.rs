@@ -2,9 +2,15 @@
 //! as they stand, and what was said of them, must tell which of them is wrong.
 
 mod address;
+mod autoscaler;
+mod beneath;
+mod death;
+mod jobs;
+mod known;
 mod network;
 mod nodes;
 mod sick;
+mod words;
 mod workload;
 
 use std::collections::BTreeMap;
@@ -12,7 +18,9 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use tapio_proto::model::{Entity, Time};
 
-use self::sick::Sick;
+pub use self::known::Known;
+use self::sick::{Sick, Watch};
+pub(crate) use self::words::telling;
 use super::{
     cluster::Cluster,
     objects::pod_template,
@@ -34,23 +42,70 @@ pub struct Finding {
     /// The service of that.
     pub service: String,
     /// Which failure it is.
-    pub pattern: &'static str,
+    pub pattern: String,
+    /// It is told in the words of its pattern: its title, its mechanism and what to do.
+    pub known: bool,
+    /// Its title, where it has one of its own.
+    pub title: String,
     /// What is wrong, in words.
     pub what: String,
+    /// Why that does what it does, where more is known than what is wrong.
+    pub mechanism: String,
     /// What to do.
-    pub advice: String,
+    pub advice: Vec<String>,
     /// 0 to 1.
     pub confidence: f64,
     /// Since when, as far as the objects say.
     pub since: Time,
+    /// What shows it.
+    pub shown: Vec<Shown>,
+    /// Sentences about others that the workload does not reach.
+    complaints: Vec<String>,
+    /// It is only an effect of what is wrong with another workload.
+    pub effect: bool,
+}
+
+/// A fact that was read in objects as they stand.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shown {
+    /// When.
+    pub time: Time,
+    /// Of what.
+    pub on: Entity,
+    /// In words.
+    pub what: String,
+}
+
+/// Something said of an object: a Kubernetes Event, a line of its log, a state of its container.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Saying {
+    /// Of what.
+    pub on: Entity,
+    /// Type of the fact, as patterns know it.
+    pub kind: String,
+    /// The machine's word.
+    pub reason: String,
+    /// The machine's sentence.
+    pub message: String,
+    /// Which container says it, or is spoken of.
+    pub container: String,
+    /// When it was said last.
+    pub time: Time,
+}
+
+impl Saying {
+    /// The word and the sentence.
+    pub fn words(&self) -> String {
+        format!("{}: {}", self.reason, self.message).replace("; ", ", ")
+    }
 }
 
 /// What was said of objects: Kubernetes Events, and errors of their logs.
-pub type Said = BTreeMap<Entity, Vec<String>>;
+pub type Said = BTreeMap<Entity, Vec<Saying>>;
 
 impl Cluster {
     /// All that is wrong as it stands, the surest first.
-    pub fn standing(&self, said: &Said, now: Time) -> Vec<Finding> {
+    pub fn standing(&self, said: &Said, known: &[Known], now: Time) -> Vec<Finding> {
         let mut pods: BTreeMap<Entity, Vec<(&Entity, &Value)>> = BTreeMap::new();
         for pod in self.objects.of_kind("Pod") {
             let Some(value) = self.object(pod) else { continue };
@@ -60,69 +115,54 @@ impl Cluster {
             }
         }
         let mut out = Vec::new();
+        let mut all = Vec::new();
         for (workload, object) in self.objects.all_workloads() {
             let Some((_, spec)) = pod_template(&workload.kind, &object.value) else { continue };
-            let mut sick = Sick {
-                workload,
-                spec,
-                pods: pods.get(workload).cloned().unwrap_or_default(),
-                words: Vec::new(),
-                said: String::new(),
-                since: created(&object.value).unwrap_or(now).min(now),
-            };
-            sick.listen(&object.value, said);
-            self.workload(&sick, &object.value, &mut out);
+            let of_it = pods.get(workload).cloned().unwrap_or_default();
+            let since = created(&object.value).unwrap_or(now).min(now);
+            let mut sick = Sick::new(workload, spec, of_it, since, now);
+            sick.watch = Watch::Objects { snapshot: self.is_snapshot() };
+            sick.listen(&object.value, &self.services_of(workload), said);
+            self.workload(&mut sick, &object.value, known, &mut out);
+            all.push(sick);
         }
         self.control_plane(&pods, said, now, &mut out);
         self.nodes(&pods, said, now, &mut out);
         self.routes(now, &mut out);
-        self.filters(said, now, &mut out);
+        self.filters(&all, now, &mut out);
+        self.autoscalers(now, &mut out);
+        self.beneath(&mut out);
         out.sort_by(|a, b| b.confidence.total_cmp(&a.confidence).then(a.object.cmp(&b.object)));
         out.truncate(MOST);
         out
     }
 
     /// Why a workload does not run whose objects are not seen, by what is said of it since then.
-    pub fn unseen(&self, workload: &Entity, since: Time, said: &Said) -> Option<Finding> {
-        let mut sick = Sick {
-            workload,
-            spec: &Value::Null,
-            pods: Vec::new(),
-            words: Vec::new(),
-            said: String::new(),
-            since,
-        };
-        sick.listen(&Value::Null, said);
+    pub fn unseen(
+        &self,
+        workload: &Entity,
+        since: Time,
+        said: &Said,
+        known: &[Known],
+    ) -> Option<Finding> {
+        let mut sick = Sick::new(workload, &Value::Null, Vec::new(), since, since);
+        sick.listen(&Value::Null, &[], said);
         let mut out = Vec::new();
-        self.workload(&sick, &Value::Null, &mut out);
+        self.workload(&mut sick, &Value::Null, known, &mut out);
         out.into_iter().max_by(|a, b| a.confidence.total_cmp(&b.confidence))
     }
 
-    fn found(
-        &self,
-        sick: &Sick<'_>,
-        object: Entity,
-        pattern: &'static str,
-        what: String,
-    ) -> Finding {
+    fn found(&self, sick: &Sick<'_>, object: Entity, pattern: &str, what: String) -> Finding {
         Finding {
             service: self.service_name(sick.workload),
             workload: sick.workload.clone(),
-            advice: format!(
-                "look at it: kubectl{} describe {} {}",
-                if object.namespace.is_empty() {
-                    String::new()
-                } else {
-                    format!(" -n {}", object.namespace)
-                },
-                object.kind.to_lowercase(),
-                object.name
-            ),
+            advice: vec![look_at(&object)],
             object,
-            pattern,
+            pattern: pattern.to_owned(),
             what,
             confidence: weights().standing.plain,
             since: sick.since,
+            ..Finding::default()
         }
     }
 
@@ -131,6 +171,39 @@ impl Cluster {
         let same = services.iter().find(|s| s.name == workload.name);
         same.or(services.first()).map_or(&workload.name, |s| &s.name).to_string()
     }
+}
+
+impl Default for Finding {
+    fn default() -> Self {
+        let none = || Entity::new("", "", "");
+        Finding {
+            object: none(),
+            workload: none(),
+            service: String::new(),
+            pattern: String::new(),
+            known: false,
+            title: String::new(),
+            what: String::new(),
+            mechanism: String::new(),
+            advice: Vec::new(),
+            confidence: 0.0,
+            since: Time(0),
+            shown: Vec::new(),
+            complaints: Vec::new(),
+            effect: false,
+        }
+    }
+}
+
+/// The command that shows an object.
+fn look_at(object: &Entity) -> String {
+    let namespace = if object.namespace.is_empty() {
+        String::new()
+    } else {
+        format!(" -n {}", object.namespace)
+    };
+    let kind = object.kind.to_lowercase();
+    format!("look at it: kubectl{namespace} describe {kind} {}", object.name)
 }
 
 fn created(value: &Value) -> Option<Time> {

@@ -3,14 +3,14 @@
 use serde_json::Value;
 use tapio_proto::model::{Entity, Time};
 
-use super::{Finding, Said, created};
+use super::{Finding, Watch, created, sick::Sick};
 use crate::{
     correlation::weights::weights,
     kubernetes::{
         cluster::Cluster,
         links,
         objects::pod_template,
-        owners, unfit,
+        unfit,
         value::{at, list, number, plain, text},
     },
 };
@@ -26,19 +26,20 @@ impl Cluster {
             }
             let since = created(value).unwrap_or(now).min(now);
             let behind = self.workloads_of(service);
-            let mut tell = |workload: Entity, pattern, what: String, confidence| {
+            let mut tell = |workload: Entity, pattern: &str, what: String, confidence| {
                 out.push(Finding {
                     object: service.clone(),
                     workload,
                     service: service.name.to_string(),
-                    pattern,
-                    advice: format!(
+                    pattern: String::from(pattern),
+                    advice: vec![format!(
                         "mend it: kubectl -n {} edit service {}",
                         service.namespace, service.name
-                    ),
+                    )],
                     what,
                     confidence,
                     since,
+                    ..Finding::default()
                 });
             };
             let pods = self.objects.of("Pod", &service.namespace);
@@ -88,68 +89,161 @@ impl Cluster {
                     object: route.clone(),
                     workload: route.clone(),
                     service,
-                    pattern: "gateway_misroute",
+                    pattern: "gateway_misroute".to_owned(),
                     what,
-                    advice: format!(
+                    advice: vec![format!(
                         "mend it: kubectl -n {} edit {} {}",
                         route.namespace,
                         kind.to_lowercase(),
                         route.name
-                    ),
+                    )],
                     confidence: weights().standing.misroute,
                     since: created(value).unwrap_or(now).min(now),
+                    ..Finding::default()
                 });
             }
         }
     }
 
     /// NetworkPolicies that let nobody, or not those who complain of it, reach a service.
-    pub(super) fn filters(&self, said: &Said, now: Time, out: &mut Vec<Finding>) {
+    pub(super) fn filters(&self, all: &[Sick<'_>], now: Time, out: &mut Vec<Finding>) {
         const UNANSWERED: [&str; 4] =
             ["timeout", "timed out", "deadline exceeded", "no route to host"];
-        let complaints: Vec<(Entity, String)> = said
+        let complaints: Vec<(&Entity, &str)> = all
             .iter()
-            .map(|(on, words)| (on, words.join("; ").to_lowercase()))
+            .filter(|sick| sick.watch != Watch::Words)
+            .map(|sick| (sick.workload, &*sick.said))
             .filter(|(_, words)| UNANSWERED.iter().any(|part| words.contains(part)))
-            .map(|(on, words)| (owners::top(&self.objects, on), words))
             .collect();
         if complaints.is_empty() {
             return;
         }
         for policy in self.objects.of_kind("NetworkPolicy") {
             let Some(value) = self.object(policy) else { continue };
-            for (workload, object) in self.objects.workloads(&policy.namespace) {
-                let labels = pod_template(&workload.kind, &object.value).and_then(|(l, _)| l);
-                let selector = at(value, &["spec", "podSelector", "matchLabels"]);
-                if !links::matches(selector, labels) {
-                    continue;
-                }
-                let services = self.services_of(workload);
-                let unanswered = complaints.iter().find(|(by, words)| {
-                    by != workload
-                        && !self.lets_in(value, by)
-                        && services.iter().any(|service| names(words, &service.name))
-                });
-                let Some((by, _)) = unanswered else { continue };
-                out.push(Finding {
-                    object: policy.clone(),
-                    workload: workload.clone(),
-                    service: self.service_name(workload),
-                    pattern: "network_policy_blocks",
-                    what: format!(
-                        "NetworkPolicy {} does not let {} reach {}, and its calls are not answered",
-                        policy.name,
-                        by.path(),
-                        workload.path()
-                    ),
-                    advice: format!(
-                        "allow those who need it: kubectl -n {} edit networkpolicy {}",
-                        policy.namespace, policy.name
-                    ),
-                    confidence: weights().standing.plain,
-                    since: created(value).unwrap_or(now).min(now),
-                });
+            self.shut_out(policy, value, &complaints, now, out);
+            self.shut_in(policy, value, &complaints, now, out);
+        }
+    }
+
+    /// A policy that does not let in who complains that it is not answered.
+    fn shut_out(
+        &self,
+        policy: &Entity,
+        value: &Value,
+        complaints: &[(&Entity, &str)],
+        now: Time,
+        out: &mut Vec<Finding>,
+    ) {
+        for (workload, object) in self.objects.workloads(&policy.namespace) {
+            let labels = pod_template(&workload.kind, &object.value).and_then(|(l, _)| l);
+            let selector = at(value, &["spec", "podSelector", "matchLabels"]);
+            if !links::matches(selector, labels) {
+                continue;
             }
+            let services = self.services_of(workload);
+            let unanswered = complaints.iter().find(|(by, words)| {
+                *by != workload
+                    && !self.lets_in(value, by)
+                    && services.iter().any(|service| names(words, &service.name))
+            });
+            let Some((by, _)) = unanswered else { continue };
+            let what = format!(
+                "NetworkPolicy {} does not let {} reach {}, and its calls are not answered",
+                policy.name,
+                by.path(),
+                workload.path()
+            );
+            let (by, to) = (by.path(), workload.path());
+            out.push(self.filter(policy, workload, (&by, &to), what, (value, now)));
+        }
+    }
+
+    /// A policy that does not let who complains ask for names, or reach whom it names.
+    fn shut_in(
+        &self,
+        policy: &Entity,
+        value: &Value,
+        complaints: &[(&Entity, &str)],
+        now: Time,
+        out: &mut Vec<Finding>,
+    ) {
+        let types = list(value, &["spec", "policyTypes"]);
+        if !types.iter().any(|kind| kind.as_str() == Some("Egress")) {
+            return;
+        }
+        let selector = at(value, &["spec", "podSelector", "matchLabels"]);
+        let rules = list(value, &["spec", "egress"]);
+        for (by, words) in complaints.iter().filter(|(by, _)| by.namespace == policy.namespace) {
+            let object = self.objects.get(by).map(|object| &object.value);
+            let labels = object.and_then(|o| pod_template(&by.kind, o)).and_then(|(l, _)| l);
+            if !links::matches(selector, labels) {
+                continue;
+            }
+            let opens = |rule: &Value, port: i64| {
+                let ports = list(rule, &["ports"]);
+                ports.is_empty() || ports.iter().any(|p| number(p, &["port"]) == Some(port))
+            };
+            let asks_names =
+                ["lookup ", "name resolution", ":53"].iter().any(|w| words.contains(w));
+            let to = if asks_names && !rules.iter().any(|rule| opens(rule, 53)) {
+                Some("the DNS of the cluster".to_owned())
+            } else {
+                let mut named = self.objects.of_kind("Service").filter(|service| {
+                    let far = service.namespace != by.namespace;
+                    let path = format!("{}.{}", service.name, service.namespace);
+                    names(words, if far { &path } else { &service.name })
+                });
+                let shut = |service: &&Entity| {
+                    let behind = self.workloads_of(service);
+                    !behind.is_empty()
+                        && behind.iter().all(|to| !rules.iter().any(|rule| self.leads(rule, to)))
+                };
+                named.find(shut).map(Entity::path)
+            };
+            let Some(to) = to else { continue };
+            let what = format!(
+                "NetworkPolicy {} does not let {} reach {to}, and its calls are not answered",
+                policy.name,
+                by.path()
+            );
+            out.push(self.filter(policy, by, (&by.path(), &to), what, (value, now)));
+        }
+    }
+
+    /// Does a rule for what goes out lead to a workload? Where it cannot be told it does.
+    fn leads(&self, rule: &Value, to: &Entity) -> bool {
+        let object = self.objects.get(to).map(|object| &object.value);
+        let labels = object.and_then(|o| pod_template(&to.kind, o)).and_then(|(l, _)| l);
+        let peers = list(rule, &["to"]);
+        peers.is_empty()
+            || peers.iter().any(|peer| {
+                let selector = at(peer, &["podSelector", "matchLabels"]);
+                selector.is_none() || links::matches(selector, labels)
+            })
+    }
+
+    fn filter(
+        &self,
+        policy: &Entity,
+        workload: &Entity,
+        (by, to): (&str, &str),
+        what: String,
+        (value, now): (&Value, Time),
+    ) -> Finding {
+        Finding {
+            object: policy.clone(),
+            workload: workload.clone(),
+            service: self.service_name(workload),
+            pattern: "network_policy_blocks".to_owned(),
+            title: format!("{by} cannot reach {to}: NetworkPolicy {} does not let it", policy.name),
+            what,
+            advice: vec![format!(
+                "allow those who need it: kubectl -n {} edit networkpolicy {}",
+                policy.namespace, policy.name
+            )],
+            confidence: weights().standing.plain,
+            since: created(value).unwrap_or(now).min(now),
+            ..Finding::default()
         }
     }
 
@@ -213,7 +307,7 @@ impl Cluster {
 }
 
 /// Does a text in lower case speak of something by its whole name?
-fn names(text: &str, name: &str) -> bool {
+pub(super) fn names(text: &str, name: &str) -> bool {
     let part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     text.match_indices(name)
         .any(|(at, _)| !text[..at].ends_with(part) && !text[at + name.len()..].starts_with(part))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use tapio_proto::model::{Entity, Time};
 
-use super::{Finding, Said, created, sick::is_ready};
+use super::{Finding, Said, Saying, created, look_at, sick::is_ready};
 use crate::{
     correlation::weights::weights,
     kubernetes::{
@@ -14,8 +14,17 @@ use crate::{
     },
 };
 
+/// Taints that a node gets by its state, not by people.
+const STATES: [&str; 5] = [
+    "node.kubernetes.io/disk-pressure",
+    "node.kubernetes.io/memory-pressure",
+    "node.kubernetes.io/pid-pressure",
+    "node.kubernetes.io/not-ready",
+    "node.kubernetes.io/unreachable",
+];
+
 impl Cluster {
-    /// Nodes that are not ready, where anything runs on them.
+    /// Nodes that are not ready or under pressure, where anything runs on them.
     pub(super) fn nodes(
         &self,
         pods: &BTreeMap<Entity, Vec<(&Entity, &Value)>>,
@@ -25,47 +34,60 @@ impl Cluster {
     ) {
         for node in self.objects.of_kind("Node") {
             let Some(value) = self.object(node) else { continue };
-            let bad = list(value, &["status", "conditions"])
-                .iter()
-                .find(|c| text(c, &["type"]) == "Ready" && text(c, &["status"]) != "True");
-            let Some(bad) = bad else { continue };
+            let Some((bad, pattern, state)) = ailment(value, said.get(node)) else { continue };
             let mut words = format!("{}: {}", text(bad, &["reason"]), text(bad, &["message"]));
-            let events = said.get(node).map(|all| all.join("; ")).unwrap_or_default();
-            let all = format!("{words} {events}").to_lowercase();
-            let pattern = if ["container runtime", "containerd", "pleg", "cri-o", "dockershim"]
-                .iter()
-                .any(|w| all.contains(w))
-            {
-                "containerd_unavailable"
-            } else if all.contains("cni") || all.contains("network plugin") {
-                "node_network_not_ready"
-            } else if all.contains("stopped posting") || all.contains("nodestatusunknown") {
-                "kubelet_unavailable"
-            } else {
-                "node_not_ready"
+            words.truncate(words.char_indices().nth(300).map_or(words.len(), |(at, _)| at));
+            let pressure = pattern.contains("pressure");
+            let suffers = |pod: &Value| {
+                let there = text(pod, &["spec", "nodeName"]) == &*node.name;
+                let evicted = text(pod, &["status", "reason"]) == "Evicted";
+                there && !is_ready(pod) && (!pressure || evicted)
             };
             let on = pods.iter().filter(|(workload, pods)| {
-                &*workload.namespace != "kube-system"
-                    && pods.iter().any(|(_, pod)| {
-                        text(pod, &["spec", "nodeName"]) == &*node.name && !is_ready(pod)
-                    })
+                &*workload.namespace != "kube-system" && pods.iter().any(|(_, pod)| suffers(pod))
             });
             let mut on: Vec<Entity> = on.map(|(workload, _)| workload.clone()).collect();
             if on.is_empty() {
                 on.push(node.clone());
             }
-            words.truncate(words.char_indices().nth(300).map_or(words.len(), |(at, _)| at));
-            out.extend(on.into_iter().map(|workload| Finding {
-                service: self.service_name(&workload),
-                workload,
+            let since = Time::parse_rfc3339(text(bad, &["lastTransitionTime"]));
+            let since = since.or_else(|| created(value)).unwrap_or(now).min(now);
+            let what = format!("node {} {state}: {words}", node.name);
+            let names: Vec<&str> = on.iter().map(|workload| &*workload.name).collect();
+            let title = match on.as_slice() {
+                [one] if one == node => what.clone(),
+                _ => format!("{what}; on it: {}", names.join(", ")),
+            };
+            out.extend(on.iter().map(|workload| Finding {
+                service: self.service_name(workload),
+                workload: workload.clone(),
                 object: node.clone(),
-                pattern,
-                what: format!("node {} is not ready: {words}", node.name),
-                advice: format!("look at the node: kubectl describe node {}", node.name),
+                pattern: pattern.to_owned(),
+                title: title.clone(),
+                what: what.clone(),
+                advice: vec![format!("look at the node: kubectl describe node {}", node.name)],
                 confidence: weights().standing.node,
-                since: created(value).unwrap_or(now).min(now),
+                since,
+                ..Finding::default()
             }));
         }
+    }
+
+    /// The node whose state keeps pods away, of which a scheduler speaks by the taint of that state.
+    pub(super) fn tainted(&self, said: &str) -> Option<Finding> {
+        let taint = STATES.iter().find(|taint| said.contains(**taint))?;
+        let has = |node: &&Entity| {
+            let taints = self.object(node).map(|value| list(value, &["spec", "taints"]));
+            taints.into_iter().flatten().any(|of| text(of, &["key"]) == *taint)
+        };
+        let node = self.objects.of_kind("Node").find(has)?;
+        let (bad, pattern, state) = ailment(self.object(node)?, None)?;
+        Some(Finding {
+            object: node.clone(),
+            pattern: pattern.to_owned(),
+            what: format!("node {} {state}: {}", node.name, text(bad, &["message"])),
+            ..Finding::default()
+        })
     }
 
     /// The scheduler, which no workload but the node itself runs.
@@ -82,17 +104,53 @@ impl Cluster {
             if !pod.name.starts_with("kube-scheduler") || is_ready(value) {
                 continue;
             }
-            let words = said.get(*pod).and_then(|all| all.first()).cloned().unwrap_or_default();
+            let words = said.get(*pod).and_then(|all| all.first());
+            let words = words.map(Saying::words).unwrap_or_default();
             out.push(Finding {
                 object: (*pod).clone(),
                 workload: (*pod).clone(),
                 service: "kube-scheduler".to_owned(),
-                pattern: "kube_scheduler_unavailable",
+                pattern: "kube_scheduler_unavailable".to_owned(),
                 what: format!("pod {} is not ready: {words}", pod.name),
-                advice: format!("look at it: kubectl -n kube-system describe pod {}", pod.name),
+                advice: vec![look_at(pod)],
                 confidence: weights().standing.scheduler,
                 since: created(value).unwrap_or(now).min(now),
+                ..Finding::default()
             });
         }
     }
+}
+
+/// The condition of a node that is bad, which failure that is, and the state in words.
+fn ailment<'a>(
+    node: &'a Value,
+    said: Option<&Vec<Saying>>,
+) -> Option<(&'a Value, &'static str, &'static str)> {
+    let conditions = list(node, &["status", "conditions"]);
+    let is = |kind: &str, bad: fn(&str) -> bool| {
+        conditions.iter().find(|c| text(c, &["type"]) == kind && bad(text(c, &["status"])))
+    };
+    if let Some(bad) = is("Ready", |status| status != "True") {
+        let events: Vec<String> = said.into_iter().flatten().map(Saying::words).collect();
+        let words = format!("{}: {}", text(bad, &["reason"]), text(bad, &["message"]));
+        let all = format!("{words} {}", events.join("; ")).to_lowercase();
+        let says = |parts: &[&str]| parts.iter().any(|part| all.contains(part));
+        let pattern = if says(&["container runtime", "containerd", "pleg", "cri-o", "dockershim"]) {
+            "containerd_unavailable"
+        } else if says(&["cni", "network plugin"]) {
+            "node_network_not_ready"
+        } else if says(&["stopped posting", "nodestatusunknown"]) {
+            "kubelet_unavailable"
+        } else {
+            "node_not_ready"
+        };
+        return Some((bad, pattern, "is not ready"));
+    }
+    [
+        ("DiskPressure", "node_disk_pressure", "has too little disk"),
+        ("MemoryPressure", "node_memory_pressure", "has too little memory"),
+        ("PIDPressure", "node_pid_pressure", "has too many processes"),
+    ]
+    .into_iter()
+    .find_map(|(kind, pattern, state)| Some((is(kind, |status| status == "True")?, pattern, state)))
 }

@@ -4,8 +4,8 @@ use serde_json::Value;
 use tapio_proto::model::Entity;
 
 use super::{
-    Finding,
-    sick::{Sick, is_ready, restarts, waits},
+    Finding, Known, Saying, Watch, death,
+    sick::{Sick, flaps, is_ready, is_stuck, waits},
 };
 use crate::{
     correlation::weights::weights,
@@ -16,17 +16,25 @@ use crate::{
     },
 };
 
+const NOT_MADE: &str = "its pods are refused before they are made, so there is nothing to start";
+const NO_IMAGE: &str = "no container starts before its image is there";
+const NO_OBJECT: &str = "no container is made before all that it refers to is there";
+const NO_NODE: &str = "a pod waits until a node takes it, with all that it asks for";
+const NO_VOLUME: &str = "no container starts before the volumes of its pod are mounted";
+const NO_PORT: &str = "two programs cannot listen on one port of a pod or of its node";
+const NOT_PROBED: &str =
+    "a container whose probe fails gets no requests, or is killed and started anew";
+
 impl Cluster {
     /// One workload, and why it does not run.
-    pub(super) fn workload(&self, sick: &Sick<'_>, value: &Value, out: &mut Vec<Finding>) {
-        let namespace = &*sick.workload.namespace;
-        let wanted = match &*sick.workload.kind {
-            "Pod" | "Job" | "CronJob" => 1,
-            // Of one that is not seen nobody knows; it is said to need what it has not.
-            _ if value.is_null() => 1,
-            "DaemonSet" => number(value, &["status", "desiredNumberScheduled"]).unwrap_or(0),
-            _ => number(value, &["spec", "replicas"]).unwrap_or(1),
-        };
+    pub(super) fn workload(
+        &self,
+        sick: &mut Sick<'_>,
+        value: &Value,
+        known: &[Known],
+        out: &mut Vec<Finding>,
+    ) {
+        let wanted = sick.wanted(value);
         if wanted == 0 {
             self.zero(sick, out);
             return;
@@ -38,97 +46,118 @@ impl Cluster {
         } else {
             0
         });
-        let restarts = sick.pods.iter().map(|(_, pod)| restarts(pod)).max().unwrap_or(0);
+        let snapshot = sick.watch == Watch::Objects { snapshot: true };
+        let again = snapshot && sick.pods.iter().any(|(_, pod)| flaps(pod, sick.now));
+        let stuck = snapshot && sick.pods.iter().any(|(_, pod)| is_stuck(pod));
         let over = matches!(&*sick.workload.kind, "Job" | "CronJob");
-        let is_sick = (ready < wanted && !over) || (restarts >= 3 && self.is_snapshot());
+        let is_sick = (ready < wanted && !over) || again || stuck;
         if let Some(found) = self.address(sick, is_sick) {
             out.push(found);
         }
-        if !is_sick && !over {
+        let is_sick = if over { self.run(sick) } else { is_sick };
+        if !is_sick {
+            out.extend(self.misses(sick, known).filter(|_| snapshot && !over));
             return;
+        }
+        sick.since = sick.onset().unwrap_or(sick.since).min(sick.now);
+        let Some(mut found) = self.why(sick, known) else { return };
+        let (core, name) = (&*sick.workload.namespace == "kube-system", &sick.workload.name);
+        if core && name.contains("kube-proxy") {
+            found.pattern = "kube_proxy_unavailable".to_owned();
+        } else if core && name.contains("dns") {
+            found.pattern = "dns_broken".to_owned();
+        }
+        let own = |saying: &&Saying| {
+            saying.kind.starts_with("log.") || saying.message.contains("failed calling webhook")
+        };
+        found.complaints = sick.heard.iter().filter(own).map(|s| s.message.clone()).collect();
+        found.shown.extend(death::shown(sick, &found));
+        out.push(found);
+    }
+
+    /// What keeps it from running: what keeps its pods from being made, then from starting, then what it says
+    /// itself, then how it ends.
+    fn why(&self, sick: &Sick<'_>, known: &[Known]) -> Option<Finding> {
+        let because = |why: &str, found: Finding| Finding { mechanism: why.to_owned(), ..found };
+        let refused = self.refused(sick).map(|found| because(NOT_MADE, found));
+        let image = || self.image(sick).map(|found| because(NO_IMAGE, found));
+        let missing = || self.missing(sick).map(|found| because(NO_OBJECT, found));
+        let nowhere = || self.unscheduled(sick).map(|found| because(NO_NODE, found));
+        let unmounted = || self.unmounted(sick).map(|found| because(NO_VOLUME, found));
+        let starts = refused.or_else(image).or_else(missing).or_else(nowhere).or_else(unmounted);
+        if let Some(found) = starts.or_else(|| self.out_of_memory(sick)) {
+            return Some(found);
         }
         let said = &sick.said;
         let says = |all: &[&str]| all.iter().any(|part| said.contains(part));
+        if says(&["address already in use", "bind: address", "port is already allocated"]) {
+            let many = list(sick.spec, &["containers"]).len() > 1;
+            let pattern = if many { "service_sidecar_port_conflict" } else { "port_conflict" };
+            let found = self.found(sick, sick.workload.clone(), pattern, sick.around("address"));
+            return Some(because(NO_PORT, found));
+        }
+        // What says why by words comes before a probe that fails, what only knows the state after it.
+        let explained = self.known(sick, known);
+        let (words, state) = match explained {
+            Some(found) if !found.what.is_empty() => (Some(found), None),
+            state => (None, state),
+        };
+        let probe = || self.probe(sick).map(|found| because(NOT_PROBED, found));
+        words.or_else(probe).or(state).or_else(|| self.death(sick))
+    }
+
+    /// Who refuses its pods.
+    fn refused(&self, sick: &Sick<'_>) -> Option<Finding> {
+        let namespace = &*sick.workload.namespace;
+        let said = &sick.said;
         let own = sick.workload.clone();
-        let around = |part: &str| sick.around(part);
-        if says(&["exceeded quota"]) {
-            let pattern = quota(said);
+        let (object, pattern, part) = if said.contains("exceeded quota") {
             let name = between(said, "exceeded quota: ", ",").unwrap_or("quota");
-            let quota = Entity::new("ResourceQuota", namespace, name);
-            out.push(self.found(sick, quota, pattern, around("exceeded quota")));
-        } else if says(&["serviceaccount"]) && says(&["serviceaccount \""]) && says(&["not found"])
-        {
+            (Entity::new("ResourceQuota", namespace, name), quota(said), "exceeded quota")
+        } else if said.contains("serviceaccount \"") && said.contains("not found") {
             let name = between(said, "serviceaccount \"", "\"").unwrap_or_default();
             let account = Entity::new("ServiceAccount", namespace, name);
-            out.push(self.found(
-                sick,
-                account,
-                "missing_service_account",
-                around("serviceaccount \""),
-            ));
-        } else if says(&["violates podsecurity"]) {
-            out.push(self.found(sick, own, "pod_security_denied", around("violates podsecurity")));
-        } else if says(&["failed calling webhook"]) {
-            out.push(self.found(sick, own, "webhook_down", around("failed calling webhook")));
-        } else if says(&[
+            (account, "missing_service_account", "serviceaccount \"")
+        } else if said.contains(" usage per ") {
+            let mut limits = self.objects.of("LimitRange", namespace);
+            let limit = limits.next().map_or(own, |(limit, _)| limit.clone());
+            (limit, "limit_range_violated", " usage per ")
+        } else if said.contains("violates podsecurity") {
+            (own, "pod_security_denied", "violates podsecurity")
+        } else if said.contains("failed calling webhook") {
+            (own, "webhook_down", "failed calling webhook")
+        } else {
+            return None;
+        };
+        Some(self.found(sick, object, pattern, sick.around(part)))
+    }
+
+    /// A volume that cannot be mounted.
+    fn unmounted(&self, sick: &Sick<'_>) -> Option<Finding> {
+        let says = |all: &[&str]| all.iter().any(|part| sick.said.contains(part));
+        let fails =
+            ["failedmount", "mountvolume", "failedattachvolume", "unable to attach or mount"];
+        if !says(&fails) {
+            return None;
+        }
+        let denied = says(&["permission denied", "access denied", "operation not permitted"]);
+        let pattern = if denied { "volume_mount_permission_denied" } else { "volume_mount_fails" };
+        Some(self.found(sick, sick.workload.clone(), pattern, sick.around("mount")))
+    }
+
+    /// An image that cannot be pulled, and why.
+    fn image(&self, sick: &Sick<'_>) -> Option<Finding> {
+        let says = |all: &[&str]| all.iter().any(|part| sick.said.contains(part));
+        let fails = [
             "errimagepull",
             "imagepullbackoff",
             "failed to pull image",
             "invalidimagename",
             "errimageneverpull",
-        ]) {
-            out.push(self.image(sick));
-        } else if let Some(found) = self.missing(sick) {
-            out.push(found);
-        } else if let Some(found) = self.unscheduled(sick) {
-            out.push(found);
-        } else if says(&[
-            "failedmount",
-            "mountvolume",
-            "failedattachvolume",
-            "unable to attach or mount",
-        ]) {
-            let denied = says(&["permission denied", "access denied", "operation not permitted"]);
-            let pattern =
-                if denied { "volume_mount_permission_denied" } else { "volume_mount_fails" };
-            out.push(self.found(sick, own, pattern, around("mount")));
-        } else if says(&["oomkilled"]) {
-            out.push(self.found(sick, own, "oom_killed", around("oomkilled")));
-        } else if says(&["address already in use", "bind: address", "port is already allocated"]) {
-            let many = list(sick.spec, &["containers"]).len() > 1;
-            let pattern = if many { "service_sidecar_port_conflict" } else { "port_conflict" };
-            out.push(self.found(sick, own, pattern, around("address")));
-        } else if let Some(found) = self.probe(sick) {
-            out.push(found);
-        } else if let Some((pattern, part)) = complaint(sick) {
-            out.push(self.found(sick, own, pattern, around(part)));
-        } else if says(&[
-            "crashloopbackoff",
-            "runcontainererror",
-            "createcontainererror",
-            "back-off restarting",
-        ]) {
-            let bad =
-                ["executable file not found", "no such file or directory", "exec format error"];
-            let pattern = if says(&bad) { "bad_command" } else { "bad_config_crash_loop" };
-            let mut found = self.found(sick, own, pattern, around("back-off"));
-            let w = &weights().standing;
-            found.confidence = if says(&bad) { w.bad_command } else { w.crashes };
-            out.push(found);
+        ];
+        if !says(&fails) {
+            return None;
         }
-        for found in out.iter_mut().filter(|found| found.workload == *sick.workload) {
-            let core = &*sick.workload.namespace == "kube-system";
-            let name = &*sick.workload.name;
-            if core && name.contains("kube-proxy") {
-                found.pattern = "kube_proxy_unavailable";
-            } else if core && name.contains("dns") {
-                found.pattern = "dns_broken";
-            }
-        }
-    }
-
-    fn image(&self, sick: &Sick<'_>) -> Finding {
-        let says = |all: &[&str]| all.iter().any(|part| sick.said.contains(part));
         let wanted = list(sick.spec, &["imagePullSecrets"]);
         let namespace = &*sick.workload.namespace;
         let gone = wanted.iter().map(|s| Entity::new("Secret", namespace, text(s, &["name"])));
@@ -158,7 +187,7 @@ impl Cluster {
         };
         let mut found = self.found(sick, sick.workload.clone(), pattern, sick.around(part));
         found.confidence = weights().standing.image;
-        found
+        Some(found)
     }
 
     /// A ConfigMap or Secret that is referred to and is not there.
@@ -167,6 +196,9 @@ impl Cluster {
         for (kind, mark, pattern) in [
             ("Secret", "secret \"", "missing_secret_binding"),
             ("ConfigMap", "configmap \"", "missing_config_object"),
+            // As the API server says it to a program that asks for one.
+            ("Secret", "secrets \"", "missing_secret_binding"),
+            ("ConfigMap", "configmaps \"", "missing_config_object"),
         ] {
             let mut rest = &*sick.said;
             while let Some(at) = rest.find(mark) {
@@ -188,7 +220,16 @@ impl Cluster {
         }
         if sick.said.contains("couldn't find key") {
             let what = sick.around("couldn't find key");
-            return Some(self.found(sick, sick.workload.clone(), "missing_config_key", what));
+            let mut object = sick.workload.clone();
+            for kind in ["Secret", "ConfigMap"] {
+                let of = what.split(&format!(" in {kind} ")).nth(1).unwrap_or_default();
+                let path = of.split_whitespace().next().unwrap_or_default();
+                let name = path.rsplit('/').next().unwrap_or_default();
+                if !name.is_empty() {
+                    object = Entity::new(kind, namespace, name);
+                }
+            }
+            return Some(self.found(sick, object, "missing_config_key", what));
         }
         // What no event says the references do.
         let stuck = sick.pods.iter().any(|(_, pod)| {
@@ -257,6 +298,12 @@ impl Cluster {
             found.confidence = weights().standing.unheard;
             return Some(found);
         };
+        if let Some(node) = self.tainted(said) {
+            let what = format!("no node takes its pods; {}", node.what);
+            let mut found = self.found(sick, node.object, &node.pattern, what);
+            found.confidence = weights().standing.unfit - weights().standing.below;
+            return Some(found);
+        }
         let pattern = unfit::why(&said.to_lowercase(), sick.spec)?;
         let mut found = self.found(sick, own, pattern, said.to_owned());
         found.confidence = weights().standing.unfit;
@@ -289,7 +336,18 @@ impl Cluster {
             self.objects.of_kind("PersistentVolume").filter_map(|v| self.object(v)).collect();
         let classes: Vec<&str> =
             self.objects.of_kind("StorageClass").map(|class| &*class.name).collect();
-        let (pattern, why) = unfit::claim(value, &claim, &volumes, &classes);
+        let (mut pattern, mut why) = unfit::claim(value, &claim, &volumes, &classes);
+        let refused =
+            |saying: &&Saying| saying.on == claim && saying.reason == "ProvisioningFailed";
+        if pattern == "claim_unbound"
+            && let Some(refused) = sick.heard.iter().rev().find(refused)
+        {
+            why.clone_from(&refused.message);
+            let lower = why.to_lowercase();
+            if lower.contains("access mode") || lower.contains("accessmode") {
+                pattern = "pvc_access_mode_mismatch";
+            }
+        }
         Some((claim.clone(), pattern, format!("claim {} is not bound: {why}", claim.name)))
     }
 
@@ -315,25 +373,6 @@ impl Cluster {
         }
         None
     }
-}
-
-/// What a workload's own words complain of, and where.
-fn complaint(sick: &Sick<'_>) -> Option<(&'static str, &'static str)> {
-    const ALL: [(&str, &str); 12] = [
-        ("too many connections", "db_connection_exhaustion"),
-        ("remaining connection slots", "db_connection_exhaustion"),
-        ("--read-only", "db_read_only"),
-        ("read_only", "db_read_only"),
-        ("read-only transaction", "db_read_only"),
-        ("access denied for user", "mysql_invalid_credentials"),
-        ("password authentication failed", "mysql_invalid_credentials"),
-        ("no such host", "service_dns_resolution_failure"),
-        ("name resolution", "service_dns_resolution_failure"),
-        ("name or service not known", "service_dns_resolution_failure"),
-        ("permission denied", "volume_mount_permission_denied"),
-        ("no space left on device", "disk_full"),
-    ];
-    ALL.iter().find(|(part, _)| sick.said.contains(part)).map(|(part, pattern)| (*pattern, *part))
 }
 
 /// Which resource a quota lacks, by the words of the refusal.

@@ -1,0 +1,61 @@
+//! Jobs: of those that a CronJob made the newest says how it is.
+
+use serde_json::Value;
+use tapio_proto::model::{Entity, Time};
+
+use super::{Saying, created, sick::Sick};
+use crate::kubernetes::{
+    cluster::Cluster,
+    objects::controller,
+    value::{list, number, text},
+};
+
+impl Cluster {
+    /// Keeps of a Job or CronJob what belongs to its newest run; is that one not well?
+    pub(super) fn run(&self, sick: &mut Sick<'_>) -> bool {
+        let jobs = self.objects.of("Job", &sick.workload.namespace);
+        let jobs = jobs.filter(|(job, object)| {
+            *job == sick.workload || object.controller.as_ref() == Some(sick.workload)
+        });
+        let Some((job, object)) = jobs.max_by_key(|(_, object)| created(&object.value)) else {
+            // It is not seen: its pods must tell.
+            return true;
+        };
+        let conditions = list(&object.value, &["status", "conditions"]);
+        let is = |kind: &str| {
+            let mut all = conditions.iter();
+            all.find(|c| text(c, &["type"]) == kind && text(c, &["status"]) == "True")
+        };
+        if is("Complete").is_some() || is("SuccessCriteriaMet").is_some() {
+            return false;
+        }
+        sick.pods.retain(|(_, pod)| controller(pod).as_ref() == Some(job));
+        let mine = |saying: &Saying| {
+            saying.on == *job
+                || saying.on == *sick.workload
+                || sick.pods.iter().any(|(pod, _)| **pod == saying.on)
+                || saying.kind.starts_with("log.") && &*saying.on.kind != "Pod"
+        };
+        let mut heard: Vec<Saying> = sick.heard.iter().filter(|s| mine(s)).cloned().collect();
+        let failed = is("Failed");
+        if let Some(failed) = failed {
+            heard.push(gave_up(job, failed, sick.now));
+        }
+        sick.hear(heard);
+        failed.is_some()
+            || number(&object.value, &["status", "failed"]).unwrap_or(0) > 0
+            || !sick.pods.is_empty()
+    }
+}
+
+/// The Event that told of it may be gone.
+fn gave_up(job: &Entity, failed: &Value, now: Time) -> Saying {
+    Saying {
+        on: job.clone(),
+        kind: "k8s.event".to_owned(),
+        reason: text(failed, &["reason"]).to_owned(),
+        message: text(failed, &["message"]).to_owned(),
+        container: String::new(),
+        time: Time::parse_rfc3339(text(failed, &["lastTransitionTime"])).unwrap_or(now).min(now),
+    }
+}
