@@ -8,6 +8,9 @@
 -- speaks. What fades does not count: each shorter sum must show at least half of the excess. The bound
 -- is binomial (normal approximation with a continuity term): never fewer than six failures. It counts
 -- the spans that were looked at; one that stands for others in a flood says no more than one.
+--
+-- When it began is known to the time in which one failure beyond the usual comes: it may have failed for so
+-- long before anybody asked.
 with judged as (
     select s.kind, s.namespace, s.service, s.bucket, s.failed, s.span_s, s.still,
            cast(s.count as double) as n, cast(s.errors as double) as e,
@@ -43,7 +46,8 @@ begun as (
     from walked w
 )
 select b.kind, b.namespace, b.service, b.bucket, coalesce(b.first_error, b.step) as onset,
-       b.failed, b.span_s, b.value, b.usual as baseline, b.score
+       b.failed, b.span_s, b.span_s / (b.e - b.n * b.baseline) as within_s,
+       b.value, b.usual as baseline, b.score
 from begun b
 where b.place_of_step = 1
 order by b.kind desc, b.namespace, b.service, b.bucket

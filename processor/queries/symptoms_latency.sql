@@ -6,7 +6,8 @@
 -- its spread the median absolute deviation from it (Hampel). A shift counts when the newest windows,
 -- four at least and with nine requests in five minutes at most, lie above both twice the level and
 -- level + 8 spreads, and by at least 50 ms: less than that no user sees; a window in five may be an
--- exception. Of a service's operations the most used one speaks for it. In each join the few rows come first:
+-- exception. When it began is known to a window and the time from one request to the next. Of a service's
+-- operations the most used one speaks for it. In each join the few rows come first:
 -- they are what is kept in memory.
 with speaks as (
     select distinct w.namespace, w.service
@@ -101,7 +102,9 @@ ranked as (
 )
 select 'latency' as kind, of_namespace as namespace, of_service as service, bucket,
        case when own then onset else first_onset end as onset, arrived as failed,
-       (cast(bucket as bigint) - cast(onset as bigint)) / 1000000000 + 5 as span_s, value, baseline, score,
+       (cast(bucket as bigint) - cast(onset as bigint)) / 1000000000 + 5 as span_s,
+       5.0 + ((cast(bucket as bigint) - cast(onset as bigint)) / 1000000000.0 + 5.0) / n as within_s,
+       value, baseline, score,
        case when own then 1 else 0 end as own
 from ranked
 where place = 1

@@ -116,6 +116,7 @@ mod tests {
             entity_namespace: String::new(),
             entity_name: String::new(),
             onset: second(0),
+            onset_within_s: None,
             last: second(0),
             value: 0.0,
             baseline: 0.0,

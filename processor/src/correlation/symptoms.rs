@@ -113,6 +113,7 @@ impl Symptoms {
                         onset: row.time("onset")?,
                         came: row.time("failed")?,
                         span: Duration::from_secs(row.int("span_s")?.unsigned_abs()),
+                        within: row.float("within_s")?,
                         value: row.float("value")?,
                         baseline: row.float("baseline")?,
                         score: row.float("score")?,
@@ -154,6 +155,7 @@ impl Symptoms {
         // The longer the sum the less exactly it knows where it began.
         if m.span <= active.span {
             (s.onset, active.span) = (s.onset.min(m.onset), m.span);
+            s.onset_within_s = Some(m.within);
         }
         s.last = s.last.max(m.bucket + Duration::from_nanos(WINDOW as u64));
         (s.value, s.baseline, s.score) =
@@ -171,6 +173,7 @@ impl Symptoms {
                 onset: from,
                 came: to,
                 span: length * 2 + QUIET,
+                within: length.as_secs_f64(),
                 value: worse.value,
                 baseline: worse.baseline,
                 score: worse.score,
@@ -194,6 +197,7 @@ impl Symptoms {
                 onset: complaint.onset,
                 came: complaint.last,
                 span: complaint.span,
+                within: complaint.within(),
                 value: complaint.share.0,
                 baseline: complaint.share.1,
                 score: complaint.score,
@@ -407,6 +411,8 @@ struct Measure {
     onset: Time,
     came: Time,
     span: Duration,
+    /// How far from its onset it may have begun, s.
+    within: f64,
     value: f64,
     baseline: f64,
     score: f64,
@@ -419,6 +425,7 @@ fn symptom(kind: &str, entity: &Entity, onset: Time, unit: &str) -> Symptom {
         entity_namespace: entity.namespace.to_string(),
         entity_name: entity.name.to_string(),
         onset,
+        onset_within_s: None,
         last: onset,
         value: 0.0,
         baseline: 0.0,

@@ -460,6 +460,7 @@ fn symptom(kind: &str, on: &Entity, at: Time, text: &str) -> Symptom {
         entity_namespace: on.namespace.to_string(),
         entity_name: on.name.to_string(),
         onset: at,
+        onset_within_s: None,
         last: at,
         value: 1.0,
         baseline: 0.0,

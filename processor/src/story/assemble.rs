@@ -59,6 +59,8 @@ pub struct View<'a> {
 pub(super) struct Failure {
     /// First failing span, or onset of the slow-down.
     pub since: Time,
+    /// How far from that it may have begun, s.
+    pub within: Option<f64>,
     /// Start of the last window in which it failed.
     pub until: Time,
     /// `error_ratio`, `latency` or `call_errors`.

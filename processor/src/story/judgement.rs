@@ -15,6 +15,8 @@ use crate::patterns::Pattern;
 const HELPS: Duration = Duration::from_secs(60);
 /// Nothing was wrong for so long.
 const WELL: Duration = Duration::from_secs(15);
+/// A beginning that is known as well as this, s, needs no word.
+const NEAR: f64 = 10.0;
 /// Changes of each sort that are ruled out by name.
 const MOST_CHANGES: usize = 3;
 
@@ -69,6 +71,13 @@ impl Teller<'_> {
                 "{} other change(s) upstream of {} in the half hour before",
                 self.best.rivals, self.best.workload.name
             ));
+        }
+        // Of the first only: what comes after follows from it.
+        let vague = |f: &&Failure| f.within.is_some_and(|within| within >= NEAR);
+        if let Some((service, f)) = order.first().filter(|(_, f)| vague(f)) {
+            let within = words::lasting(f.within.unwrap_or_default());
+            doubts
+                .push(format!("since when {} does badly is known to {within} only", service.name));
         }
         let mut named = BTreeSet::from([&self.best.cause]);
         for other in self.plot.hypotheses.iter().skip(1) {

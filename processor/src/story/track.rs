@@ -319,6 +319,7 @@ impl Thread {
         for service in group.services.keys() {
             self.failures.entry(service.clone()).or_insert_with(|| Failure {
                 since: view.now,
+                within: None,
                 until: view.now,
                 kind: String::new(),
                 baseline: 0.0,
@@ -428,6 +429,7 @@ impl Failure {
             }
             if kind == self.kind {
                 self.since = self.since.min(s.onset);
+                self.within = s.onset_within_s;
                 self.worst = self.worst.max(s.value);
             }
         }

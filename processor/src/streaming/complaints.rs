@@ -75,6 +75,13 @@ pub struct Complaint {
     pub says: String,
 }
 
+impl Complaint {
+    /// How far from its onset it may have begun, s: until the next error a service that fails logs none.
+    pub fn within(&self) -> f64 {
+        60.0 / (self.rate.0 - self.rate.1).max(f64::MIN_POSITIVE)
+    }
+}
+
 /// The lines of one slot.
 #[derive(Clone, Copy, Debug)]
 struct Slot {

@@ -126,6 +126,26 @@ fn a_small_share_that_fails_is_told_of_in_the_end() {
     }
 }
 
+/// Guarantees: of a service that is asked seldom it is said how well its beginning is known; of one that is asked
+/// often that needs no word.
+#[test]
+fn a_beginning_that_is_vague_is_said_to_be() {
+    for (every, vague) in [(20, true), (1, false)] {
+        let asked = (0..1_100_u64).step_by(every);
+        let all = asked.map(|at| {
+            let ends = std::iter::once(START + at * SECOND);
+            (at, spans("shop", ends, if at >= 900 { 2 } else { 0 }))
+        });
+        let told = stories(all.collect());
+        let [story] = &told[..] else { panic!("{told:?}") };
+        let said = story
+            .doubts
+            .iter()
+            .any(|doubt| doubt.starts_with("since when shop does badly is known to "));
+        assert_eq!(said, vague, "{:?}", story.doubts);
+    }
+}
+
 /// Guarantees: a pod whose image does not exist is a story for as long as nobody puts it right, and no
 /// longer.
 #[test]

@@ -18,6 +18,8 @@ table! { "symptoms" =>
         pub entity_name: String,
         /// Since when.
         pub onset: Time,
+        /// How far from that it may have begun, s; null where it was told, not measured.
+        pub onset_within_s: Option<f64>,
         /// Last seen.
         pub last: Time,
         /// The measure now, in `unit`.
