@@ -2,7 +2,7 @@
 
 use tapio_proto::model::{Evidence, Story, StoryState, Time};
 
-use super::{chain::OBJECTS, impact, words};
+use super::{chain::OBJECTS, dimension::Dimension, impact, words};
 
 /// Columns of a terminal that a story may use.
 const WIDTH: usize = 110;
@@ -84,13 +84,14 @@ fn kinds(story: &Story) -> String {
     if names.is_empty() { String::new() } else { format!("   {}", names.join(", ")) }
 }
 
-/// The facts that are told where there is no room for all: the cause, what users see, then what led
-/// there, in order of time.
+/// The facts that are told where there is no room for all: the cause, what users see, then what led there, first
+/// what the cluster says and last what programs said, in order of time.
 fn choose(evidence: &[Evidence], room: usize) -> Vec<&Evidence> {
     let rank = |fact: &Evidence| match fact.role.as_str() {
         "cause" => 0,
         "symptom" => 1,
-        _ => 2,
+        _ if fact.dimension != Dimension::Semantic.name() => 2,
+        _ => 3,
     };
     let mut order: Vec<usize> = (0..evidence.len()).collect();
     order.sort_by_key(|at| (rank(&evidence[*at]), *at));
@@ -166,4 +167,40 @@ fn fold(text: &str, width: usize) -> Vec<String> {
         }
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Guarantees: where there is no room for all, what programs said makes way for what the cluster and the users
+    /// saw, and what is told stays in order.
+    #[test]
+    fn what_programs_said_makes_way_first() {
+        let fact = |what: &str, role: &str, dimension: Dimension| Evidence {
+            story_id: String::new(),
+            time: Time(0),
+            role: role.to_owned(),
+            entity_kind: String::new(),
+            entity_namespace: String::new(),
+            entity_name: String::new(),
+            what: what.to_owned(),
+            times: 1,
+            source: String::new(),
+            dimension: dimension.name().to_owned(),
+            trace_id: None,
+            span_id: None,
+        };
+        let all = [
+            fact("changed", "cause", Dimension::Causal),
+            fact("says so", "effect", Dimension::Semantic),
+            fact("says more", "effect", Dimension::Semantic),
+            fact("killed", "effect", Dimension::Ownership),
+            fact("fails", "symptom", Dimension::Temporal),
+        ];
+        let told = |room| choose(&all, room).iter().map(|f| f.what.as_str()).collect::<Vec<_>>();
+        assert_eq!(told(3), ["changed", "killed", "fails"]);
+        assert_eq!(told(4), ["changed", "says so", "killed", "fails"]);
+        assert_eq!(told(9).len(), 5);
+    }
 }
