@@ -190,25 +190,15 @@ fn speaks(service: &Entity, windows: &Windows, graph: &Graph) -> bool {
 fn by_metrics(blame: &Blame) -> hypotheses::Hypothesis {
     let (worse, w) = (&blame.worse, &weights().metrics);
     let pattern = if worse.kind == "latency" { "service_slow" } else { "service_errors" };
-    hypotheses::Hypothesis {
-        cause: worse.service.clone(),
-        relation: "self".to_owned(),
-        workload: worse.service.clone(),
-        service: worse.service.name.to_string(),
-        pattern: pattern.to_owned(),
-        change: None,
-        cause_time: worse.during.0,
-        effect_time: worse.during.0,
-        evidence: blame.share,
-        rivals: 0,
-        confidence: if blame.borne_out {
-            w.borne_out + w.borne_out_share * blame.share
-        } else {
-            w.alone_share * blame.share
-        },
-        measured: None,
-        told: None,
-    }
+    let confidence = if blame.borne_out {
+        w.borne_out + w.borne_out_share * blame.share
+    } else {
+        w.alone_share * blame.share
+    };
+    let (service, since) = (&worse.service, worse.during.0);
+    let itself =
+        hypotheses::Hypothesis::by_itself(service.clone(), service, pattern, (since, confidence));
+    hypotheses::Hypothesis { evidence: blame.share, ..itself }
 }
 
 impl Engine {

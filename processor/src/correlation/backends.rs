@@ -42,11 +42,11 @@ pub fn judge(
         let suffers =
             |caller: &&Entity| failing.get(*caller).is_some_and(|at| *at + BEFORE >= *onset);
         let (suffering, others): (Vec<_>, Vec<_>) = graph.callers(service).partition(suffers);
-        let still_ask = windows.calls(*onset + ASKED);
-        let asks = |caller: &&Entity| {
-            still_ask.iter().any(|(from, to)| from == *caller && to.entity() == service)
+        let is_well_for_others = !others.is_empty() && {
+            let still_ask = windows.calls(*onset + ASKED);
+            let mut still_ask = still_ask.iter().filter(|(_, to)| to.entity() == service);
+            still_ask.any(|(from, _)| others.contains(&from))
         };
-        let is_well_for_others = others.iter().any(asks);
         let workload = graph.workload(service);
         let explained =
             |of: &Entity| judged.iter().any(|h| h.workload == *of && h.confidence >= worth);
@@ -59,20 +59,7 @@ pub fn judge(
         if by_caller || is_well_for_others || explained(&workload) {
             continue;
         }
-        judged.push(Hypothesis {
-            cause: workload.clone(),
-            relation: "self".to_owned(),
-            workload,
-            service: service.name.to_string(),
-            pattern: pattern.to_owned(),
-            change: None,
-            cause_time: *onset,
-            effect_time: *onset,
-            evidence: 1.0,
-            rivals: 0,
-            confidence: if suffering.len() > 1 { w.shared } else { w.alone },
-            measured: None,
-            told: None,
-        });
+        let confidence = if suffering.len() > 1 { w.shared } else { w.alone };
+        judged.push(Hypothesis::by_itself(workload, service, pattern, (*onset, confidence)));
     }
 }

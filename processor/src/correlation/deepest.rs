@@ -34,20 +34,9 @@ pub fn judge(
             continue;
         }
         let share = (active.symptom.value - active.symptom.baseline).clamp(0.0, 1.0);
-        judged.push(Hypothesis {
-            cause: workload.clone(),
-            relation: "self".to_owned(),
-            workload,
-            service: service.name.to_string(),
-            pattern: "service_errors".to_owned(),
-            change: None,
-            cause_time: *onset,
-            effect_time: *onset,
-            evidence: share,
-            rivals: 0,
-            confidence: w.deepest + w.deepest_share * share,
-            measured: None,
-            told: None,
-        });
+        let confidence = w.deepest + w.deepest_share * share;
+        let found =
+            Hypothesis::by_itself(workload, service, "service_errors", (*onset, confidence));
+        judged.push(Hypothesis { evidence: share, ..found });
     }
 }

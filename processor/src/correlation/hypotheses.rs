@@ -69,23 +69,36 @@ pub struct Told {
 }
 
 impl Hypothesis {
-    /// What is measured in requests says in which service it arises, whoever changed what.
-    pub fn measured(arising: &Arising, workload: Entity) -> Self {
+    /// A workload is to blame for itself since then, and nothing was changed.
+    pub fn by_itself(
+        workload: Entity,
+        service: &Entity,
+        pattern: &str,
+        (since, confidence): (Time, f64),
+    ) -> Self {
         Hypothesis {
             cause: workload.clone(),
             relation: "self".to_owned(),
             workload,
-            service: arising.service.name.to_string(),
-            pattern: arising.pattern.to_owned(),
+            service: service.name.to_string(),
+            pattern: pattern.to_owned(),
             change: None,
-            cause_time: arising.onset,
-            effect_time: arising.onset,
+            cause_time: since,
+            effect_time: since,
             evidence: 1.0,
             rivals: 0,
-            confidence: arising.confidence,
-            measured: Some(Box::new(arising.clone())),
+            confidence,
+            measured: None,
             told: None,
         }
+    }
+
+    /// What is measured in requests says in which service it arises, whoever changed what.
+    pub fn measured(arising: &Arising, workload: Entity) -> Self {
+        let told = (arising.onset, arising.confidence);
+        let measured = Some(Box::new(arising.clone()));
+        let itself = Hypothesis::by_itself(workload, &arising.service, arising.pattern, told);
+        Hypothesis { measured, ..itself }
     }
 }
 

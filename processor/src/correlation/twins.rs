@@ -161,7 +161,7 @@ pub fn judge(
         let numbers: Vec<String> = on.iter().map(|split| split.numbers()).collect();
         for service in services {
             let Some(onset) = failing.get(service) else { continue };
-            out.push(hypothesis(service, &node, NODE, graph, (confidence, *onset), Told {
+            out.push(hypothesis(service, &node, NODE, graph, (*onset, confidence), Told {
                 title: format!("{names} {does} only on node {}", node.name),
                 what: numbers[0].clone(),
                 reasons: numbers.iter().take(MOST_NAMED).cloned().collect(),
@@ -181,7 +181,7 @@ pub fn judge(
         if below.iter().any(|other| *other != split.service && failing.contains_key(other)) {
             continue;
         }
-        out.push(hypothesis(&split.service, &one.pod, POD, graph, (w.pod, *onset), Told {
+        out.push(hypothesis(&split.service, &one.pod, POD, graph, (*onset, w.pod), Told {
             what: split.numbers(),
             reasons: vec![split.numbers()],
             title: format!("{} {} only in pod {}", split.service.name, split.does(), one.pod.name),
@@ -228,24 +228,15 @@ fn hypothesis(
     cause: &Entity,
     pattern: &str,
     graph: &Graph,
-    (confidence, onset): (f64, Time),
+    since: (Time, f64),
     told: Told,
 ) -> Hypothesis {
     let relation = if &*cause.kind == "Node" { "runs_on" } else { "self" };
     Hypothesis {
         cause: cause.clone(),
         relation: relation.to_owned(),
-        workload: graph.workload(service),
-        service: service.name.to_string(),
-        pattern: pattern.to_owned(),
-        change: None,
-        cause_time: onset,
-        effect_time: onset,
-        evidence: 1.0,
-        rivals: 0,
-        confidence,
-        measured: None,
         told: Some(Box::new(told)),
+        ..Hypothesis::by_itself(graph.workload(service), service, pattern, since)
     }
 }
 

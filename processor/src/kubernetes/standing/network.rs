@@ -135,9 +135,7 @@ impl Cluster {
         out: &mut Vec<Finding>,
     ) {
         for (workload, object) in self.objects.workloads(&policy.namespace) {
-            let labels = pod_template(&workload.kind, &object.value).and_then(|(l, _)| l);
-            let selector = at(value, &["spec", "podSelector", "matchLabels"]);
-            if !links::matches(selector, labels) {
+            if !selects(value, workload, Some(&object.value)) {
                 continue;
             }
             let services = self.services_of(workload);
@@ -171,12 +169,10 @@ impl Cluster {
         if !types.iter().any(|kind| kind.as_str() == Some("Egress")) {
             return;
         }
-        let selector = at(value, &["spec", "podSelector", "matchLabels"]);
         let rules = list(value, &["spec", "egress"]);
         for (by, words) in complaints.iter().filter(|(by, _)| by.namespace == policy.namespace) {
-            let object = self.objects.get(by).map(|object| &object.value);
-            let labels = object.and_then(|o| pod_template(&by.kind, o)).and_then(|(l, _)| l);
-            if !links::matches(selector, labels) {
+            let object = self.objects.get(by).map(|object| &*object.value);
+            if !selects(value, by, object) {
                 continue;
             }
             let opens = |rule: &Value, port: i64| {
@@ -304,6 +300,12 @@ impl Cluster {
         }
         None
     }
+}
+
+/// Does a NetworkPolicy speak of the pods of a workload?
+fn selects(policy: &Value, workload: &Entity, object: Option<&Value>) -> bool {
+    let labels = object.and_then(|o| pod_template(&workload.kind, o)).and_then(|(l, _)| l);
+    links::matches(at(policy, &["spec", "podSelector", "matchLabels"]), labels)
 }
 
 /// Does a text in lower case speak of something by its whole name?
