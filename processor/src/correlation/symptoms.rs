@@ -19,6 +19,7 @@ use crate::{
 /// The queries, by the names of their files.
 const ERRORS: &str = "symptoms_errors";
 const LATENCY: &str = "symptoms_latency";
+const WAITS: &str = "symptoms_waits";
 const STATE: &str = "symptoms_state";
 const RESOURCES: &str = "symptoms_resources";
 
@@ -91,18 +92,16 @@ impl Symptoms {
         windows: &mut Windows,
         (now, recent): (Time, Time),
     ) -> Result<(), CorrelationError> {
-        let all = [ERRORS, LATENCY, STATE, RESOURCES];
-        let errors = windows.failed_since(recent);
-        plans.run_ahead(if errors { &all } else { &all[1..] });
-        for query in [ERRORS, LATENCY] {
-            if query == ERRORS && !errors {
-                continue;
-            }
+        let errors = windows.failed_since(recent).then_some(ERRORS);
+        let waits = windows.waited_since(recent).then_some(WAITS);
+        let measured: Vec<&str> = errors.into_iter().chain([LATENCY]).chain(waits).collect();
+        plans.run_ahead(&[&*measured, &[STATE, RESOURCES]].concat());
+        for query in measured {
             let Some(rows) = plans.rows_if_well(query)? else { continue };
             for row in rows.iter() {
                 let entity = Entity::new("Service", row.text("namespace")?, row.text("service")?);
-                // What others say of one that speaks itself is not asked for.
-                if query == LATENCY && row.int("own")? == 0 && windows.tells_of(&entity) {
+                // What others say of one whose requests are counted is not asked for.
+                if query == WAITS && windows.tells_of(&entity) {
                     continue;
                 }
                 self.measured(

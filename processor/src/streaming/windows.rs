@@ -48,6 +48,8 @@ const MOST_CELLS: usize = 400_000;
 const MOST_NAMES: usize = 20_000;
 /// Bytes of a name that tell it from others.
 const LONGEST_NAME: usize = 256;
+/// A call that takes longer may be one too long, ns. What is told is from 50 ms on, by buckets.
+const WAITS: u64 = 40_000_000;
 /// Who answered at an address longer ago than this before its newest call answers there no more.
 const ANSWERED: Duration = Duration::from_secs(900);
 
@@ -281,6 +283,8 @@ pub struct Windows {
     /// When the newest failure came in, and the newest span.
     failed: Time,
     heard: Time,
+    /// Who waited for whom, by the number of the address, and when the newest such call came in.
+    waited: Map<(ServiceId, u32), Time>,
     /// Services that failed more of late than is usual, as of what was published last.
     erring: BTreeSet<Entity>,
     clients: Clients,
@@ -311,6 +315,7 @@ impl Default for Windows {
             sick: Sick::new(),
             failed: Time::default(),
             heard: Time::default(),
+            waited: Map::default(),
             erring: BTreeSet::new(),
             clients: Clients::default(),
             cadence: Map::default(),
@@ -345,6 +350,7 @@ impl Windows {
                 .for_each(|peer| peer.answered.retain(|service, _| here(service)));
             self.parents = Parents::default();
             self.entered.clear();
+            self.waited.clear();
         }
         let id = self.services.id(&key, now)?;
         match self.called.get_mut(id as usize) {
@@ -384,6 +390,7 @@ impl Windows {
             self.texts.retain(|(_, address), _| !gone.contains(address));
             self.parents = Parents::default();
             self.entered.clear();
+            self.waited.clear();
         }
         self.addresses.id(&name.into(), now).unwrap_or_default()
     }
@@ -488,6 +495,10 @@ impl Windows {
             self.failed = self.failed.max(span.arrived);
             self.keep_failure(span, key.peer);
         }
+        let asks = matches!(span.kind, SpanKind::Client | SpanKind::Producer);
+        if asks && nanos > WAITS && !span.peer.is_empty() {
+            self.waited.insert((span.service, key.peer), span.arrived);
+        }
         self.link(span, key.peer);
         self.shrink();
     }
@@ -505,6 +516,18 @@ impl Windows {
     /// Did any failure come in since then?
     pub fn failed_since(&self, since: Time) -> bool {
         self.failed >= since
+    }
+
+    /// Have several waited since then for one that tells nothing of itself?
+    pub fn waited_since(&mut self, since: Time) -> bool {
+        self.waited.retain(|_, last| *last >= since);
+        let mut asked: BTreeMap<Entity, Entity> = BTreeMap::new();
+        self.waited.keys().any(|(caller, address)| {
+            let callee = self.meant(*caller, &self.addressed(*address)).entity().clone();
+            let caller = self.entity(*caller);
+            let first = asked.entry(callee.clone()).or_insert_with(|| caller.clone());
+            *first != caller && !self.tells_of(&callee)
+        })
     }
 
     /// Requests served and failed by (service, operation) from `from` on, for the impact.
