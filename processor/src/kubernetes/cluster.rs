@@ -12,7 +12,8 @@ use super::{
     fact::{Fact, Happened, Numbers, change},
     heard::Heard,
     latch::Latch,
-    links, metrics,
+    links::{self, Where},
+    metrics,
     objects::{Limits, Link, Object, Objects},
     owners, passage,
     pod::Pod,
@@ -501,15 +502,13 @@ impl Cluster {
         let Some(object) = self.objects.get_mut(entity) else { return };
         let old = std::mem::replace(&mut object.links, links.clone());
         tell_links(old.difference(&links), links.difference(&old), time, out);
-        let bears = ["selector", "hard", "limits"].iter().any(|part| {
-            before.pointer(&format!("/spec/{part}")) != value.pointer(&format!("/spec/{part}"))
-        });
-        if bears || before.is_null() {
+        let told = ["/spec", "/subjects", "/webhooks"];
+        if before.is_null() || told.iter().any(|part| before.pointer(part) != value.pointer(part)) {
             self.bear_on_workloads(entity, Some(value), time, out);
         }
     }
 
-    /// A Service or a limit came, changed or went (`None`): on which workloads does it bear now?
+    /// A Service, a limit or a rule came, changed or went (`None`): on which workloads does it bear now?
     fn bear_on_workloads(
         &mut self,
         entity: &Entity,
@@ -517,18 +516,18 @@ impl Cluster {
         time: Time,
         out: &mut Vec<Fact>,
     ) {
-        if &*entity.kind != "Service" && !links::LIMITS.contains(&&*entity.kind) {
-            return;
-        }
+        let Some(bears) = links::bears(entity) else { return };
+        let all = (bears == Where::Everywhere).then(|| self.objects.all_workloads());
+        let here = (bears != Where::Everywhere).then(|| self.objects.workloads(&entity.namespace));
         let bears =
             |link: &Link| link.1 == *entity || (link.0 == Relation::Selects && link.2 == *entity);
         let mut updates = Vec::new();
-        for (workload, object) in self.objects.workloads(&entity.namespace) {
+        for (workload, object) in all.into_iter().flatten().chain(here.into_iter().flatten()) {
             let old: BTreeSet<Link> =
                 object.links.iter().filter(|link| bears(link)).cloned().collect();
             let new: BTreeSet<Link> = value
-                .and_then(|value| links::between(entity, value, workload, &object.value))
                 .into_iter()
+                .flat_map(|value| links::between(entity, value, workload, &object.value))
                 .collect();
             if old != new {
                 updates.push((workload.clone(), old, new));

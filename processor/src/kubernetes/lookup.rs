@@ -217,10 +217,9 @@ impl Cluster {
         ips
     }
 
-    /// The workload that resolves names for the cluster: the one behind the Service `kube-dns`, as
-    /// it is called whatever serves it (Kubernetes DNS specification, `kube-system`).
+    /// The workload that resolves names for the cluster.
     pub fn resolver(&self) -> Option<Entity> {
-        self.workloads_of(&Entity::new("Service", "kube-system", "kube-dns")).into_iter().next()
+        self.workloads_of(&links::resolver()).into_iter().next()
     }
 
     /// The CronJobs that last ran at `since` or later: when that was, and their schedules.
@@ -327,58 +326,17 @@ impl Cluster {
     fn policies(&self, workload: &Entity, value: &Value) -> Vec<(Relation, Entity)> {
         let namespace = &*workload.namespace;
         let mut found = vec![(Relation::Limits, Entity::new("Namespace", "", namespace))];
-        let Some((labels, spec)) = pod_template(&workload.kind, value) else { return found };
-        for (policy, object) in self.objects.ever_of("NetworkPolicy") {
-            if &*policy.namespace == namespace
-                && links::matches(
-                    at(&object.value, &["spec", "podSelector", "matchLabels"]),
-                    labels,
-                )
-            {
-                found.push((Relation::Filters, policy.clone()));
-            }
-        }
-        // Istio: a policy without a selector holds for its namespace, in the root namespace for all.
-        for kind in ["PeerAuthentication", "AuthorizationPolicy"] {
-            for (policy, object) in self.objects.ever_of(kind) {
-                let wanted = at(&object.value, &["spec", "selector", "matchLabels"]);
-                let mesh_wide = wanted.is_none() && &*policy.namespace == "istio-system";
-                if mesh_wide || (&*policy.namespace == namespace && links::matches(wanted, labels))
-                {
-                    found.push((Relation::Filters, policy.clone()));
+        for (rule, object) in links::RULES.into_iter().flat_map(|kind| self.objects.ever_of(kind)) {
+            let Some(relation) = links::rules(rule, &object.value, workload, value) else {
+                continue;
+            };
+            found.push((relation, rule.clone()));
+            match relation {
+                Relation::Grants => found.push((relation, links::role(rule, &object.value))),
+                Relation::Admits => {
+                    found.extend(links::asked(&object.value).map(|service| (relation, service)))
                 }
-            }
-        }
-        let account = match text(spec, &["serviceAccountName"]) {
-            "" => "default",
-            name => name,
-        };
-        for kind in ["RoleBinding", "ClusterRoleBinding"] {
-            for (binding, object) in self.objects.ever_of(kind) {
-                let here = kind == "ClusterRoleBinding" || &*binding.namespace == namespace;
-                let subject = |subject: &Value| {
-                    text(subject, &["kind"]) == "ServiceAccount"
-                        && text(subject, &["name"]) == account
-                        && text(subject, &["namespace"]) == namespace
-                };
-                if here && list(&object.value, &["subjects"]).iter().any(subject) {
-                    found.push((Relation::Grants, binding.clone()));
-                    let role = |part| text(&object.value, &["roleRef", part]);
-                    let of = if role("kind") == "Role" { &*binding.namespace } else { "" };
-                    found.push((Relation::Grants, Entity::new(role("kind"), of, role("name"))));
-                }
-            }
-        }
-        for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
-            for (webhook, object) in self.objects.ever_of(kind) {
-                found.push((Relation::Admits, webhook.clone()));
-                for hook in list(&object.value, &["webhooks"]) {
-                    let of = |part| text(hook, &["clientConfig", "service", part]);
-                    if !of("name").is_empty() {
-                        let service = Entity::new("Service", of("namespace"), of("name"));
-                        found.push((Relation::Admits, service));
-                    }
-                }
+                _ => {}
             }
         }
         found

@@ -63,9 +63,9 @@ pub enum Relation {
     Scales,
     /// ResourceQuota or LimitRange to the workloads of its namespace.
     Limits,
-    /// Webhook configuration, or the Service behind it, to the workloads whose pods it is asked about.
+    /// Webhook configuration to the workloads about whose pods it is asked, and the Service behind it to it.
     Admits,
-    /// RoleBinding or ClusterRoleBinding to the workload that runs as one of its subjects.
+    /// RoleBinding or ClusterRoleBinding to the workload that runs as one of its subjects, and the role to it.
     Grants,
     /// NetworkPolicy to the workload whose pods it selects.
     Filters,
@@ -73,6 +73,8 @@ pub enum Relation {
     Displaces,
     /// Workload to those on a node whose processors it takes.
     Crowds,
+    /// The Service that resolves names to the workload whose pods ask it.
+    Resolves,
     /// Service to Ingress or route.
     Routes,
     /// Callee service to caller service, seen in traces.
@@ -98,6 +100,7 @@ impl Relation {
             Relation::Displaces => "displaces",
             Relation::Crowds => "crowds",
             Relation::Filters => "filters",
+            Relation::Resolves => "resolves",
             Relation::Routes => "routes",
             Relation::Calls => "calls",
         }

@@ -62,6 +62,93 @@ fn edges_begin_and_end_and_upstream_names_what_is_gone() {
 }
 
 #[test]
+fn rules_bear_on_the_workloads_that_they_are_about() {
+    let hook = json!({"webhooks": [{
+        "clientConfig": {"service": {"namespace": "guard", "name": "gate"}},
+        "rules": [{"apiGroups": [""], "resources": ["pods"]}],
+    }]});
+    let of_others =
+        json!({"webhooks": [{"rules": [{"apiGroups": ["apps"], "resources": ["deployments"]}]}]});
+    let binding = |account: &str| {
+        let subject = json!({"kind": "ServiceAccount", "namespace": "shop", "name": account});
+        json!({"subjects": [subject], "roleRef": {"kind": "ClusterRole", "name": "view"}})
+    };
+    let filters = |app: &str| json!({"spec": {"podSelector": {"matchLabels": {"app": app}}}});
+    let anywhere = |kind: &str, name: &str, rest: serde_json::Value| {
+        let mut object = object(kind, name, 1, "01:00:00", rest);
+        object["metadata"].as_object_mut().unwrap().remove("namespace");
+        object
+    };
+    let rules = || {
+        vec![
+            anywhere("ValidatingWebhookConfiguration", "gate", hook.clone()),
+            anywhere("MutatingWebhookConfiguration", "others", of_others.clone()),
+            anywhere("ClusterRoleBinding", "reads", binding("carter")),
+            anywhere("ClusterRoleBinding", "others-read", binding("other")),
+            object("NetworkPolicy", "closed", 1, "01:00:00", filters("cart")),
+            object("NetworkPolicy", "others-closed", 1, "01:00:00", filters("other")),
+        ]
+    };
+    let cart = || deployment(2, "01:00:00", ("True", 1), json!({"app": "cart"}));
+    let rules_first = rules().into_iter().chain([cart()]).collect::<Vec<_>>();
+    let rules_last = [cart()].into_iter().chain(rules()).collect::<Vec<_>>();
+    for order in [rules_first, rules_last] {
+        let mut test = Test::new();
+        let mut begun: Vec<String> = Vec::new();
+        for object in order {
+            let facts = test.see(Verb::Listed, object, "03:00:00");
+            begun.extend(facts.iter().filter_map(|fact| match fact {
+                Fact::EdgeBegin(relation, from, to, _) => {
+                    Some(format!("{from} {} {to}", relation.name()))
+                }
+                _ => None,
+            }));
+        }
+        begun.retain(|edge| !edge.contains(" uses_") && !edge.contains(" mounts "));
+        begun.sort();
+        assert_eq!(
+            begun,
+            [
+                "ClusterRole view grants ClusterRoleBinding others-read",
+                "ClusterRole view grants ClusterRoleBinding reads",
+                "ClusterRoleBinding reads grants Deployment shop/cart",
+                "NetworkPolicy shop/closed filters Deployment shop/cart",
+                "Service guard/gate admits ValidatingWebhookConfiguration gate",
+                "ValidatingWebhookConfiguration gate admits Deployment shop/cart",
+            ]
+        );
+        let opened = object("NetworkPolicy", "closed", 2, "03:01:00", filters("other"));
+        let facts = test.see(Verb::Modified, opened, "03:01:00");
+        assert!(facts.iter().any(|fact| matches!(fact, Fact::EdgeEnd(Relation::Filters, ..))));
+        let gone = anywhere("ClusterRoleBinding", "reads", binding("carter"));
+        let facts = test.see(Verb::Deleted, gone, "03:02:00");
+        let ended = facts.iter().filter(|fact| matches!(fact, Fact::EdgeEnd(Relation::Grants, ..)));
+        assert_eq!(ended.count(), 2);
+    }
+}
+
+#[test]
+fn the_resolver_bears_on_all_whose_pods_ask_it() {
+    let dns = || {
+        let mut dns = object("Service", "kube-dns", 1, "01:00:00", json!({"spec": {}}));
+        dns["metadata"]["namespace"] = json!("kube-system");
+        dns
+    };
+    let resolves = |facts: &[Fact]| {
+        facts.iter().any(|fact| matches!(fact, Fact::EdgeBegin(Relation::Resolves, ..)))
+    };
+    let cart = || deployment(2, "01:00:00", ("True", 1), json!({"app": "cart"}));
+    let mut test = Test::new();
+    test.see(Verb::Listed, cart(), "03:00:00");
+    assert!(resolves(&test.see(Verb::Listed, dns(), "03:00:00")));
+    let mut of_node = cart();
+    of_node["spec"]["template"]["spec"]["hostNetwork"] = json!(true);
+    let mut test = Test::new();
+    test.see(Verb::Listed, dns(), "03:00:00");
+    assert!(!resolves(&test.see(Verb::Listed, of_node, "03:00:00")));
+}
+
+#[test]
 fn limits_bear_on_workloads_that_come_before_and_after() {
     let quota =
         object("ResourceQuota", "q", 1, "01:00:00", json!({"spec": {"hard": {"pods": "1"}}}));
