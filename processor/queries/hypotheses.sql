@@ -37,7 +37,8 @@ with facts as (
            (cast(s.last as bigint) - cast(s.onset as bigint)) / 1000000000.0 as lasted_s,
            s.entity_kind, s.entity_namespace, s.entity_name, '' as workload_kind, '' as workload_name
     from symptoms s
-    where s.kind in ('error_ratio', 'latency', 'own_time', 'call_errors', 'log_errors', 'memory_growth', 'cpu_at_limit')
+    where s.kind in ('error_ratio', 'latency', 'own_time', 'call_errors', 'log_errors', 'memory_growth', 'cpu_at_limit',
+                     'silence')
 ),
 local as (
     -- every fact on the workload itself, on what it owns, and on the services that it runs as

@@ -30,6 +30,7 @@ use crate::{
         passed_on::PassedOn,
         releases::{Releases, Scene},
         rows::{Answer, Front, Level, NeedRow, Params, PatternRow, Reach, State, Sum, Window},
+        silence,
         standing::Standing,
         states::States,
         surge,
@@ -454,6 +455,7 @@ impl Engine {
         self.symptoms.arise(&roots);
         self.alerts(now, &graph);
         self.stand(now);
+        self.symptoms.fall_silent(&silence::entries(&self.windows, &graph, now), now);
         let symptoms = self.symptoms.rows();
         self.store.table(Symptom::TABLE)?.replace(vec![Symptom::batch(&symptoms)?])?;
         self.likely.leave_out(self.plans.breakers.patterns_out(now));
@@ -519,6 +521,9 @@ impl Engine {
         twins::hold(&mut judged, told, &twins, (&self.facts, &self.symptoms));
         let (asked, changed) = ((&self.windows, &graph), (&self.cluster, &self.facts));
         surge::judge(&mut judged, &failing, asked, changed);
+        silence::hold(&mut judged, (&self.symptoms, &graph), |h| {
+            self.patterns.get(&h.pattern).is_some_and(|pattern| pattern.by_silence())
+        });
         let groups = crate::story::groups(&judged, &self.symptoms, &graph, now);
         let lacks = self.lacks();
         let view = View {

@@ -10,6 +10,7 @@ use crate::{
     correlation::{
         CorrelationError,
         rows::{NeedRow, PatternRow},
+        symptoms::SILENCE,
     },
     store::Store,
 };
@@ -393,6 +394,11 @@ impl Pattern {
     /// Is it told by what services log?
     pub(crate) fn by_words(&self) -> bool {
         self.see.iter().any(|effect| effect.required && effect.r#type.contains(r"log\.error"))
+    }
+
+    /// Is it told of services that nobody asks any more?
+    pub(crate) fn by_silence(&self) -> bool {
+        self.see.iter().any(|effect| effect.required && effect.r#type.contains(SILENCE))
     }
 
     fn check(&self) -> Result<(), Flaw> {

@@ -5,7 +5,8 @@
 //! in which service requests lose time or steps, [`backends`] what is said of those that say nothing themselves,
 //! [`twins`] whether it is one pod or one node, [`deepest`] who fails though nothing that it asks does,
 //! [`passed_on`] what is only an effect of that, [`releases`] which release brought it about, [`surge`] whether users
-//! ask too much, [`crowds`] who takes the processors of a node, [`fills`] what will be full soon.
+//! ask too much, [`silence`] whom they ask no more, [`crowds`] who takes the processors of a node, [`fills`] what will
+//! be full soon.
 
 pub mod arises;
 pub mod backends;
@@ -20,6 +21,7 @@ pub mod likely;
 pub mod passed_on;
 pub mod releases;
 pub mod rows;
+pub mod silence;
 pub mod standing;
 pub mod states;
 pub mod surge;

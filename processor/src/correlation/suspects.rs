@@ -17,7 +17,7 @@ use super::{
     identity::{Identity, Many, Meant},
     rows::{Front, Reach},
     standing::STANDING,
-    symptoms::Symptoms,
+    symptoms::{SILENCE, Symptoms},
 };
 use crate::{
     kubernetes::{Carriers, Cluster},
@@ -25,8 +25,9 @@ use crate::{
 };
 
 /// States of a workload that make it a suspect by itself, without anybody calling it.
-const SICK_STATES: [&str; 13] = [
+pub const SICK_STATES: [&str; 14] = [
     STANDING,
+    SILENCE,
     FILLING,
     "container.waiting",
     "container.terminated",
@@ -248,7 +249,7 @@ pub fn fails(symptoms: &Symptoms, graph: &Graph) -> BTreeMap<Entity, (Time, bool
     for active in symptoms.iter() {
         let kind = active.symptom.kind.as_str();
         let measured = [arises::OWN_TIME, arises::WAY_TIME, arises::STEPS].contains(&kind);
-        let sick = SICK_STATES.contains(&kind) && !measured && kind != FILLING;
+        let sick = SICK_STATES.contains(&kind) && !measured && ![FILLING, SILENCE].contains(&kind);
         if !sick && !matches!(kind, "error_ratio" | "call_errors" | "log_errors") {
             continue;
         }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     kubernetes::{Alert, Finding},
     requests::LOST,
-    streaming::{Complaint, Filling, Vessel, WINDOW, Windows, Worse},
+    streaming::{Complaint, Filling, Silent, Vessel, WINDOW, Windows, Worse},
 };
 
 /// The queries, by the names of their files.
@@ -36,6 +36,9 @@ const GROWTH_QUIET: Duration = Duration::from_secs(180);
 
 /// When nobody has sent a span for this long, nothing is seen.
 const BLIND: Duration = Duration::from_secs(10);
+
+/// A service that was asked steadily is asked no more. That alone is no failure: those who ask may have gone.
+pub const SILENCE: &str = "silence";
 
 /// Kinds that are measured on spans or counted in logs, and so end by falling silent.
 const MEASURED: [&str; 4] = ["error_ratio", "call_errors", "latency", "log_errors"];
@@ -213,7 +216,8 @@ impl Symptoms {
     fn states(&mut self, plans: &mut Plans) -> Result<(), CorrelationError> {
         let Some(rows) = plans.rows_if_well(STATE)? else { return Ok(()) };
         self.active.retain(|(kind, _), _| {
-            MEASURED.contains(&kind.as_str()) || [GROWTH, STANDING, FILLING].contains(&&**kind)
+            MEASURED.contains(&kind.as_str())
+                || [GROWTH, STANDING, FILLING, SILENCE].contains(&&**kind)
         });
         for row in rows.iter() {
             let entity = Entity::new(
@@ -252,6 +256,20 @@ impl Symptoms {
             s.detail = arising.detail.clone();
             let key = (arising.kind.to_owned(), arising.service.clone());
             self.active.insert(key, Active::told(s, arising.times, None));
+        }
+    }
+
+    /// Takes in who is asked no more; who is asked again is well.
+    pub fn fall_silent(&mut self, all: &[Silent], now: Time) {
+        self.active.retain(|(kind, _), _| kind != SILENCE);
+        for silent in all {
+            let mut s = symptom(SILENCE, &silent.service, silent.since, "s");
+            (s.last, s.value, s.baseline) =
+                (now, now.seconds_since(silent.since), 1.0 / silent.usual);
+            s.onset_within_s = Some(silent.within);
+            s.detail = format!("no request any more, of {:.1} a second before", silent.usual);
+            let key = (SILENCE.to_owned(), silent.service.clone());
+            self.active.insert(key, Active::told(s, 1, None));
         }
     }
 

@@ -80,6 +80,9 @@ pub struct Cluster {
     pub(super) displaced: Bounded<Entity, Option<Entity>>,
     /// Configurations of webhooks that could not be asked, and when that was told.
     webhooks: Bounded<Entity, Option<Time>>,
+    /// The route that led to a Service, and the binding that gave a workload rights, until it was changed; the last
+    /// of each.
+    pub(super) parted: Bounded<(Relation, Entity), Option<Entity>>,
     /// By node, the workload that last took its processors, and when.
     pub(super) crowded: Bounded<Entity, Option<(Entity, Time)>>,
     /// States of objects that are not seen, as far as Events tell of them.
@@ -113,6 +116,7 @@ impl Cluster {
             unreplaced: BTreeSet::new(),
             displaced: Bounded::new(MAX_MEMORIES),
             crowded: Bounded::new(MAX_MEMORIES),
+            parted: Bounded::new(MAX_MEMORIES),
             heard: Heard::new(),
             started: None,
             moved: false,
@@ -383,9 +387,8 @@ impl Cluster {
             out.push(fact);
         }
         self.slice(&entity, &value, seen, seen, out);
-        out.extend(
-            ended.into_iter().map(|(relation, from, to)| Fact::EdgeEnd(relation, from, to, seen)),
-        );
+        ended.iter().for_each(|link| self.part(link));
+        tell_links(ended.iter(), [].into_iter(), seen, out);
         self.bear_on_workloads(&entity, None, seen, out);
         out.push(Fact::Gone(entity, seen));
     }
@@ -502,10 +505,21 @@ impl Cluster {
         let Some(object) = self.objects.get_mut(entity) else { return };
         let old = std::mem::replace(&mut object.links, links.clone());
         tell_links(old.difference(&links), links.difference(&old), time, out);
+        old.difference(&links).for_each(|link| self.part(link));
         let told = ["/spec", "/subjects", "/webhooks"];
         if before.is_null() || told.iter().any(|part| before.pointer(part) != value.pointer(part)) {
             self.bear_on_workloads(entity, Some(value), time, out);
         }
+    }
+
+    /// Who was carried by an edge may miss it.
+    fn part(&mut self, (relation, from, to): &Link) {
+        let (carried, by) = match relation {
+            Relation::Routes => (from, to),
+            Relation::Grants => (to, from),
+            _ => return,
+        };
+        *self.parted.entry(&(*relation, carried.clone())) = Some(by.clone());
     }
 
     /// A Service, a limit or a rule came, changed or went (`None`): on which workloads does it bear now?
@@ -535,6 +549,7 @@ impl Cluster {
         }
         for (workload, old, new) in updates {
             tell_links(old.difference(&new), new.difference(&old), time, out);
+            old.difference(&new).for_each(|link| self.part(link));
             if let Some(object) = self.objects.get_mut(&workload) {
                 object.links.retain(|link| !old.contains(link));
                 object.links.extend(new);

@@ -165,7 +165,10 @@ pub(super) fn rules(
             };
             (rule.namespace.is_empty() || here) && list(value, &["subjects"]).iter().any(is_its)
         }
-        kind => WEBHOOKS.contains(&kind) && list(value, &["webhooks"]).iter().any(is_of_pods),
+        kind => {
+            let hooks = list(value, &["webhooks"]);
+            WEBHOOKS.contains(&kind) && (hooks.is_empty() || hooks.iter().any(is_of_pods))
+        }
     };
     bears.then_some(match &*rule.kind {
         kind if FILTERS.contains(&kind) => Relation::Filters,
@@ -174,12 +177,13 @@ pub(super) fn rules(
     })
 }
 
-/// Is a webhook asked about pods? One of which that is not said may be.
+/// Is a webhook asked about pods? One of which it is not said may be.
 fn is_of_pods(hook: &Value) -> bool {
     let rules = list(hook, &["rules"]);
     let names = |rule: &Value, part: &str, wanted: &[&str]| {
-        let mut named = list(rule, &[part]).iter().filter_map(Value::as_str);
-        named.any(|name| wanted.contains(&name))
+        let named = list(rule, &[part]);
+        named.is_empty()
+            || named.iter().filter_map(Value::as_str).any(|name| wanted.contains(&name))
     };
     let of_pods = |rule: &Value| {
         names(rule, "apiGroups", &["", "*"])

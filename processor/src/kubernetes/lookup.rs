@@ -269,8 +269,8 @@ impl Cluster {
     }
 
     /// Everything by which a workload can be broken, with how it bears on it: itself, what it
-    /// refers to (also what does not exist any more), the Services that select it, the routes to these, what
-    /// scales it, limits it, filters its traffic, grants it rights and admits its pods, the nodes of its pods and
+    /// refers to (also what does not exist any more), the Services that select it, the routes to these, also one
+    /// that led there until it was changed, what scales it, limits it, filters its traffic, grants it rights and admits its pods, the nodes of its pods and
     /// the claims these mount (`carriers`). Sorted, each once.
     pub fn upstream(&self, workload: &Entity, carriers: &Carriers) -> Vec<(Relation, Entity)> {
         let mut found = BTreeSet::from([(Relation::Owns, workload.clone())]);
@@ -308,6 +308,11 @@ impl Cluster {
                     found.insert((Relation::Routes, route.clone()));
                 }
             }
+        }
+        let routes = services.iter().map(|service| (Relation::Routes, service.clone()));
+        for was in routes.chain([(Relation::Grants, workload.clone())]) {
+            let parted = self.parted.get(&was).cloned().flatten();
+            found.extend(parted.map(|by| (was.0, by)));
         }
         let displaced = self.displaced.get(workload).cloned().flatten();
         found.extend(displaced.map(|by| (Relation::Displaces, by)));

@@ -15,6 +15,7 @@ use crate::{
         rows::{Front, NeedRow, Params, PatternRow, Reach},
         states::States,
         suspects::{self, Graph},
+        symptoms::SILENCE,
     },
     kubernetes::{Cluster, Fact, Verb},
     store::Store,
@@ -28,8 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest test.
 const LONGEST: Duration = Duration::from_secs(2 * 3600);
 /// What is measured on a service or its workload, and told by no log or object.
-pub(super) const MEASURED: [&str; 6] =
-    ["error_ratio", "latency", "own_time", "call_errors", "memory_growth", "cpu_at_limit"];
+pub(super) const MEASURED: [&str; 7] =
+    ["error_ratio", "latency", "own_time", "call_errors", "memory_growth", "cpu_at_limit", SILENCE];
 /// The same of a pod that takes the processors of its node.
 const TAKES: &str = "cpu_taken";
 /// Memory of the tables of a test, bytes.

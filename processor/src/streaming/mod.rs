@@ -27,7 +27,9 @@ pub use series::{Blame, Meaning, Series, Worse};
 pub use share::Share;
 pub use strain::{Gauge, Strain, Strains};
 pub use traces::Traces;
-pub use windows::{CallEdge, Count, Counted, KEPT, Sample, ServiceId, SpanFact, SpanKind, Windows};
+pub use windows::{
+    CallEdge, Count, Counted, KEPT, Sample, ServiceId, Silent, SpanFact, SpanKind, Windows,
+};
 
 /// A map whose keys are not an attacker's to choose without limit: each is bounded, and seeded anew.
 type Map<K, V> = std::collections::HashMap<K, V, ahash::RandomState>;

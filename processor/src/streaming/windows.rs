@@ -8,6 +8,7 @@ mod counts;
 mod histogram;
 mod links;
 mod published;
+mod pulse;
 mod sums;
 
 use std::{
@@ -25,6 +26,8 @@ pub use counts::Count;
 use histogram::Histogram;
 use links::Call;
 use published::Published;
+use pulse::Pulses;
+pub use pulse::Silent;
 
 use super::{Map, WINDOW, cut, names::Names, parents::Parents, texts::Texts};
 use crate::{
@@ -288,6 +291,7 @@ pub struct Windows {
     /// Services that failed more of late than is usual, as of what was published last.
     erring: BTreeSet<Entity>,
     clients: Clients,
+    pulses: Pulses,
     /// Over how long metrics count a service's requests, and when they last did.
     cadence: Map<ServiceId, (Duration, Time)>,
     /// Windows that went because the limit on cells was reached.
@@ -318,6 +322,7 @@ impl Default for Windows {
             waited: Map::default(),
             erring: BTreeSet::new(),
             clients: Clients::default(),
+            pulses: Pulses::default(),
             cadence: Map::default(),
             evicted: 0,
         };
@@ -343,6 +348,7 @@ impl Windows {
             self.texts.retain(|(service, _), _| here(service));
             self.samples.retain(|service, _| here(service));
             self.clients.retain(here);
+            self.pulses.retain(here);
             self.cadence.retain(|service, _| here(service));
             self.peers.retain(|(service, _), _| here(service));
             self.peers
@@ -495,9 +501,14 @@ impl Windows {
             self.failed = self.failed.max(span.arrived);
             self.keep_failure(span, key.peer);
         }
-        let asks = matches!(span.kind, SpanKind::Client | SpanKind::Producer);
-        if asks && nanos > WAITS && !span.peer.is_empty() {
-            self.waited.insert((span.service, key.peer), span.arrived);
+        match span.kind {
+            SpanKind::Server | SpanKind::Consumer => {
+                self.pulses.beat(span.service, span.end, span.weight);
+            }
+            SpanKind::Client | SpanKind::Producer if nanos > WAITS && !span.peer.is_empty() => {
+                self.waited.insert((span.service, key.peer), span.arrived);
+            }
+            _ => {}
         }
         self.link(span, key.peer);
         self.shrink();

@@ -18,6 +18,7 @@ mod real;
 mod recovery;
 mod released;
 mod sent;
+mod silence;
 mod standing;
 mod times;
 

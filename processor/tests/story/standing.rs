@@ -17,11 +17,11 @@ struct Snapshot {
     second: u64,
 }
 
-fn text(key: &str, value: &str) -> Value {
+pub(crate) fn text(key: &str, value: &str) -> Value {
     json!({"key": key, "value": {"stringValue": value}})
 }
 
-fn value(of: &Value) -> Value {
+pub(crate) fn value(of: &Value) -> Value {
     match of {
         Value::Object(fields) => {
             let values: Vec<Value> =
