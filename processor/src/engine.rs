@@ -455,7 +455,11 @@ impl Engine {
         self.symptoms.arise(&roots);
         self.alerts(now, &graph);
         self.stand(now);
-        self.symptoms.fall_silent(&silence::entries(&self.windows, &graph, now), now);
+        let silent = silence::entries(&self.windows, &graph, now);
+        for event in silence::news(&silent, &self.symptoms, &graph) {
+            self.found(event);
+        }
+        self.symptoms.fall_silent(&silent, now);
         let symptoms = self.symptoms.rows();
         self.store.table(Symptom::TABLE)?.replace(vec![Symptom::batch(&symptoms)?])?;
         self.likely.leave_out(self.plans.breakers.patterns_out(now));

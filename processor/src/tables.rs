@@ -1,6 +1,6 @@
 //! The `stories` table.
 
-use tapio_proto::model::{Harm, Story, StoryState, Time, table};
+use tapio_proto::model::{Harm, Story, Time, table};
 
 table! { "stories" =>
     /// A story as a row; `text` is what `tapio story` prints, `json` what `tapio replay` prints.
@@ -8,7 +8,7 @@ table! { "stories" =>
     pub struct StoryRow {
         /// Six hex digits.
         pub id: String,
-        /// `open` or `resolved`.
+        /// `open`, `resolved` or `merged`.
         pub state: String,
         /// One sentence.
         pub title: String,
@@ -65,10 +65,7 @@ impl StoryRow {
             story.impact.services.iter().filter_map(|harm| Some(harm.budget.as_ref()?.spent));
         StoryRow {
             id: story.id.clone(),
-            state: match story.state {
-                StoryState::Open => "open".to_owned(),
-                StoryState::Resolved => "resolved".to_owned(),
-            },
+            state: story.state.name().to_owned(),
             title: story.title.clone(),
             confidence: story.confidence,
             opened: story.opened,

@@ -120,7 +120,7 @@ async fn show(analysis: Arc<Analysis>) -> Result<()> {
                 story.confidence,
                 story.title
             ))?,
-            Telling::Updated(..) => {}
+            Telling::Updated(..) | Telling::Merged(..) => {}
             Telling::Resolved(..) => {
                 let end = story.resolved.unwrap_or(story.opened);
                 say(&format!("\n{}  story {} closes. The whole of it:\n\n{}", end.clock(), story.id, text::render(story, evidence, end, AnalysisConfig::default().threshold)))?;

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use tapio_proto::model::{Entity, Time};
+use tapio_proto::model::{Entity, Event, Time};
 
 use super::{
     hypotheses::Hypothesis,
@@ -18,6 +18,40 @@ pub fn entries(windows: &Windows, graph: &Graph, now: Time) -> Vec<Silent> {
     let mut silent = windows.silent(now);
     silent.retain(|silent| !graph.is_called(&silent.service));
     silent
+}
+
+/// A fact of each that has fallen silent since it was last asked.
+pub fn news(all: &[Silent], symptoms: &Symptoms, graph: &Graph) -> Vec<Event> {
+    let is_new = |silent: &&Silent| symptoms.get(SILENCE, &silent.service).is_none();
+    let fact = |silent: &Silent| {
+        let workload = graph.workload(&silent.service);
+        Event {
+            id: 0,
+            time: silent.since,
+            observed: silent.since,
+            r#type: SILENCE.to_owned(),
+            source: "spans".to_owned(),
+            severity: "warning".to_owned(),
+            reason: String::new(),
+            message: words(silent),
+            entity_kind: silent.service.kind.to_string(),
+            entity_namespace: silent.service.namespace.to_string(),
+            entity_name: silent.service.name.to_string(),
+            workload_kind: workload.kind.to_string(),
+            workload_name: workload.name.to_string(),
+            container: String::new(),
+            node: String::new(),
+            value: Some(silent.usual),
+            count: 1,
+        }
+    };
+    all.iter().filter(is_new).map(fact).collect()
+}
+
+/// `web is asked no more, was 5.0 requests a second`
+pub fn words(silent: &Silent) -> String {
+    let Silent { service, usual, .. } = silent;
+    format!("{} is asked no more, was {usual:.1} requests a second", service.name)
 }
 
 /// Of workloads that show nothing but silence only that is told which speaks of silence, as `tells` says of a

@@ -8,6 +8,7 @@ use super::{
     CorrelationError, Plans,
     arises::{Arising, OWN_TIME, STEPS, WAY_TIME},
     fills::{self, FILLING},
+    silence,
     standing::STANDING,
 };
 use crate::{
@@ -267,7 +268,7 @@ impl Symptoms {
             (s.last, s.value, s.baseline) =
                 (now, now.seconds_since(silent.since), 1.0 / silent.usual);
             s.onset_within_s = Some(silent.within);
-            s.detail = format!("no request any more, of {:.1} a second before", silent.usual);
+            s.detail = silence::words(silent);
             let key = (SILENCE.to_owned(), silent.service.clone());
             self.active.insert(key, Active::told(s, 1, None));
         }

@@ -19,7 +19,12 @@ use super::{
     words::{self, failure_words, narrative},
 };
 use crate::{
-    correlation::{hypotheses::Hypothesis, suspects::Graph, symptoms::Symptoms, weights::weights},
+    correlation::{
+        hypotheses::Hypothesis,
+        suspects::Graph,
+        symptoms::{SILENCE, Symptoms},
+        weights::weights,
+    },
     kubernetes::Cluster,
     patterns::{Pattern, Patterns},
     streaming::{Count, Sample, Windows},
@@ -163,6 +168,7 @@ impl Teller<'_> {
             confidence: self.sureness(),
             opened: self.plot.opened,
             resolved: self.plot.resolved,
+            merged_into: None,
             root_cause: Some(RootCause {
                 kind: self.best.cause.kind.to_string(),
                 namespace: self.best.cause.namespace.to_string(),
@@ -354,7 +360,8 @@ impl Teller<'_> {
 
     fn affected(&self, order: &[(Entity, &Failure)], events: &[&Event]) -> Affected {
         let mut services = Vec::new();
-        if !order.is_empty() || events.iter().any(|e| e.r#type == "endpoints.empty") {
+        let cut_off = |e: &&Event| matches!(e.r#type.as_str(), "endpoints.empty" | SILENCE);
+        if !order.is_empty() || events.iter().any(cut_off) {
             services.push(self.best.service.clone());
         }
         if let Some(measured) = &self.best.measured {

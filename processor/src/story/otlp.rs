@@ -50,8 +50,8 @@ impl Sent {
             put_len_field(&mut spans, 2, &evidence_span(story, evidence));
             count += 1;
         }
-        if let (Telling::Resolved(..), Some(resolved)) = (telling, story.resolved) {
-            put_len_field(&mut spans, 2, &end_span(story, resolved));
+        if let (true, Some(resolved)) = (telling.is_last(), story.resolved) {
+            put_len_field(&mut spans, 2, &end_span(story, telling.name(), resolved));
             count += 1;
         }
         let mut requests = Vec::new();
@@ -132,16 +132,9 @@ fn evidence_span(story: &Story, evidence: &Evidence) -> Vec<u8> {
     span.done()
 }
 
-fn end_span(story: &Story, resolved: Time) -> Vec<u8> {
-    let id = span_id(&[&story.id, "resolved"]);
-    let mut span = Span::new(
-        story,
-        id,
-        Some(root_id(story)),
-        "resolved",
-        story.opened.min(resolved),
-        resolved,
-    );
+fn end_span(story: &Story, name: &str, end: Time) -> Vec<u8> {
+    let id = span_id(&[&story.id, name]);
+    let mut span = Span::new(story, id, Some(root_id(story)), name, story.opened.min(end), end);
     span.texts(&describe(story));
     span.done()
 }
@@ -152,13 +145,12 @@ fn log_record(telling: &Telling, story: &Story, evidence: &[Evidence]) -> Vec<u8
         Telling::Updated(..) => {
             evidence.iter().map(|e| e.time).max().unwrap_or(story.opened).max(story.opened)
         }
-        Telling::Resolved(..) => story.resolved.unwrap_or(story.opened),
+        Telling::Resolved(..) | Telling::Merged(..) => story.resolved.unwrap_or(story.opened),
     };
     let mut record = Vec::new();
     put_fixed64_field(&mut record, 1, time.0 as u64);
     put_fixed64_field(&mut record, 11, time.0 as u64);
-    let (number, text) =
-        if matches!(telling, Telling::Resolved(..)) { (9, "INFO") } else { (17, "ERROR") };
+    let (number, text) = if telling.is_last() { (9, "INFO") } else { (17, "ERROR") };
     put_varint_field(&mut record, 2, number);
     put_len_field(&mut record, 3, text.as_bytes());
     let mut body = Vec::new();
@@ -192,6 +184,7 @@ fn describe(story: &Story) -> Vec<(&'static str, String)> {
         }
         None => texts.extend(story.reason.clone().map(|reason| (attr::STORY_ROOT_CAUSE, reason))),
     }
+    texts.extend(story.merged_into.clone().map(|into| ("tapio.story.merged_into", into)));
     texts.push(("tapio.story.services", story.affected.services.join(", ")));
     let kinds: Vec<&str> = story.kinds.iter().map(|kind| kind.name()).collect();
     if !kinds.is_empty() {

@@ -23,9 +23,10 @@ pub fn render(story: &Story, evidence: &[Evidence], now: Time, threshold: f64) -
         .or_else(|| evidence.first().map(|e| e.time))
         .unwrap_or(story.opened);
     let until = story.resolved.unwrap_or(now);
-    let state = match story.state {
-        StoryState::Open => "OPEN",
-        StoryState::Resolved => "RESOLVED after",
+    let state = match (story.state, &story.merged_into) {
+        (StoryState::Open, _) => "OPEN".to_owned(),
+        (StoryState::Merged, Some(into)) => format!("MERGED into story {into} after"),
+        (StoryState::Resolved | StoryState::Merged, _) => "RESOLVED after".to_owned(),
     };
     out.push(format!(
         "{state} {}   confidence {:.2}   story {}{}",

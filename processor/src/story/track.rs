@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tapio_proto::model::{Entity, Evidence, Story, Time};
+use tapio_proto::model::{Entity, Evidence, Story, StoryState, Time};
 
 use super::{
     again::{History, jobs_before},
@@ -43,22 +43,33 @@ pub enum Telling {
     Updated(Box<Story>, Vec<Evidence>),
     /// What failed works again.
     Resolved(Box<Story>, Vec<Evidence>),
+    /// Another story tells of what fails, and this one ends.
+    Merged(Box<Story>, Vec<Evidence>),
 }
 
 impl Telling {
     /// The story and its evidence.
     pub fn story(&self) -> (&Story, &[Evidence]) {
         match self {
-            Telling::Opened(s, e) | Telling::Updated(s, e) | Telling::Resolved(s, e) => (s, e),
+            Telling::Opened(s, e)
+            | Telling::Updated(s, e)
+            | Telling::Resolved(s, e)
+            | Telling::Merged(s, e) => (s, e),
         }
     }
 
-    /// `opened`, `updated` or `resolved`.
+    /// Does the story end with it?
+    pub fn is_last(&self) -> bool {
+        matches!(self, Telling::Resolved(..) | Telling::Merged(..))
+    }
+
+    /// `opened`, `updated`, `resolved` or `merged`.
     pub fn name(&self) -> &'static str {
         match self {
             Telling::Opened(..) => "opened",
             Telling::Updated(..) => "updated",
             Telling::Resolved(..) => "resolved",
+            Telling::Merged(..) => "merged",
         }
     }
 }
@@ -76,6 +87,8 @@ struct Thread {
     told: Option<(Story, Vec<Evidence>)>,
     /// CronJobs that ran shortly before it.
     jobs: BTreeSet<Entity>,
+    /// The story to which all that still fails of it belongs by now.
+    into: Option<String>,
 }
 
 /// All stories, open ones first told first.
@@ -125,7 +138,8 @@ impl Stories {
             }
             if over {
                 let thread = self.open.remove(at);
-                if let Some((story, _)) = &thread.told {
+                let known = thread.told.as_ref().filter(|_| thread.into.is_none());
+                if let Some((story, _)) = known {
                     self.history.remember(story, thread.jobs);
                 }
                 self.resolved.extend(thread.told);
@@ -215,6 +229,7 @@ impl Thread {
             workloads: BTreeSet::new(),
             told: None,
             jobs: jobs_before(since.min(now), view),
+            into: None,
         }
     }
 
@@ -345,10 +360,15 @@ impl Thread {
         let failing = failing(view.symptoms);
         let mut still = false;
         for (service, failure) in &mut self.failures {
-            if failing.contains_key(service) && theirs.get(service).is_none_or(|id| *id == self.id)
-            {
-                still = true;
-                self.last_bad = self.last_bad.max(failure.refresh(service, view));
+            if !failing.contains_key(service) {
+                continue;
+            }
+            match theirs.get(service).filter(|id| **id != self.id) {
+                Some(other) => self.into = Some(other.clone()),
+                None => {
+                    still = true;
+                    self.last_bad = self.last_bad.max(failure.refresh(service, view));
+                }
             }
         }
         let sick = sick(view.symptoms, view.graph);
@@ -358,12 +378,16 @@ impl Thread {
                 || self.siblings.keys().any(|w| sick.contains_key(w)))
         {
             self.last_bad = view.now;
+            self.into = None;
             // A caller that starts to fail while the cause lasts belongs to the story.
             for service in view.graph.upstream(&front(best)) {
                 if failing.contains_key(&service) && !self.failures.contains_key(&service) {
                     self.workloads.insert(view.graph.workload(&service));
                 }
             }
+        }
+        if still {
+            self.into = None;
         }
         still
     }
@@ -379,6 +403,9 @@ impl Thread {
             last_bad: self.last_bad,
         };
         let (mut story, evidence) = assemble(&plot, view);
+        if let Some(into) = self.into.as_ref().filter(|_| over) {
+            (story.state, story.merged_into) = (StoryState::Merged, Some(into.clone()));
+        }
         if let Some(again) = history.again(&story, &self.jobs) {
             story.kinds.extend(again.kinds);
             story.narrative.push_str(&format!(" It is the {}.", again.words));
@@ -387,6 +414,9 @@ impl Thread {
         let before = self.told.replace((story.clone(), evidence.clone()));
         match before {
             None => Some(Telling::Opened(Box::new(story), evidence)),
+            Some(_) if story.merged_into.is_some() => {
+                Some(Telling::Merged(Box::new(story), evidence))
+            }
             Some(_) if over => Some(Telling::Resolved(Box::new(story), evidence)),
             Some((old, seen)) if says_more(&old, &story) || seen.len() != evidence.len() => {
                 Some(Telling::Updated(Box::new(story), evidence))

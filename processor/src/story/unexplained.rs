@@ -87,6 +87,7 @@ pub(super) fn unexplained(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evide
         confidence,
         opened: plot.opened,
         resolved: plot.resolved,
+        merged_into: None,
         root_cause: None,
         reason: Some("no_internal_cause".to_owned()),
         hypotheses: plot.hypotheses.iter().skip(1).map(blame).collect(),

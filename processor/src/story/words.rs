@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tapio_proto::model::{Change, Entity, Event};
 
 use super::assemble::Failure;
-use crate::kubernetes::telling;
+use crate::{correlation::symptoms::SILENCE, kubernetes::telling};
 
 /// `45 %`, `0.4 %`, `0 %`.
 pub(super) fn percent(ratio: f64) -> String {
@@ -195,7 +195,7 @@ impl Line<'_> {
                 format!("{container} cannot run: {}: {}", e.reason, short(waits(&e.message), 110))
             }
             "endpoints.empty" => format!("Service {} has no ready endpoint", e.entity_name),
-            "probe.failed" => short(&e.message, 110),
+            "probe.failed" | SILENCE => short(&e.message, 110),
             "pod.unschedulable" => {
                 format!("pod {} cannot be scheduled: {}", e.entity_name, short(&e.message, 90))
             }

@@ -104,6 +104,9 @@ fn what_keeps_users_away_is_told() {
             "{story:#?}"
         );
         assert!(story.confidence >= 0.6, "{story:#?}");
+        assert_eq!(story.affected.services, ["web"], "{story:#?}");
+        let said = story.chain.iter().find(|link| link.what.contains("is asked no more"));
+        assert!(said.is_some(), "{story:#?}");
     }
 }
 

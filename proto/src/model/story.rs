@@ -43,6 +43,19 @@ pub enum StoryState {
     Open,
     /// What failed works again.
     Resolved,
+    /// What fails is told by another story, which knows more.
+    Merged,
+}
+
+impl StoryState {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            StoryState::Open => "open",
+            StoryState::Resolved => "resolved",
+            StoryState::Merged => "merged",
+        }
+    }
 }
 
 /// The guilty object.
@@ -195,15 +208,18 @@ pub struct Budget {
 pub struct Story {
     /// Six hex digits; the same in every replay of the same input.
     pub id: String,
-    /// Open or resolved.
+    /// Open, resolved or merged.
     pub state: StoryState,
+    /// Id of the story that tells what it told of; null unless it is merged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub merged_into: Option<String>,
     /// One sentence: effect, because cause.
     pub title: String,
     /// 0 to 1; below 0.7 it is a hypothesis.
     pub confidence: f64,
     /// Event time at which it first could be told.
     pub opened: Time,
-    /// Event time at which what failed worked again.
+    /// Event time at which what failed worked again, or was last told here.
     pub resolved: Option<Time>,
     /// Null when nothing inside the cluster explains it.
     pub root_cause: Option<RootCause>,
