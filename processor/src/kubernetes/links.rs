@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tapio_proto::model::{Entity, Relation};
 
 use super::{
@@ -100,6 +100,37 @@ pub(super) fn selects(service: &Value, kind: &str, workload: &Value) -> bool {
 pub(super) fn matches(wanted: Option<&Value>, labels: Option<&Value>) -> bool {
     let wanted = wanted.and_then(Value::as_object);
     wanted.into_iter().flatten().all(|(key, value)| labels.and_then(|l| l.get(key)) == Some(value))
+}
+
+/// Does a label selector choose what has these labels? One that asks for nothing chooses all.
+pub(super) fn chosen(selector: &Value, labels: Option<&Value>) -> bool {
+    let none = Map::new();
+    may_choose(selector, labels.and_then(Value::as_object).unwrap_or(&none), &|_| true)
+}
+
+/// Does a label selector choose what has these labels, of which only some keys are `known`? By the others it may.
+pub(super) fn may_choose(
+    selector: &Value,
+    labels: &Map<String, Value>,
+    known: &dyn Fn(&str) -> bool,
+) -> bool {
+    let wanted = at(selector, &["matchLabels"]).and_then(Value::as_object);
+    let mut wanted = wanted.into_iter().flatten().filter(|(key, _)| known(key));
+    let mut asked = list(selector, &["matchExpressions"]).iter();
+    wanted.all(|(key, value)| labels.get(key) == Some(value))
+        && asked.all(|one| {
+            let key = text(one, &["key"]);
+            let has = labels.get(key);
+            let listed = || has.is_some_and(|has| list(one, &["values"]).contains(has));
+            !known(key)
+                || match text(one, &["operator"]) {
+                    "In" => listed(),
+                    "NotIn" => !listed(),
+                    "Exists" => has.is_some(),
+                    "DoesNotExist" => has.is_none(),
+                    _ => true,
+                }
+        })
 }
 
 /// ConfigMaps, Secrets and claims that a workload's pods need, and their ServiceAccount, whether

@@ -14,7 +14,7 @@ use super::{
     cluster::Cluster,
     links,
     objects::{Link, pod_template},
-    owners,
+    owners, passage,
     value::{at, list, quantity, text},
 };
 
@@ -329,12 +329,7 @@ impl Cluster {
         let mut found = vec![(Relation::Limits, Entity::new("Namespace", "", namespace))];
         let Some((labels, spec)) = pod_template(&workload.kind, value) else { return found };
         for (policy, object) in self.objects.ever_of("NetworkPolicy") {
-            if &*policy.namespace == namespace
-                && links::matches(
-                    at(&object.value, &["spec", "podSelector", "matchLabels"]),
-                    labels,
-                )
-            {
+            if &*policy.namespace == namespace && passage::holds(&object.value, labels) {
                 found.push((Relation::Filters, policy.clone()));
             }
         }
