@@ -12,11 +12,11 @@ use super::{
     fact::{Fact, Happened, Numbers, change},
     heard::Heard,
     latch::Latch,
-    links::{self, Where},
-    metrics,
+    links, metrics,
     objects::{Limits, Link, Object, Objects},
     owners, passage,
     pod::Pod,
+    rules::{self, Where},
     template,
     value::{at, list, number, text},
 };
@@ -530,7 +530,7 @@ impl Cluster {
         time: Time,
         out: &mut Vec<Fact>,
     ) {
-        let Some(bears) = links::bears(entity) else { return };
+        let Some(bears) = rules::bears(entity) else { return };
         let all = (bears == Where::Everywhere).then(|| self.objects.all_workloads());
         let here = (bears != Where::Everywhere).then(|| self.objects.workloads(&entity.namespace));
         let bears =
@@ -541,7 +541,7 @@ impl Cluster {
                 object.links.iter().filter(|link| bears(link)).cloned().collect();
             let new: BTreeSet<Link> = value
                 .into_iter()
-                .flat_map(|value| links::between(entity, value, workload, &object.value))
+                .flat_map(|value| rules::between(entity, value, workload, &object.value))
                 .collect();
             if old != new {
                 updates.push((workload.clone(), old, new));

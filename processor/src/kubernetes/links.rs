@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tapio_proto::model::{Entity, Relation};
 
 use super::{
     objects::{Link, Objects, controller, is_workload, pod_template},
-    value::{at, boolean, list, text},
+    rules,
+    value::{at, list, text},
 };
 
 /// The edges that hold because of this object.
@@ -44,9 +45,11 @@ pub(super) fn of(objects: &Objects, entity: &Entity, value: &Value) -> BTreeSet<
             backends(value, &entity.namespace)
                 .for_each(|service| link(Relation::Routes, service, entity));
         }
-        kind if GRANTS.contains(&kind) => link(Relation::Grants, role(entity, value), entity),
-        kind if WEBHOOKS.contains(&kind) => {
-            asked(value).for_each(|service| link(Relation::Admits, service, entity))
+        kind if rules::GRANTS.contains(&kind) => {
+            link(Relation::Grants, rules::role(entity, value), entity)
+        }
+        kind if rules::WEBHOOKS.contains(&kind) => {
+            rules::asked(value).for_each(|service| link(Relation::Admits, service, entity))
         }
         _ => {}
     }
@@ -57,14 +60,14 @@ pub(super) fn of(objects: &Objects, entity: &Entity, value: &Value) -> BTreeSet<
         let here = ["Service"].into_iter().chain(LIMITS).flat_map(|kind| {
             objects.of(kind, &entity.namespace).map(|(other, object)| (other, &object.value))
         });
-        let rules = RULES.into_iter().flat_map(|kind| {
+        let all = rules::RULES.into_iter().flat_map(|kind| {
             let alive = objects.ever_of(kind).filter(|(_, object)| object.deleted.is_none());
             alive.map(|(other, object)| (other, &object.value))
         });
         let dns = resolver();
         let dns = objects.alive(&dns).map(|object| (&dns, &object.value));
-        for (other, of) in here.chain(rules).chain(dns) {
-            links.extend(between(other, of, entity, value));
+        for (other, of) in here.chain(all).chain(dns) {
+            links.extend(rules::between(other, of, entity, value));
         }
     }
     links
@@ -80,146 +83,6 @@ pub(super) const ROUTES: [&str; 4] = ["Ingress", "HTTPRoute", "GRPCRoute", "TCPR
 
 /// Kinds that limit every workload of their namespace.
 pub(super) const LIMITS: [&str; 2] = ["ResourceQuota", "LimitRange"];
-
-/// Kinds that say what traffic pods may have. Those of Istio without a selector hold for their namespace, and in
-/// its root namespace for all.
-const FILTERS: [&str; 3] = ["NetworkPolicy", "PeerAuthentication", "AuthorizationPolicy"];
-const GRANTS: [&str; 2] = ["RoleBinding", "ClusterRoleBinding"];
-const WEBHOOKS: [&str; 2] = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
-/// Kinds that rule over workloads that they need not name.
-pub(super) const RULES: [&str; 7] =
-    [FILTERS[0], FILTERS[1], FILTERS[2], GRANTS[0], GRANTS[1], WEBHOOKS[0], WEBHOOKS[1]];
-
-/// Where an object may bear on workloads: everywhere, or in its own namespace alone; nowhere if of itself it
-/// bears on none.
-pub(super) fn bears(entity: &Entity) -> Option<Where> {
-    let kind = &*entity.kind;
-    let istio = &*entity.namespace == "istio-system" && FILTERS[1..].contains(&kind);
-    if *entity == resolver() || entity.namespace.is_empty() && RULES.contains(&kind) || istio {
-        Some(Where::Everywhere)
-    } else if kind == "Service" || LIMITS.contains(&kind) || RULES.contains(&kind) {
-        Some(Where::InItsNamespace)
-    } else {
-        None
-    }
-}
-
-/// Which workloads an object may bear on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Where {
-    Everywhere,
-    InItsNamespace,
-}
-
-/// The edges by which a Service, a limit or a rule bears on a workload.
-pub(super) fn between(
-    entity: &Entity,
-    value: &Value,
-    workload: &Entity,
-    workload_value: &Value,
-) -> impl Iterator<Item = Link> {
-    let here = entity.namespace == workload.namespace;
-    let dns = *entity == resolver() && is_resolved(&workload.kind, workload_value);
-    let dns = dns.then(|| (Relation::Resolves, entity.clone(), workload.clone()));
-    let bears = match &*entity.kind {
-        "Service" if here && selects(value, &workload.kind, workload_value) => {
-            Some((Relation::Selects, workload.clone(), entity.clone()))
-        }
-        kind if here && LIMITS.contains(&kind) => {
-            Some((Relation::Limits, entity.clone(), workload.clone()))
-        }
-        _ => rules(entity, value, workload, workload_value)
-            .map(|relation| (relation, entity.clone(), workload.clone())),
-    };
-    bears.into_iter().chain(dns)
-}
-
-/// How a rule bears on a workload: a policy filters its traffic, a binding grants rights to its ServiceAccount,
-/// a webhook is asked about its pods.
-pub(super) fn rules(
-    rule: &Entity,
-    value: &Value,
-    workload: &Entity,
-    workload_value: &Value,
-) -> Option<Relation> {
-    let (labels, spec) = pod_template(&workload.kind, workload_value)?;
-    let here = rule.namespace == workload.namespace;
-    let bears = match &*rule.kind {
-        "NetworkPolicy" => {
-            here && matches(at(value, &["spec", "podSelector", "matchLabels"]), labels)
-        }
-        kind if FILTERS.contains(&kind) => {
-            let wanted = at(value, &["spec", "selector", "matchLabels"]);
-            let mesh_wide = wanted.is_none() && &*rule.namespace == "istio-system";
-            mesh_wide || here && matches(wanted, labels)
-        }
-        kind if GRANTS.contains(&kind) => {
-            let account = match text(spec, &["serviceAccountName"]) {
-                "" => "default",
-                name => name,
-            };
-            let is_its = |subject: &Value| {
-                text(subject, &["kind"]) == "ServiceAccount"
-                    && text(subject, &["name"]) == account
-                    && text(subject, &["namespace"]) == &*workload.namespace
-            };
-            (rule.namespace.is_empty() || here) && list(value, &["subjects"]).iter().any(is_its)
-        }
-        kind => {
-            let hooks = list(value, &["webhooks"]);
-            WEBHOOKS.contains(&kind) && (hooks.is_empty() || hooks.iter().any(is_of_pods))
-        }
-    };
-    bears.then_some(match &*rule.kind {
-        kind if FILTERS.contains(&kind) => Relation::Filters,
-        kind if GRANTS.contains(&kind) => Relation::Grants,
-        _ => Relation::Admits,
-    })
-}
-
-/// Is a webhook asked about pods? One of which it is not said may be.
-fn is_of_pods(hook: &Value) -> bool {
-    let rules = list(hook, &["rules"]);
-    let names = |rule: &Value, part: &str, wanted: &[&str]| {
-        let named = list(rule, &[part]);
-        named.is_empty()
-            || named.iter().filter_map(Value::as_str).any(|name| wanted.contains(&name))
-    };
-    let of_pods = |rule: &Value| {
-        names(rule, "apiGroups", &["", "*"])
-            && names(rule, "resources", &["pods", "pods/*", "*", "*/*"])
-    };
-    rules.is_empty() || rules.iter().any(of_pods)
-}
-
-/// Do a workload's pods ask the cluster's resolver for names?
-fn is_resolved(kind: &str, workload: &Value) -> bool {
-    pod_template(kind, workload).is_some_and(|(_, spec)| {
-        let of_node = boolean(spec, &["hostNetwork"]) == Some(true);
-        match text(spec, &["dnsPolicy"]) {
-            "" | "ClusterFirst" => !of_node,
-            policy => policy == "ClusterFirstWithHostNet",
-        }
-    })
-}
-
-/// The role that a binding grants.
-pub(super) fn role(binding: &Entity, value: &Value) -> Entity {
-    let role = |part| text(value, &["roleRef", part]);
-    let of = if role("kind") == "Role" { &*binding.namespace } else { "" };
-    Entity::new(role("kind"), of, role("name"))
-}
-
-/// The Services that a webhook configuration asks.
-pub(super) fn asked(value: &Value) -> impl Iterator<Item = Entity> {
-    list(value, &["webhooks"])
-        .iter()
-        .map(|hook| {
-            let of = |part| text(hook, &["clientConfig", "service", part]);
-            Entity::new("Service", of("namespace"), of("name"))
-        })
-        .filter(|service| !service.name.is_empty())
-}
 
 /// Does the Service's selector match the labels that the workload gives its pods?
 pub(super) fn selects(service: &Value, kind: &str, workload: &Value) -> bool {
@@ -237,6 +100,37 @@ pub(super) fn selects(service: &Value, kind: &str, workload: &Value) -> bool {
 pub(super) fn matches(wanted: Option<&Value>, labels: Option<&Value>) -> bool {
     let wanted = wanted.and_then(Value::as_object);
     wanted.into_iter().flatten().all(|(key, value)| labels.and_then(|l| l.get(key)) == Some(value))
+}
+
+/// Does a label selector choose what has these labels? One that asks for nothing chooses all.
+pub(super) fn chosen(selector: &Value, labels: Option<&Value>) -> bool {
+    let none = Map::new();
+    may_choose(selector, labels.and_then(Value::as_object).unwrap_or(&none), &|_| true)
+}
+
+/// Does a label selector choose what has these labels, of which only some keys are `known`? By the others it may.
+pub(super) fn may_choose(
+    selector: &Value,
+    labels: &Map<String, Value>,
+    known: &dyn Fn(&str) -> bool,
+) -> bool {
+    let wanted = at(selector, &["matchLabels"]).and_then(Value::as_object);
+    let mut wanted = wanted.into_iter().flatten().filter(|(key, _)| known(key));
+    let mut asked = list(selector, &["matchExpressions"]).iter();
+    wanted.all(|(key, value)| labels.get(key) == Some(value))
+        && asked.all(|one| {
+            let key = text(one, &["key"]);
+            let has = labels.get(key);
+            let listed = || has.is_some_and(|has| list(one, &["values"]).contains(has));
+            !known(key)
+                || match text(one, &["operator"]) {
+                    "In" => listed(),
+                    "NotIn" => !listed(),
+                    "Exists" => has.is_some(),
+                    "DoesNotExist" => has.is_none(),
+                    _ => true,
+                }
+        })
 }
 
 /// ConfigMaps, Secrets and claims that a workload's pods need, and their ServiceAccount, whether

@@ -14,7 +14,7 @@ use super::{
     cluster::Cluster,
     links,
     objects::{Link, pod_template},
-    owners,
+    owners, rules,
     value::{at, list, quantity, text},
 };
 
@@ -331,15 +331,15 @@ impl Cluster {
     fn policies(&self, workload: &Entity, value: &Value) -> Vec<(Relation, Entity)> {
         let namespace = &*workload.namespace;
         let mut found = vec![(Relation::Limits, Entity::new("Namespace", "", namespace))];
-        for (rule, object) in links::RULES.into_iter().flat_map(|kind| self.objects.ever_of(kind)) {
-            let Some(relation) = links::rules(rule, &object.value, workload, value) else {
+        for (rule, object) in rules::RULES.into_iter().flat_map(|kind| self.objects.ever_of(kind)) {
+            let Some(relation) = rules::ruled(rule, &object.value, workload, value) else {
                 continue;
             };
             found.push((relation, rule.clone()));
             match relation {
-                Relation::Grants => found.push((relation, links::role(rule, &object.value))),
+                Relation::Grants => found.push((relation, rules::role(rule, &object.value))),
                 Relation::Admits => {
-                    found.extend(links::asked(&object.value).map(|service| (relation, service)))
+                    found.extend(rules::asked(&object.value).map(|service| (relation, service)))
                 }
                 _ => {}
             }

@@ -37,6 +37,7 @@ mod passage;
 mod pod;
 mod record;
 mod redact;
+mod rules;
 mod standing;
 mod template;
 mod text;

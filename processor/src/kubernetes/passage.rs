@@ -3,19 +3,23 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tapio_proto::model::Entity;
 
 use super::{
-    becomes,
+    becomes, links,
     objects::{Object, Objects, pod_template},
     value::{at, list, plain, text},
 };
 
 /// Most pairs of workloads that are looked at; beyond them nothing is said.
 const MAX_PAIRS: usize = 200_000;
-/// Both sides of a policy: its field, the peers in its rules, its type.
-const SIDES: [(&str, &str, &str); 2] = [("ingress", "from", "Ingress"), ("egress", "to", "Egress")];
+/// The label that every namespace has: its name.
+const NAME: &str = "kubernetes.io/metadata.name";
+/// A side of a policy: its field, the peers in its rules, its type.
+pub(super) type Side = (&'static str, &'static str, &'static str);
+/// Both sides.
+pub(super) const SIDES: [Side; 2] = [("ingress", "from", "Ingress"), ("egress", "to", "Egress")];
 
 /// What policies let pass become with a change of one of them: `less` where some workload, or the world, loses
 /// a way that it had, `more` where nobody does, nothing where no workload is known that it holds for.
@@ -93,12 +97,13 @@ fn labels(object: &Object) -> Option<&Value> {
     pod_template(kind, &object.value).and_then(|(labels, _)| labels)
 }
 
-fn holds(policy: &Value, labels: Option<&Value>) -> bool {
-    at(policy, &["spec", "podSelector"]).is_none_or(|selector| selects(selector, labels))
+/// Does a policy speak of pods of these labels?
+pub(super) fn holds(policy: &Value, labels: Option<&Value>) -> bool {
+    at(policy, &["spec", "podSelector"]).is_none_or(|selector| links::chosen(selector, labels))
 }
 
 /// Does a policy say anything of this side?
-fn speaks(policy: &Value, (field, _, kind): (&str, &str, &str)) -> bool {
+pub(super) fn speaks(policy: &Value, (field, _, kind): (&str, &str, &str)) -> bool {
     let types = list(policy, &["spec", "policyTypes"]);
     if types.is_empty() {
         return kind == "Ingress" || !list(policy, &["spec", field]).is_empty();
@@ -155,40 +160,18 @@ fn admits(of: &Value, namespace: &str, peer: &Peer<'_>) -> bool {
         return false;
     }
     let pods = at(of, &["podSelector"]);
-    let right_namespace = match (at(of, &["namespaceSelector"]), peer.of_namespace) {
-        (None, _) => peer.namespace == namespace,
-        (Some(selector), Some(labels)) => {
-            let mut labels = labels.as_object().cloned().unwrap_or_default();
-            let name = "kubernetes.io/metadata.name".to_owned();
-            labels.entry(name).or_insert_with(|| peer.namespace.into());
-            selects(selector, Some(&Value::Object(labels)))
-        }
-        // Its labels are not known: it may be meant, if not another is by name.
-        (Some(selector), None) => {
-            let name = at(selector, &["matchLabels", "kubernetes.io/metadata.name"]);
-            name.is_none_or(|name| name.as_str() == Some(peer.namespace))
-        }
+    let right_namespace = match at(of, &["namespaceSelector"]) {
+        None => peer.namespace == namespace,
+        Some(selector) => may_mean(selector, peer.namespace, peer.of_namespace),
     };
-    right_namespace && pods.is_none_or(|selector| selects(selector, peer.labels))
+    right_namespace && pods.is_none_or(|selector| links::chosen(selector, peer.labels))
 }
 
-/// Does a label selector select what has these labels?
-fn selects(selector: &Value, labels: Option<&Value>) -> bool {
-    let none = Map::new();
-    let labels = labels.and_then(Value::as_object).unwrap_or(&none);
-    let wanted = at(selector, &["matchLabels"]).and_then(Value::as_object).unwrap_or(&none);
-    wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
-        && list(selector, &["matchExpressions"]).iter().all(|one| {
-            let has = labels.get(text(one, &["key"]));
-            let listed = has.is_some_and(|has| list(one, &["values"]).contains(has));
-            match text(one, &["operator"]) {
-                "In" => listed,
-                "NotIn" => !listed,
-                "Exists" => has.is_some(),
-                "DoesNotExist" => has.is_none(),
-                _ => true,
-            }
-        })
+/// May a selector mean this namespace? Of one whose labels are not known only the name is.
+pub(super) fn may_mean(selector: &Value, namespace: &str, labels: Option<&Value>) -> bool {
+    let mut all = labels.and_then(Value::as_object).cloned().unwrap_or_default();
+    all.entry(NAME.to_owned()).or_insert_with(|| namespace.into());
+    links::may_choose(selector, &all, &|key| labels.is_some() || key == NAME)
 }
 
 #[cfg(test)]

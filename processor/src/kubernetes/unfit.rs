@@ -77,6 +77,12 @@ pub(super) fn claim(
         if !other.is_empty() && other != &*of.name {
             lacks.push(("pv_binding_occupied", format!("volume {name} belongs to claim {other}")));
         }
+        if text(volume, &["status", "phase"]) == "Released" {
+            let why = format!(
+                "volume {name} is Released: its claimRef still holds a claim that was deleted; if its data may be used, free it: kubectl patch pv {name} --type=merge -p '{{\"spec\":{{\"claimRef\":null}}}}'"
+            );
+            lacks.push(("pv_binding_occupied", why));
+        }
         let theirs = text(volume, &["spec", "storageClassName"]);
         if theirs != class {
             lacks.push((

@@ -1,6 +1,9 @@
 //! A cluster of which nothing is told but what there is, once: the object that is wrong is named, and not
 //! the pod that shows it.
 
+mod goes;
+mod ways;
+
 use serde_json::{Value, json};
 use tapio_proto::{Request, Signal, model::Story};
 
@@ -64,7 +67,10 @@ impl Snapshot {
     }
 
     fn object(&mut self, kind: &str, name: &str, rest: &Value) {
-        let cluster_wide = matches!(kind, "Node" | "PersistentVolume" | "StorageClass");
+        let cluster_wide = matches!(
+            kind,
+            "Node" | "Namespace" | "PersistentVolume" | "StorageClass" | "IngressClass"
+        ) || kind.ends_with("WebhookConfiguration");
         let mut object = json!({"kind": kind, "apiVersion": "v1", "metadata": {"name": name,
             "uid": format!("{kind}-{name}"), "creationTimestamp": "2026-11-20T03:00:00Z"}});
         if !cluster_wide {
@@ -75,6 +81,7 @@ impl Snapshot {
             "StorageClass" => "storageclasses".to_owned(),
             "NetworkPolicy" => "networkpolicies".to_owned(),
             "Ingress" => "ingresses".to_owned(),
+            "IngressClass" => "ingressclasses".to_owned(),
             kind => format!("{}s", kind.to_lowercase()),
         };
         self.record(&plural, &object);
@@ -116,6 +123,7 @@ impl Snapshot {
         merge(&mut pod_status, status);
         if well {
             pod_status["phase"] = json!("Running");
+            pod_status["podIP"] = json!("10.1.0.9");
         }
         let mut pod_spec = spec.clone();
         if pod_status["phase"] != "Pending"

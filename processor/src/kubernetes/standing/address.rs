@@ -22,6 +22,7 @@ impl Cluster {
         }
         let core = &*sick.workload.namespace == "kube-system" && sick.workload.name.contains("dns");
         let counted_on = core
+            || services.iter().any(|service| self.admits_by(service))
             || self.objects.all_workloads().any(|(other, object)| {
                 other != sick.workload
                     && other.namespace == sick.workload.namespace
@@ -49,6 +50,17 @@ impl Cluster {
         let w = &weights().standing;
         found.confidence = if counted_on { w.zero_counted_on } else { w.zero };
         out.push(found);
+    }
+
+    /// Does a webhook without which nothing is made ask this Service?
+    fn admits_by(&self, service: &Entity) -> bool {
+        let kinds = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
+        let all = kinds.into_iter().flat_map(|kind| self.objects.of_kind(kind));
+        let all = all.filter_map(|of| self.object(of)).flat_map(|of| list(of, &["webhooks"]));
+        all.filter(|hook| text(hook, &["failurePolicy"]) != "Ignore").any(|hook| {
+            let of = |key| text(hook, &["clientConfig", "service", key]);
+            of("name") == &*service.name && of("namespace") == &*service.namespace
+        })
     }
 
     /// An address in its environment that leads nowhere.

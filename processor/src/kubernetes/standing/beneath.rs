@@ -7,6 +7,20 @@ use tapio_proto::model::Entity;
 use super::{Finding, Shown, network::names, words};
 use crate::{correlation::weights::weights, kubernetes::cluster::Cluster};
 
+/// Makes a finding an effect of another.
+pub(super) fn follows(found: &mut Finding, cause: &Finding, what: String) {
+    let (time, on) = match found.shown.first() {
+        Some(shown) => (shown.time, shown.on.clone()),
+        None => (found.since, found.workload.clone()),
+    };
+    found.shown = vec![Shown { time, on, what: what.clone() }];
+    found.what = what;
+    (found.object, found.pattern) = (cause.object.clone(), cause.pattern.clone());
+    (found.known, found.effect) = (false, true);
+    found.title.clear();
+    found.confidence = cause.confidence - weights().standing.below;
+}
+
 impl Cluster {
     /// Whoever complains of what is not well itself is only an effect of that.
     pub(super) fn beneath(&self, out: &mut [Finding]) {
@@ -40,7 +54,7 @@ impl Cluster {
             let Some(first) = first.filter(|_| below[root].is_none()) else { continue };
             let (asked, cause) = (out[first].workload.clone(), out[root].clone());
             let found = &mut out[at];
-            found.what = format!(
+            let what = format!(
                 "{} does not reach {}: {}",
                 found.workload.path(),
                 asked.path(),
@@ -52,15 +66,7 @@ impl Cluster {
                     .map(|line| words::sentence(line, 0, 0))
                     .unwrap_or_default()
             );
-            let (time, on) = match found.shown.first() {
-                Some(shown) => (shown.time, shown.on.clone()),
-                None => (found.since, found.workload.clone()),
-            };
-            found.shown = vec![Shown { time, on, what: found.what.clone() }];
-            (found.object, found.pattern) = (cause.object, cause.pattern);
-            (found.known, found.effect) = (false, true);
-            found.title.clear();
-            found.confidence = cause.confidence - w.standing.below;
+            follows(found, &cause, what);
         }
     }
 
@@ -72,25 +78,10 @@ impl Cluster {
     ) -> Vec<(Entity, Vec<Entity>)> {
         let mut services: Vec<Entity> = Vec::new();
         for line in found.complaints.iter().flat_map(|text| words::unreached(text)) {
-            let lower = line.to_lowercase();
-            for service in self.objects.of_kind("Service") {
-                let far = service.namespace != found.workload.namespace;
-                let name = if far {
-                    format!("{}.{}", service.name, service.namespace)
-                } else {
-                    service.name.to_string()
-                };
-                if names(&lower, &name) {
-                    services.push(service.clone());
-                }
-            }
+            services.extend(self.spoken(line, &found.workload.namespace, addresses));
             if words::unresolved(line) {
                 services.extend(self.resolver());
             }
-            let ips = line
-                .split(|c: char| !c.is_ascii_hexdigit() && c != '.')
-                .filter_map(|word| word.parse::<IpAddr>().ok());
-            services.extend(ips.filter_map(|ip| addresses.get(&ip)).cloned());
         }
         services
             .into_iter()
@@ -102,5 +93,26 @@ impl Cluster {
                 (service, workloads)
             })
             .collect()
+    }
+
+    /// The Services, and the workloads by their pods' addresses, of which a text speaks that was said in a
+    /// namespace.
+    pub(super) fn spoken(
+        &self,
+        text: &str,
+        namespace: &str,
+        addresses: &BTreeMap<IpAddr, Entity>,
+    ) -> Vec<Entity> {
+        let lower = text.to_lowercase();
+        let named = |service: &&Entity| {
+            let far = &*service.namespace != namespace;
+            let path = format!("{}.{}", service.name, service.namespace);
+            names(&lower, if far { &path } else { &service.name })
+        };
+        let ips = text
+            .split(|c: char| !c.is_ascii_hexdigit() && c != '.')
+            .filter_map(|word| word.parse::<IpAddr>().ok());
+        let by_ip = ips.filter_map(|ip| addresses.get(&ip));
+        self.objects.of_kind("Service").filter(named).chain(by_ip).cloned().collect()
     }
 }

@@ -3,14 +3,37 @@
 use serde_json::Value;
 use tapio_proto::model::{Entity, Time};
 
-use super::{Saying, created, sick::Sick};
-use crate::kubernetes::{
-    cluster::Cluster,
-    objects::controller,
-    value::{list, number, text},
+use super::{Finding, Saying, created, sick::Sick, words};
+use crate::{
+    correlation::weights::weights,
+    kubernetes::{
+        cluster::Cluster,
+        objects::controller,
+        value::{list, number, text},
+    },
 };
 
 impl Cluster {
+    /// A CronJob that its controller does not run any more, since too many of its runs were missed.
+    pub(super) fn missed(&self, sick: &Sick<'_>, value: &Value) -> Option<Finding> {
+        let ran = Time::parse_rfc3339(text(value, &["status", "lastScheduleTime"]));
+        let saying = sick.heard.iter().rev().find(|saying| {
+            matches!(saying.reason.as_str(), "TooManyMissedTimes" | "FailedNeedsStart")
+                && ran.is_none_or(|ran| saying.time > ran)
+        })?;
+        let (space, name) = (&sick.workload.namespace, &sick.workload.name);
+        let what = format!("CronJob {name} is not run: {}", words::telling(&saying.message));
+        let mut found = self.found(sick, sick.workload.clone(), "cron_job_missed", what);
+        found.title = found.what.clone();
+        found.mechanism =
+            "of a CronJob that missed more than a hundred runs since its last none is started any more".to_owned();
+        found.advice.push(format!(
+            r#"give it a time after which a missed run no longer counts: kubectl -n {space} patch cronjob {name} -p '{{"spec":{{"startingDeadlineSeconds":300}}}}'"#
+        ));
+        (found.since, found.confidence) = (ran.unwrap_or(saying.time), weights().standing.probe);
+        Some(found)
+    }
+
     /// Keeps of a Job or CronJob what belongs to its newest run; is that one not well?
     pub(super) fn run(&self, sick: &mut Sick<'_>) -> bool {
         let jobs = self.objects.of("Job", &sick.workload.namespace);

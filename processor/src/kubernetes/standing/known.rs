@@ -188,29 +188,35 @@ impl Cluster {
 
     /// The ConfigMap or Secret that a file which is spoken of comes from.
     fn mounted(&self, sick: &Sick<'_>, quote: &str) -> Option<Entity> {
-        let containers = || {
-            ["containers", "initContainers"].into_iter().flat_map(|part| list(sick.spec, &[part]))
-        };
-        let mounts = containers().flat_map(|container| list(container, &["volumeMounts"]));
-        let spoken = mounts.filter(|mount| {
-            let path = text(mount, &["mountPath"]).trim_end_matches('/');
-            let begins = |at: usize| {
-                !quote[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '/' || c == '.')
+        spoken_volumes(sick.spec, quote).find_map(|volume| {
+            let at = |kind, path: [&str; 2]| {
+                let name = text(volume, &path);
+                (!name.is_empty()).then(|| Entity::new(kind, &sick.workload.namespace, name))
             };
-            let ends = |at: usize| quote[at + path.len()..].starts_with('/');
-            path.len() > 1 && quote.match_indices(path).any(|(at, _)| begins(at) && ends(at))
-        });
-        spoken
-            .filter_map(|mount| {
-                let of = |volume: &&Value| text(volume, &["name"]) == text(mount, &["name"]);
-                let volume = list(sick.spec, &["volumes"]).iter().find(of)?;
-                let at = |kind, path: [&str; 2]| {
-                    let name = text(volume, &path);
-                    (!name.is_empty()).then(|| Entity::new(kind, &sick.workload.namespace, name))
-                };
-                at("ConfigMap", ["configMap", "name"])
-                    .or_else(|| at("Secret", ["secret", "secretName"]))
-            })
-            .next()
+            at("ConfigMap", ["configMap", "name"])
+                .or_else(|| at("Secret", ["secret", "secretName"]))
+        })
     }
+}
+
+/// The volume of a pod below whose mount a path lies that is spoken of.
+pub(super) fn spoken_volume<'a>(spec: &'a Value, quote: &'a str) -> Option<&'a Value> {
+    spoken_volumes(spec, quote).next()
+}
+
+fn spoken_volumes<'a>(spec: &'a Value, quote: &'a str) -> impl Iterator<Item = &'a Value> {
+    let containers =
+        ["containers", "initContainers"].into_iter().flat_map(move |part| list(spec, &[part]));
+    let mounts = containers.flat_map(|container| list(container, &["volumeMounts"]));
+    mounts.filter_map(move |mount| {
+        let path = text(mount, &["mountPath"]).trim_end_matches('/');
+        let begins = |at: usize| {
+            !quote[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '/' || c == '.')
+        };
+        let ends = |at: usize| quote[at + path.len()..].starts_with('/');
+        let spoken =
+            path.len() > 1 && quote.match_indices(path).any(|(at, _)| begins(at) && ends(at));
+        let of = |volume: &&Value| text(volume, &["name"]) == text(mount, &["name"]);
+        list(spec, &["volumes"]).iter().find(of).filter(|_| spoken)
+    })
 }

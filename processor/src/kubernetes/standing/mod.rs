@@ -4,12 +4,16 @@
 mod address;
 mod autoscaler;
 mod beneath;
+mod certificates;
 mod death;
+mod disk;
 mod jobs;
 mod known;
+mod leaving;
 mod network;
 mod nodes;
 mod sick;
+mod ways;
 mod words;
 mod workload;
 
@@ -128,9 +132,13 @@ impl Cluster {
         }
         self.control_plane(&pods, said, now, &mut out);
         self.nodes(&pods, said, now, &mut out);
-        self.routes(now, &mut out);
+        self.full_nodes(&all, &mut out);
+        self.drains(&pods, said, now, &mut out);
+        self.kept(&pods, now, &mut out);
+        self.routes(said, now, &mut out);
         self.filters(&all, now, &mut out);
         self.autoscalers(now, &mut out);
+        self.certificates(said, now, &mut out);
         self.beneath(&mut out);
         out.sort_by(|a, b| b.confidence.total_cmp(&a.confidence).then(a.object.cmp(&b.object)));
         out.truncate(MOST);

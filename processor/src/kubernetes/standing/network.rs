@@ -1,9 +1,16 @@
 //! Services and routes that lead nowhere, NetworkPolicies that let too few in.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use tapio_proto::model::{Entity, Time};
 
-use super::{Finding, Watch, created, sick::Sick};
+use super::{
+    Finding, Said, Watch, created,
+    sick::Sick,
+    ways::{End, Port},
+    words,
+};
 use crate::{
     correlation::weights::weights,
     kubernetes::{
@@ -15,9 +22,13 @@ use crate::{
     },
 };
 
+/// Words of somebody who got no answer at all.
+const UNANSWERED: [&str; 4] = ["timeout", "timed out", "deadline exceeded", "no route to host"];
+
 impl Cluster {
     /// Services and routes that lead nowhere.
-    pub(super) fn routes(&self, now: Time, out: &mut Vec<Finding>) {
+    pub(super) fn routes(&self, said: &Said, now: Time, out: &mut Vec<Finding>) {
+        self.balancers(said, now, out);
         for service in self.objects.of_kind("Service") {
             let Some(value) = self.object(service) else { continue };
             let selects = at(value, &["spec", "selector"]).and_then(Value::as_object);
@@ -105,117 +116,75 @@ impl Cluster {
         }
     }
 
-    /// NetworkPolicies that let nobody, or not those who complain of it, reach a service.
+    /// NetworkPolicies that do not let those who complain of it reach a service.
     pub(super) fn filters(&self, all: &[Sick<'_>], now: Time, out: &mut Vec<Finding>) {
-        const UNANSWERED: [&str; 4] =
-            ["timeout", "timed out", "deadline exceeded", "no route to host"];
-        let complaints: Vec<(&Entity, &str)> = all
-            .iter()
-            .filter(|sick| sick.watch != Watch::Words)
-            .map(|sick| (sick.workload, &*sick.said))
-            .filter(|(_, words)| UNANSWERED.iter().any(|part| words.contains(part)))
-            .collect();
-        if complaints.is_empty() {
+        if self.objects.of_kind("NetworkPolicy").next().is_none() {
             return;
         }
-        for policy in self.objects.of_kind("NetworkPolicy") {
-            let Some(value) = self.object(policy) else { continue };
-            self.shut_out(policy, value, &complaints, now, out);
-            self.shut_in(policy, value, &complaints, now, out);
-        }
-    }
-
-    /// A policy that does not let in who complains that it is not answered.
-    fn shut_out(
-        &self,
-        policy: &Entity,
-        value: &Value,
-        complaints: &[(&Entity, &str)],
-        now: Time,
-        out: &mut Vec<Finding>,
-    ) {
-        for (workload, object) in self.objects.workloads(&policy.namespace) {
-            if !selects(value, workload, Some(&object.value)) {
-                continue;
-            }
-            let services = self.services_of(workload);
-            let unanswered = complaints.iter().find(|(by, words)| {
-                *by != workload
-                    && !self.lets_in(value, by)
-                    && services.iter().any(|service| names(words, &service.name))
-            });
-            let Some((by, _)) = unanswered else { continue };
-            let what = format!(
-                "NetworkPolicy {} does not let {} reach {}, and its calls are not answered",
-                policy.name,
-                by.path(),
-                workload.path()
-            );
-            let (by, to) = (by.path(), workload.path());
-            out.push(self.filter(policy, workload, (&by, &to), what, (value, now)));
-        }
-    }
-
-    /// A policy that does not let who complains ask for names, or reach whom it names.
-    fn shut_in(
-        &self,
-        policy: &Entity,
-        value: &Value,
-        complaints: &[(&Entity, &str)],
-        now: Time,
-        out: &mut Vec<Finding>,
-    ) {
-        let types = list(value, &["spec", "policyTypes"]);
-        if !types.iter().any(|kind| kind.as_str() == Some("Egress")) {
-            return;
-        }
-        let rules = list(value, &["spec", "egress"]);
-        for (by, words) in complaints.iter().filter(|(by, _)| by.namespace == policy.namespace) {
-            let object = self.objects.get(by).map(|object| &*object.value);
-            if !selects(value, by, object) {
-                continue;
-            }
-            let opens = |rule: &Value, port: i64| {
-                let ports = list(rule, &["ports"]);
-                ports.is_empty() || ports.iter().any(|p| number(p, &["port"]) == Some(port))
-            };
-            let asks_names =
-                ["lookup ", "name resolution", ":53"].iter().any(|w| words.contains(w));
-            let to = if asks_names && !rules.iter().any(|rule| opens(rule, 53)) {
-                Some("the DNS of the cluster".to_owned())
-            } else {
-                let mut named = self.objects.of_kind("Service").filter(|service| {
-                    let far = service.namespace != by.namespace;
-                    let path = format!("{}.{}", service.name, service.namespace);
-                    names(words, if far { &path } else { &service.name })
-                });
-                let shut = |service: &&Entity| {
-                    let behind = self.workloads_of(service);
-                    !behind.is_empty()
-                        && behind.iter().all(|to| !rules.iter().any(|rule| self.leads(rule, to)))
+        let addresses = self.addresses();
+        let at_end = |of: &Entity| {
+            let sick = all.iter().find(|sick| sick.workload == of)?;
+            let object = self.objects.get(of)?;
+            Some(End::of(sick, pod_template(&of.kind, &object.value).and_then(|(l, _)| l)))
+        };
+        let mut seen = BTreeSet::new();
+        for sick in all.iter().filter(|sick| sick.watch != Watch::Words) {
+            let by = sick.workload;
+            let Some(from) = at_end(by) else { continue };
+            for saying in &sick.heard {
+                let words = saying.message.to_lowercase();
+                let unanswered = UNANSWERED.iter().any(|part| words.contains(part));
+                let unresolved = saying.message.lines().any(words::unresolved);
+                if !unanswered && !unresolved {
+                    continue;
+                }
+                let mut tell = |to: Option<&Entity>, at: &End<'_>, ports: &[Port]| {
+                    let shut = self.shut(&from, at, ports);
+                    let Some(((policy, side), others)) = shut.split_first() else { return false };
+                    let there = to.map_or("the DNS of the cluster".to_owned(), Entity::path);
+                    // Where it is felt: at who is not reached, or at who may not send.
+                    let of = if side.2 == "Ingress" { to.unwrap_or(by) } else { by };
+                    if seen.insert(((*policy).clone(), of.clone())) {
+                        let port = ports.iter().find_map(|port| port.number);
+                        let port = port.filter(|_| self.shut(&from, at, &[]).is_empty());
+                        let on = port.map_or(String::new(), |port| format!(" on port {port}"));
+                        let others: Vec<&str> = others.iter().map(|(of, _)| &*of.name).collect();
+                        let nor = match others.is_empty() {
+                            true => String::new(),
+                            false => format!(" (nor does {})", others.join(", ")),
+                        };
+                        let what = format!(
+                            "NetworkPolicy {} does not let {} reach {there}{on}{nor}, and its calls are not answered",
+                            policy.name,
+                            by.path(),
+                        );
+                        out.push(self.filter(policy, of, (&by.path(), &there), what, now));
+                    }
+                    true
                 };
-                named.find(shut).map(Entity::path)
-            };
-            let Some(to) = to else { continue };
-            let what = format!(
-                "NetworkPolicy {} does not let {} reach {to}, and its calls are not answered",
-                policy.name,
-                by.path()
-            );
-            out.push(self.filter(policy, by, (&by.path(), &to), what, (value, now)));
+                let dns = self.resolver().and_then(|of| at_end(&of));
+                let ask = [Port { number: Some(53), protocol: "UDP".to_owned() }];
+                if unresolved && tell(None, &End::resolver(dns), &ask) || !unanswered {
+                    continue;
+                }
+                for service in self.spoken(&saying.message, &by.namespace, &addresses) {
+                    let Some(value) = self.object(&service) else { continue };
+                    let behind = match &*service.kind {
+                        "Service" => self.workloads_of(&service),
+                        _ => vec![service.clone()],
+                    };
+                    let ends = behind.iter().map(|to| at_end(to).filter(|_| to != by));
+                    let Some(ends) = ends.collect::<Option<Vec<_>>>() else { continue };
+                    let ports = |at: &End<'_>| at.ports(value, &words);
+                    // Of several behind one Service any may answer.
+                    if let Some((to, at)) = behind.first().zip(ends.first())
+                        && ends.iter().all(|at| !self.shut(&from, at, &ports(at)).is_empty())
+                    {
+                        tell(Some(to), at, &ports(at));
+                    }
+                }
+            }
         }
-    }
-
-    /// Does a rule for what goes out lead to a workload? Where it cannot be told it does.
-    fn leads(&self, rule: &Value, to: &Entity) -> bool {
-        let object = self.objects.get(to).map(|object| &object.value);
-        let labels = object.and_then(|o| pod_template(&to.kind, o)).and_then(|(l, _)| l);
-        let peers = list(rule, &["to"]);
-        peers.is_empty()
-            || peers.iter().any(|peer| {
-                let selector = at(peer, &["podSelector", "matchLabels"]);
-                selector.is_none() || links::matches(selector, labels)
-            })
     }
 
     fn filter(
@@ -224,8 +193,9 @@ impl Cluster {
         workload: &Entity,
         (by, to): (&str, &str),
         what: String,
-        (value, now): (&Value, Time),
+        now: Time,
     ) -> Finding {
+        let since = self.object(policy).and_then(created);
         Finding {
             object: policy.clone(),
             workload: workload.clone(),
@@ -238,32 +208,65 @@ impl Cluster {
                 policy.namespace, policy.name
             )],
             confidence: weights().standing.plain,
-            since: created(value).unwrap_or(now).min(now),
+            since: since.unwrap_or(now).min(now),
             ..Finding::default()
         }
     }
 
-    /// May a workload send to the pods that a NetworkPolicy selects? Where it cannot be told it may.
-    fn lets_in(&self, policy: &Value, from: &Entity) -> bool {
-        let types = list(policy, &["spec", "policyTypes"]);
-        if !types.is_empty() && !types.iter().any(|kind| kind.as_str() == Some("Ingress")) {
-            return true;
+    /// Services that get no address from outside, as who should give it says.
+    fn balancers(&self, said: &Said, now: Time, out: &mut Vec<Finding>) {
+        for service in self.objects.of_kind("Service") {
+            let Some(value) = self.object(service) else { continue };
+            let has = !list(value, &["status", "loadBalancer", "ingress"]).is_empty();
+            if has || text(value, &["spec", "type"]) != "LoadBalancer" {
+                continue;
+            }
+            let fails = |reason: &str| {
+                reason.contains("LoadBalancer") && reason.contains("Fail")
+                    || reason == "AllocationFailed"
+            };
+            let mut all = said.get(service).into_iter().flatten().rev();
+            let Some(saying) = all.find(|saying| fails(&saying.reason)) else { continue };
+            let workload = self.workloads_of(service).into_iter().next();
+            out.push(Finding {
+                object: service.clone(),
+                workload: workload.unwrap_or_else(|| service.clone()),
+                service: service.name.to_string(),
+                pattern: "load_balancer_fails".to_owned(),
+                what: format!("Service {} gets no load balancer: {}", service.name, words::telling(&saying.message)),
+                mechanism: "who asks from outside has no address to ask until the provider gives the Service one".to_owned(),
+                advice: vec![super::look_at(service)],
+                confidence: weights().standing.probe,
+                since: created(value).unwrap_or(now).min(now),
+                ..Finding::default()
+            });
         }
-        let object = self.objects.get(from);
-        let labels = object
-            .and_then(|object| pod_template(&from.kind, &object.value))
-            .and_then(|(labels, _)| labels);
-        let admits = |peer: &Value| {
-            let selector = at(peer, &["podSelector", "matchLabels"]);
-            labels.is_none() || selector.is_none() || links::matches(selector, labels)
-        };
-        list(policy, &["spec", "ingress"]).iter().any(|rule| {
-            let peers = list(rule, &["from"]);
-            peers.is_empty() || peers.iter().any(admits)
-        })
+    }
+
+    /// The class of an Ingress that does not exist, if others do.
+    fn classless(&self, route: &Entity, value: &Value) -> Option<(String, String)> {
+        let class = text(value, &["spec", "ingressClassName"]);
+        let served = !list(value, &["status", "loadBalancer", "ingress"]).is_empty();
+        let classes: Vec<&str> =
+            self.objects.of_kind("IngressClass").map(|class| &*class.name).collect();
+        if served || class.is_empty() || classes.is_empty() || classes.contains(&class) {
+            return None;
+        }
+        let (service, _) = unfit::backends(value).into_iter().next()?;
+        Some((
+            service,
+            format!(
+                "Ingress {} is of class {class}, which does not exist, so that nobody serves it; there is {}",
+                route.name,
+                classes.join(", ")
+            ),
+        ))
     }
 
     fn misroute(&self, route: &Entity, value: &Value) -> Option<(String, String)> {
+        if let Some(classless) = self.classless(route, value) {
+            return Some(classless);
+        }
         let seen = self.objects.of("Service", &route.namespace).next().is_some();
         for (name, port) in unfit::backends(value) {
             let mut labels = name.split('.');
@@ -300,12 +303,6 @@ impl Cluster {
         }
         None
     }
-}
-
-/// Does a NetworkPolicy speak of the pods of a workload?
-fn selects(policy: &Value, workload: &Entity, object: Option<&Value>) -> bool {
-    let labels = object.and_then(|o| pod_template(&workload.kind, o)).and_then(|(l, _)| l);
-    links::matches(at(policy, &["spec", "podSelector", "matchLabels"]), labels)
 }
 
 /// Does a text in lower case speak of something by its whole name?

@@ -16,6 +16,9 @@ const LATELY: Duration = Duration::from_secs(3600);
 /// A container that was started anew so often does not run, though it may be up just now.
 const OFTEN: i64 = 3;
 
+/// A pod may take so long until it is ready.
+const YOUNG: Duration = Duration::from_secs(30);
+
 /// What is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Watch {
@@ -259,6 +262,12 @@ pub(super) fn ails(status: &Value, now: Time) -> bool {
 pub(super) fn flaps(pod: &Value, now: Time) -> bool {
     statuses(pod)
         .any(|status| number(status, &["restartCount"]).unwrap_or(0) >= OFTEN && ails(status, now))
+}
+
+/// Was it made so lately that it need not be ready yet?
+pub(super) fn is_young(pod: &Value, now: Time) -> bool {
+    let made = Time::parse_rfc3339(text(pod, &["metadata", "creationTimestamp"]));
+    made.is_some_and(|made| made + YOUNG > now) && restarts(pod) == 0
 }
 
 /// Does it wait for what does not come by itself?

@@ -5,7 +5,7 @@ use tapio_proto::model::Entity;
 
 use super::{
     Finding, Known, Saying, Watch, death,
-    sick::{Sick, flaps, is_ready, is_stuck, waits},
+    sick::{Sick, flaps, is_ready, is_stuck, is_young, waits},
 };
 use crate::{
     correlation::weights::weights,
@@ -48,19 +48,45 @@ impl Cluster {
         });
         let snapshot = sick.watch == Watch::Objects { snapshot: true };
         let again = snapshot && sick.pods.iter().any(|(_, pod)| flaps(pod, sick.now));
-        let stuck = snapshot && sick.pods.iter().any(|(_, pod)| is_stuck(pod));
+        // One that was made just now may still come.
+        let young = |pod: &Value| snapshot && is_young(pod, sick.now);
+        let late = |(_, pod): &&(&Entity, &Value)| is_ready(pod) || !young(pod);
+        let stuck = snapshot && sick.pods.iter().filter(late).any(|(_, pod)| is_stuck(pod));
+        let coming = sick.pods.iter().filter(|(_, pod)| !is_ready(pod) && young(pod)).count();
+        let ready = ready + coming as i64;
+        let overdue = list(value, &["status", "conditions"]).iter().find(|condition| {
+            text(condition, &["reason"]) == "ProgressDeadlineExceeded"
+                && text(condition, &["status"]) == "False"
+        });
+        let stuck = stuck || snapshot && overdue.is_some();
         let over = matches!(&*sick.workload.kind, "Job" | "CronJob");
         let is_sick = (ready < wanted && !over) || again || stuck;
         if let Some(found) = self.address(sick, is_sick) {
             out.push(found);
         }
+        if let Some(found) = self.missed(sick, value).filter(|_| snapshot) {
+            out.push(found);
+            return;
+        }
         let is_sick = if over { self.run(sick) } else { is_sick };
         if !is_sick {
-            out.extend(self.misses(sick, known).filter(|_| snapshot && !over));
+            if snapshot && !over {
+                out.extend(self.misses(sick, known));
+                out.extend(self.writes_nothing(sick, known));
+            }
             return;
         }
         sick.since = sick.onset().unwrap_or(sick.since).min(sick.now);
-        let Some(mut found) = self.why(sick, known) else { return };
+        let unsaid = || {
+            let what = format!("its rollout does not end: {}", text(overdue?, &["message"]));
+            let mut found = self.found(sick, sick.workload.clone(), "rollout_stuck", what);
+            found.confidence = weights().standing.blind;
+            Some(found)
+        };
+        let Some(mut found) = self.why(sick, known).or_else(unsaid) else { return };
+        if found.pattern == "disk_full" {
+            self.full(sick, &mut found);
+        }
         let (core, name) = (&*sick.workload.namespace == "kube-system", &sick.workload.name);
         if core && name.contains("kube-proxy") {
             found.pattern = "kube_proxy_unavailable".to_owned();
@@ -73,6 +99,14 @@ impl Cluster {
         found.complaints = sick.heard.iter().filter(own).map(|s| s.message.clone()).collect();
         found.shown.extend(death::shown(sick, &found));
         out.push(found);
+    }
+
+    /// It runs, but says that its disk is full.
+    fn writes_nothing(&self, sick: &Sick<'_>, known: &[Known]) -> Option<Finding> {
+        let mut found = self.known(sick, known).filter(|found| found.pattern == "disk_full")?;
+        self.full(sick, &mut found);
+        found.shown.extend(death::shown(sick, &found));
+        Some(found)
     }
 
     /// What keeps it from running: what keeps its pods from being made, then from starting, then what it says
@@ -125,11 +159,33 @@ impl Cluster {
         } else if said.contains("violates podsecurity") {
             (own, "pod_security_denied", "violates podsecurity")
         } else if said.contains("failed calling webhook") {
-            (own, "webhook_down", "failed calling webhook")
+            let part = "failed calling webhook";
+            let name = between(said, "failed calling webhook \"", "\"").unwrap_or_default();
+            let trusted = !["x509", "certificate", "tls: "].iter().any(|w| said.contains(w));
+            let pattern = if trusted { "webhook_down" } else { "webhook_not_trusted" };
+            let Some(of) = self.asks(name) else {
+                return Some(self.found(sick, own, pattern, sick.around(part)));
+            };
+            let mut found = self.found(sick, of.clone(), pattern, sick.around(part));
+            found.advice.push(format!(
+                "bring back who answers for it; until then nothing is made that it is asked about, unless its failurePolicy is Ignore: kubectl edit {} {}",
+                of.kind.to_lowercase(),
+                of.name
+            ));
+            return Some(found);
         } else {
             return None;
         };
         Some(self.found(sick, object, pattern, sick.around(part)))
+    }
+
+    /// The configuration of a webhook, by the webhook's name.
+    fn asks(&self, name: &str) -> Option<&Entity> {
+        let kinds = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
+        kinds.into_iter().flat_map(|kind| self.objects.of_kind(kind)).find(|of| {
+            let hooks = self.object(of).map(|of| list(of, &["webhooks"]));
+            hooks.into_iter().flatten().any(|hook| text(hook, &["name"]) == name)
+        })
     }
 
     /// A volume that cannot be mounted.
