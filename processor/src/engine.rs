@@ -20,13 +20,14 @@ use crate::{
     clock::Clock,
     correlation::{
         CorrelationError, Plans,
-        arises::{Arising, arises},
+        arises::{Arising, Around, arises},
         backends,
         breaker::{Isolated, Part},
         budget::Budget,
         crowds, deepest, fills, hypotheses,
         identity::Identity,
         likely::Likely,
+        nodes,
         passed_on::PassedOn,
         releases::{Releases, Scene},
         rows::{Answer, Front, Level, NeedRow, Params, PatternRow, Reach, State, Sum, Window},
@@ -387,7 +388,20 @@ impl Engine {
         self.take(overdue);
         let strained = self.strains.now(now);
         if self.requests.settle(now) | (strained != self.strained) {
-            self.arising = arises(&self.requests, &self.identity, &strained);
+            let graph = (!strained.is_empty())
+                .then(|| Graph::new(&self.windows, &self.identity, now - CALLS));
+            let around = Around {
+                suffers: &|service| {
+                    let kinds = ["latency", "error_ratio"].into_iter();
+                    let active = kinds.filter_map(|kind| self.symptoms.get(kind, service));
+                    active.map(|active| active.symptom.onset).min()
+                },
+                callers: &|service| {
+                    let callers = graph.iter().flat_map(|graph| graph.callers(service));
+                    callers.cloned().collect()
+                },
+            };
+            self.arising = arises(&self.requests, &self.identity, &strained, &around);
             for arising in &mut self.arising {
                 let idle = |of: &Entity| crowds::is_idle(&self.levels, &self.cluster, of, now);
                 let workloads = self.identity.workloads(&arising.service);
@@ -516,6 +530,8 @@ impl Engine {
             .iter()
             .map(|a| hypotheses::Hypothesis::measured(a, graph.workload(&a.service)))
             .collect();
+        let busy = self.strains.nodes(now);
+        nodes::judge(&mut all, &busy, (&arising, &self.strained), (&self.homes, &graph));
         if !self.sighted.contains("traces") {
             all.extend(self.series.blamed().iter().map(by_metrics));
         }

@@ -324,7 +324,7 @@ impl Engine {
     }
 
     /// Keeps what its request needs of a span.
-    fn part(&mut self, service: u32, span: &SpanView<'_>, now: Time) {
+    fn part(&mut self, service: u32, span: &SpanView<'_>, kind: SpanKind, now: Time) {
         if !self.requests.wants(span.trace_id, now) {
             return;
         }
@@ -338,7 +338,7 @@ impl Engine {
             parent: span.parent_span_id.try_into().unwrap_or_default(),
             service,
             operation,
-            kind: SpanKind::from_wire(i64::from(span.kind)),
+            kind,
             start: Time::from_unix_nano(span.start_time_unix_nano),
             end: Time::from_unix_nano(span.end_time_unix_nano),
         };
@@ -366,7 +366,12 @@ impl Engine {
         let span = &looked.span;
         let weight = weight.saturating_mul(looked.stands_for);
         let told = SpanTold::by(span);
-        let kind = SpanKind::from_wire(i64::from(span.kind));
+        // Where no kind is said, one that names whom it asks is a call, and the first of a request serves.
+        let kind = match span.kind {
+            0 if !told.peer().is_empty() => SpanKind::Client,
+            0 if span.parent_span_id.is_empty() => SpanKind::Server,
+            kind => SpanKind::from_wire(i64::from(kind)),
+        };
         let calls = matches!(kind, SpanKind::Client | SpanKind::Producer);
         if kind == SpanKind::Server && span.parent_span_id.is_empty() && !told.client.is_empty() {
             self.windows.asked_from(service, told.client, &self.identity, end);
@@ -386,7 +391,7 @@ impl Engine {
             self.columns.spans.push(span, &told, stands_for);
         }
         if let Some(number) = number.filter(|_| followed) {
-            self.part(number, span, arrived);
+            self.part(number, span, kind, arrived);
         }
         self.windows.add(&SpanFact {
             service,
@@ -647,10 +652,19 @@ impl Engine {
             let mut within = Within::of(&self.clock);
             let mut sender = None;
             self.columns.metrics.resource(&view);
+            if !origin.pod.is_empty() && !origin.node.is_empty() {
+                let service = match origin.service {
+                    "" => self.cluster.bearer(origin.namespace, origin.pod).map(|w| w.name),
+                    name => Some(name.into()),
+                };
+                let service = service.unwrap_or_default();
+                self.homes.saw(origin.namespace, &service, origin.node);
+            }
             for scope in resource.scopes().flatten() {
                 for record in scope.records().flatten() {
                     let Record::Metric(metric) = record else { continue };
                     self.cluster.metric(&view, &metric, &mut facts);
+                    self.node(&origin, &metric);
                     let resource_kind = Resource::of_metric(metric.name);
                     let vessel = vessel(metric.name);
                     let requests =
@@ -687,7 +701,8 @@ impl Engine {
                         self.columns.metrics.push(&metric, &point);
                         if let (Some((gauge, scale)), Some(value)) = (&strain, point.value.as_f64())
                         {
-                            self.strain(&origin, (gauge, value * scale), time, &point);
+                            let counts = metric.is_monotonic && metric.temporality == 2;
+                            self.strain(&origin, gauge, (time, value * scale, counts), &point);
                         }
                         if let (Some(of), Some(value)) = (vessel, point.value.as_f64()) {
                             self.fills((&origin, &view), of, &point, (time, value));
@@ -725,7 +740,10 @@ fn strain_of(
 ) -> Option<(Gauge, f64)> {
     match meaning {
         Some(Meaning::Latency(scale)) => Some((Gauge::Answer(metric.name.to_owned()), scale)),
-        _ => Gauge::of_cpu(metric.name, container).map(|gauge| (gauge, 1.0)),
+        Some(Meaning::Wait) => Some((Gauge::Wait(metric.name.to_owned()), 1.0)),
+        _ => Gauge::of_cpu(metric.name, container)
+            .or_else(|| Gauge::of_use(metric.name, container))
+            .map(|gauge| (gauge, 1.0)),
     }
 }
 
@@ -858,30 +876,69 @@ impl Engine {
         }
     }
 
-    /// Keeps a point of a pod's CPU, or of how long it takes to answer: in the mean, or for the slower ones.
+    /// Keeps what the processors of a node do.
+    fn node(&mut self, origin: &Origin<'_>, metric: &MetricView<'_>) {
+        if !origin.pod.is_empty() {
+            return;
+        }
+        let node = if origin.node.is_empty() { origin.host } else { origin.node };
+        let Some(gauge) = Gauge::of_node(metric.name).filter(|_| !node.is_empty()) else { return };
+        for point in metric.points().flatten() {
+            let idle = point.attributes().flatten().any(|attribute| {
+                matches!(attribute.key, "state" | "mode" | "cpu.mode")
+                    && attribute.value.as_str().is_some_and(|state| state != "user")
+            });
+            if let Some(value) = point.value.as_f64().filter(|_| !idle && !metric.is_monotonic) {
+                let time = Time::from_unix_nano(point.time_unix_nano);
+                self.strains.add_node(node, &gauge, (time, value));
+            }
+        }
+    }
+
+    /// Keeps a point of what a pod uses, or of how long it takes to answer: in the mean, or for the slower ones. Who
+    /// scrapes others names them by attributes of the point.
     fn strain(
         &mut self,
         origin: &Origin<'_>,
-        (gauge, value): (&Gauge, f64),
-        time: Time,
+        gauge: &Gauge,
+        (time, value, counts): (Time, f64, bool),
         point: &PointView<'_>,
     ) {
-        let told = point.attributes().flatten().all(|attribute| match attribute.key {
-            "quantile" | "percentile" => attribute.value.as_f64().is_some_and(|q| q == 0.9),
-            _ => false,
-        });
-        if !told {
+        let uses = matches!(gauge, Gauge::Used(..));
+        let (mut namespace, mut pod, mut container) = (origin.namespace, origin.pod, "");
+        for attribute in point.attributes().flatten() {
+            let text = attribute.value.as_str().unwrap_or_default();
+            match attribute.key {
+                "quantile" | "percentile" if attribute.value.as_f64() == Some(0.9) => {}
+                "namespace" | attr::K8S_NAMESPACE_NAME if uses => namespace = text,
+                "pod" | "pod_name" | attr::K8S_POD_NAME if uses => pod = text,
+                "container" | "container_name" if uses => container = text,
+                "quantile" | "percentile" => return,
+                _ if uses => {}
+                _ => return,
+            }
+        }
+        // The sandbox that holds a pod's network does nothing itself.
+        if container == "POD" {
             return;
         }
-        let service = match (origin.service, origin.workload) {
-            ("", Some((_, name))) => Entity::new("Service", origin.namespace, name),
-            ("", None) => match self.cluster.workload_of(origin.namespace, origin.pod) {
-                Some(workload) => Entity::new("Service", origin.namespace, &workload.name),
+        let named = if pod == origin.pod { origin.service } else { "" };
+        let service = match (named, origin.workload) {
+            ("", Some((_, name))) if pod == origin.pod => Entity::new("Service", namespace, name),
+            ("", _) if pod.is_empty() => return,
+            ("", _) => match self.cluster.bearer(namespace, pod) {
+                Some(workload) => Entity::new("Service", namespace, &workload.name),
                 None => return,
             },
-            (name, _) => Entity::new("Service", origin.namespace, name),
+            (name, _) => Entity::new("Service", namespace, name),
         };
-        self.strains.add(&service, origin.pod, gauge.clone(), time, value);
+        let gauge = match gauge {
+            Gauge::Used(want, name) if !container.is_empty() => {
+                Gauge::Used(*want, format!("{name} {container}"))
+            }
+            other => other.clone(),
+        };
+        self.strains.add((&service, pod), gauge, (time, value), counts);
     }
 
     /// Learns a call from a point of a service graph.

@@ -14,7 +14,7 @@ use tapio_proto::model::{Entity, Time};
 use super::{identity::Identity, weights::weights};
 use crate::{
     requests::{Deviation, Requests, Slow, Step, What},
-    streaming::{Gauge, Strain},
+    streaming::{Gauge, Strain, Want},
 };
 
 /// Time that a service loses itself.
@@ -30,6 +30,8 @@ const SLACK: i64 = 30_000_000_000;
 const MUCH: f32 = 5.0;
 /// What was seen in requests this long before a pod was strained is not its doing.
 const BEFORE: Duration = Duration::from_secs(120);
+/// Who waits for a pod that is strained began to by then.
+const AFTER: Duration = Duration::from_secs(300);
 /// A packet that nobody confirms is sent again after this at the earliest, ms: RTO_MIN of Linux, less the
 /// width of a bucket.
 const RESENT: f32 = 170.0;
@@ -93,8 +95,21 @@ impl Arising {
     }
 }
 
+/// What else is known of services that are strained.
+pub struct Around<'a> {
+    /// Since when a service answers late or with errors, by metrics of its requests.
+    pub suffers: &'a dyn Fn(&Entity) -> Option<Time>,
+    /// Who asks a service.
+    pub callers: &'a dyn Fn(&Entity) -> Vec<Entity>,
+}
+
 /// All trouble that arises in requests now, the worst first.
-pub fn arises(requests: &Requests, identity: &Identity, strained: &[Strain]) -> Vec<Arising> {
+pub fn arises(
+    requests: &Requests,
+    identity: &Identity,
+    strained: &[Strain],
+    around: &Around<'_>,
+) -> Vec<Arising> {
     let scene = Scene::new(requests);
     let name = |service: u32| {
         let (namespace, name) = requests.told(service);
@@ -114,7 +129,7 @@ pub fn arises(requests: &Requests, identity: &Identity, strained: &[Strain]) -> 
         all.push((service, guilt.weight, scene.told_odd(service, &guilt, &name)));
     }
     for strain in strained {
-        scene.starves(strain, &slow, &mut all, &name, identity);
+        scene.starves(strain, &slow, &mut all, &name, (identity, around));
     }
     all.sort_by(|a, b| {
         (b.2.confidence, b.1)
@@ -165,13 +180,16 @@ impl<'a> Case<'a> {
 
     /// Do the ways to it and its calls to others take longer by what a packet takes that is sent again,
     /// though not for every request, while its own work does not?
-    fn resends(&self) -> bool {
+    /// One that asks nobody (`leaf`) has no calls of its own.
+    fn resends(&self, leaf: bool) -> bool {
         let longer = |slow: &Slow, q: usize| slow.now[q] - slow.before[q];
         let some = |of: &[(u32, &Slow)]| {
-            of.iter().any(|(_, slow)| longer(slow, 2) >= RESENT && !slow.is_shifted())
+            of.iter().any(|(_, slow)| {
+                longer(slow, 2) >= RESENT && (!slow.is_shifted() || longer(slow, 1) < VISIBLE)
+            })
         };
         some(&self.to)
-            && (some(&self.out) || some(&self.from))
+            && (leaf || some(&self.out) || some(&self.from))
             && self.own.iter().all(|(_, slow)| longer(slow, 2) < VISIBLE)
     }
 
@@ -326,17 +344,23 @@ impl<'a> Scene<'a> {
         let sum = |of: &[(u32, &Slow)]| of.iter().map(|(_, slow)| slow.excess).sum::<f64>();
         let (own, out, to, from) = (sum(&case.own), sum(&case.out), sum(&case.to), sum(&case.from));
         let all = case.excess.max(1.0);
-        let shifted: f64 =
-            case.to.iter().filter(|(_, slow)| slow.is_shifted()).map(|(_, slow)| slow.excess).sum();
+        let shifted = |of: &[(u32, &Slow)]| {
+            let all = of.iter().filter(|(_, slow)| slow.is_shifted());
+            all.map(|(_, slow)| slow.excess).sum::<f64>()
+        };
         // A network that holds packets back leaves the callee's own work as it is.
         let works = case.own.iter().any(|(_, slow)| {
             slow.now[1] >= MUCH * slow.before[1] && slow.now[1] - slow.before[1] >= VISIBLE
         });
-        let (kind, pattern) = if case.resends() && to >= 0.2 * all {
+        // Its own calls may be held back, too, if it is all of them.
+        let held_back = from < 0.2 * all
+            || to >= 0.2 * all && case.from.iter().all(|(_, slow)| slow.is_shifted());
+        let leaf = case.out.is_empty() && self.requests.callees(service).is_empty();
+        let (kind, pattern) = if case.resends(leaf) && to >= 0.2 * all {
             (WAY_TIME, "packet_loss")
         } else if out >= 0.6 * all {
             (OWN_TIME, "slow_backend")
-        } else if !works && own < 0.2 * all && from < 0.2 * all && shifted >= 0.5 * to {
+        } else if !works && own < 0.2 * all && shifted(&case.to) >= 0.5 * to && held_back {
             (WAY_TIME, "network_delay")
         } else {
             (OWN_TIME, "cpu_contention")
@@ -410,47 +434,105 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// A service with a pod at the end of its processor, for which others wait: by metrics, or in requests.
-    /// It says why, of what was measured in requests of that service.
+    /// A service with a pod that wants more than there is for it, and for which others wait: by metrics, or in
+    /// requests, its own or those of who asks one that sends no spans. It says why, of what was measured in requests
+    /// of that service.
     fn starves(
         &self,
         strain: &Strain,
         slow: &BTreeMap<u32, Case<'a>>,
         all: &mut Vec<(u32, f64, Arising)>,
         name: &dyn Fn(u32) -> Entity,
-        identity: &Identity,
+        (identity, around): (&Identity, &Around<'_>),
     ) {
         let service = identity.service(&strain.service.namespace, &strain.service.name);
-        let id = self.usual.keys().copied().find(|id| name(*id) == service).unwrap_or(u32::MAX);
+        let number = |of: &Entity| self.usual.keys().copied().find(|id| name(*id) == *of);
+        let known = number(&service);
+        let id = known.unwrap_or(u32::MAX);
         let recent = |last: Time| last + BEFORE >= strain.since;
-        let waits = slow.get(&id).filter(|case| {
-            case.all().any(|slow| {
-                let longer = slow.now[1] - slow.before[1];
-                longer >= VISIBLE && slow.told >= LASTS && recent(slow.last)
-            })
+        let near = |onset: Time| recent(onset) && onset <= strain.since + AFTER;
+        let (gauge, now, usual) = &strain.uses;
+        let want = gauge.want().unwrap_or(Want::Cpu);
+        // What is seen to be slow needs less to be believed where it is seen why.
+        let longer = |slow: &Slow| {
+            let by = |q: usize| slow.now[q] - slow.before[q];
+            let most = if want == Want::Packets { by(1).max(by(2)) } else { by(1) };
+            (most >= VISIBLE || by(1) >= slow.before[1].max(VISIBLE / 3.0)) && slow.told >= LASTS
+        };
+        let waits = slow.get(&id).is_some_and(|case| {
+            (want == Want::Cpu || near(case.onset()))
+                && case.all().any(|slow| longer(slow) && recent(slow.last))
         });
-        if waits.is_none() && strain.answers.is_none() {
+        // Those who ask it, where it tells of no request itself.
+        let asks = if known.is_none() { (around.callers)(&service) } else { Vec::new() };
+        let callers: Vec<Entity> = asks
+            .into_iter()
+            .filter(|caller| {
+                let case = number(caller).and_then(|id| slow.get(&id));
+                case.is_some_and(|case| {
+                    let out = case.out.iter().any(|(_, slow)| longer(slow) && recent(slow.last));
+                    out && near(case.onset())
+                })
+            })
+            .collect();
+        let suffers = known.is_none() && (around.suffers)(&service).is_some_and(near);
+        let told = waits || suffers || !callers.is_empty() || strain.answers.is_some();
+        if !told {
             return;
         }
-        let (gauge, now, usual) = &strain.cpu;
-        let cpu = match gauge {
+        let uses = match gauge {
             Gauge::Cores(_) => format!("uses {now:.2} cores, was {usual:.2}"),
-            _ => format!("uses {:.0} % of its CPU limit, was {:.0} %", now * 100.0, usual * 100.0),
+            Gauge::Share(_) => {
+                format!("uses {:.0} % of its CPU limit, was {:.0} %", now * 100.0, usual * 100.0)
+            }
+            Gauge::Used(_, name) | Gauge::Answer(name) | Gauge::Wait(name) | Gauge::Node(name) => {
+                format!("has {} at {}, was {}", name, brief(*now), brief(*usual))
+            }
         };
-        let mut detail = vec![format!("pod {} {cpu}", strain.pod)];
-        if let Some((now, usual)) = strain.answers {
-            detail.push(format!("it answers in {:.0} ms, was {:.0} ms", now * 1e3, usual * 1e3));
+        let mut detail = vec![match &*strain.pod {
+            "" => format!("{} {uses}", service.name),
+            pod => format!("pod {pod} {uses}"),
+        }];
+        match &strain.answers {
+            Some((Gauge::Answer(_), now, usual)) => {
+                let ms = (now * 1e3, usual * 1e3);
+                detail.push(format!("it answers in {:.0} ms, was {:.0} ms", ms.0, ms.1));
+            }
+            Some((Gauge::Wait(name), now, usual)) => {
+                detail.push(format!("{name} is {}, was {}", brief(*now), brief(*usual)));
+            }
+            _ => {}
         }
         let at = all.iter().position(|(_, _, a)| a.service == service && a.kind != STEPS);
         let measured = at.map(|at| all.remove(at).2).filter(|measured| recent(measured.last));
         detail.extend(measured.as_ref().map(|m| m.detail.clone()));
-        let (value, baseline) = strain.answers.unwrap_or((*now, *usual));
+        // What its callers lose outside is lost here.
+        let mut effects = self.effects(id, name);
+        for (at, _, arising) in all.iter_mut() {
+            if callers.contains(&arising.service) && arising.pattern == "slow_backend" {
+                arising.confidence = arising.confidence.min(weights().requests.second);
+                let said = (arising.service.clone(), arising.detail.clone(), arising.onset);
+                effects.push(said);
+                effects.extend(self.effects(*at, name));
+            }
+        }
+        effects.truncate(LONGEST);
+        let (value, baseline) =
+            strain.answers.as_ref().map_or((*now, *usual), |(_, now, usual)| (*now, *usual));
+        let w = &weights().requests;
+        // By metrics alone memory may grow because requests wait, and a disk may write of what fails.
+        let seen = want == Want::Cpu || waits || !callers.is_empty();
         all.push((
             id,
             3.0,
             Arising {
                 kind: OWN_TIME,
-                pattern: "cpu_contention",
+                pattern: match want {
+                    Want::Cpu => "cpu_contention",
+                    Want::Memory => "memory_overload",
+                    Want::Disk => "disk_overload",
+                    Want::Packets => "packet_loss",
+                },
                 onset: measured.as_ref().map_or(strain.since, |m| m.onset.min(strain.since)),
                 last: measured.as_ref().map_or(strain.last, |m| m.last.max(strain.last)),
                 times: measured.as_ref().map_or(1, |m| m.times),
@@ -458,10 +540,10 @@ impl<'a> Scene<'a> {
                 baseline,
                 score: SURE,
                 detail: detail.join("; "),
-                confidence: weights().requests.starves,
+                confidence: if seen { w.starves } else { w.part },
                 begun: measured.is_none(),
                 place: measured.and_then(|m| m.place),
-                effects: self.effects(id, name),
+                effects,
                 service,
             },
         ));
@@ -711,6 +793,16 @@ impl<'a> Scene<'a> {
             at = next;
         }
         effects
+    }
+}
+
+/// A number in words, whatever its size.
+pub(super) fn brief(number: f64) -> String {
+    match number.abs() {
+        n if n >= 1e9 => format!("{:.2}G", number / 1e9),
+        n if n >= 1e6 => format!("{:.2}M", number / 1e6),
+        n if n >= 1e3 => format!("{:.2}k", number / 1e3),
+        _ => format!("{number:.3}"),
     }
 }
 

@@ -18,6 +18,7 @@ pub mod fills;
 pub mod hypotheses;
 pub mod identity;
 pub mod likely;
+pub mod nodes;
 pub mod passed_on;
 pub mod releases;
 pub mod rows;

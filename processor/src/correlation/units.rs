@@ -39,7 +39,8 @@ impl Homes {
         }
     }
 
-    fn has(&self, service: &Entity, node: &str) -> bool {
+    /// Was a service seen on a node?
+    pub fn has(&self, service: &Entity, node: &str) -> bool {
         let known = self.0.iter().filter(|((_, name), _)| **name == *service.name);
         known.into_iter().any(|(_, nodes)| nodes.contains(node))
     }

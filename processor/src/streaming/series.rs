@@ -41,6 +41,8 @@ pub enum Meaning {
     Errors(f64),
     /// Seconds in the mean; a value times the scale.
     Latency(f64),
+    /// The same in a unit that is not said.
+    Wait,
     /// Requests in the interval.
     Requests,
 }
@@ -72,6 +74,7 @@ impl Meaning {
                 "s" => Some(Meaning::Latency(1.0)),
                 "ms" => Some(Meaning::Latency(1e-3)),
                 "us" => Some(Meaning::Latency(1e-6)),
+                "" | "1" => Some(Meaning::Wait),
                 _ => None,
             };
         }
@@ -153,6 +156,7 @@ impl Series {
             }
             Meaning::Errors(scale) => interval.failing = Some((value * scale).clamp(0.0, 1.0)),
             Meaning::Latency(scale) => interval.latency = Some(value * scale),
+            Meaning::Wait => {}
             Meaning::Requests => *interval.requests.get_or_insert(0.0) += value,
         }
         if service.waiting.len() > MOST_WAITING {

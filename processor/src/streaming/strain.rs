@@ -1,5 +1,5 @@
-//! Pods that want more of a processor than there is for them: the CPU of each against its limit and its own
-//! past, and how long those wait who ask it, by metrics.
+//! Pods that want more than there is for them: the CPU, the memory and the disk of each against its own past, the
+//! packets that its network drops, and how long those wait who ask it, by metrics.
 //!
 //! Either alone is no news. A pod may use what it is given, and who waits may wait for somebody else. Both at
 //! once, while the other services work as ever, is a pod that starves.
@@ -11,16 +11,25 @@ use std::{
 
 use tapio_proto::model::{Entity, Time};
 
-/// Pods kept, and series of each.
+/// Pods kept, and series of each; and nodes.
 const MOST_PODS: usize = 20_000;
-const MOST_OF_ONE: usize = 16;
+const MOST_NODES: usize = 5_000;
+const MOST_OF_ONE: usize = 32;
+/// Of points that come sooner one after the other some are looked at.
+const APART: Duration = Duration::from_secs(8);
 /// Points kept of a series: an hour of minutes.
 const KEEP: usize = 60;
 /// Points, and the time between them, before anything can be called unusual.
 const LEAST: usize = 5;
 const LEAST_SPAN: Duration = Duration::from_secs(180);
-/// So many times what is seldom exceeded is far from usual.
+/// So many times what is seldom exceeded is far from usual: of what a processor does, of memory, which hardly moves,
+/// of a disk, which works in bursts, and of answers in a unit that nobody says.
 const FAR: f64 = 3.0;
+const FAR_MEMORY: f64 = 1.5;
+const FAR_DISK: f64 = 10.0;
+const FAR_ANSWER: f64 = 1.5;
+/// The same of the processors of a node, on which always something works.
+const FAR_NODE: f64 = 1.5;
 /// The least share of its limit that a pod strained uses; the least cores where no limit is known.
 const SHARE: f64 = 0.5;
 const CORES: f64 = 0.5;
@@ -37,6 +46,19 @@ const ADOPTED: Duration = Duration::from_secs(1800);
 /// More than this share of all other services busier than usual: there is more to do for everybody.
 const CROWD: f64 = 1.0 / 3.0;
 
+/// What a pod may want more of than there is. Who fills a disk or memory computes for it, so these say more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Want {
+    /// It reads and writes.
+    Disk,
+    /// Bytes in memory.
+    Memory,
+    /// Time of a processor.
+    Cpu,
+    /// Packets that were dropped, or came damaged.
+    Packets,
+}
+
 /// What a metric says of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Gauge {
@@ -44,8 +66,14 @@ pub enum Gauge {
     Share(String),
     /// Cores in use, of a container or of the pod.
     Cores(String),
+    /// What it uses of something, in whichever unit, by metric and container.
+    Used(Want, String),
     /// Seconds that an answer takes, by metric and statistic.
     Answer(String),
+    /// How long an answer takes in a unit that is not said, by metric.
+    Wait(String),
+    /// What the processors of a node do, by metric.
+    Node(String),
 }
 
 impl Gauge {
@@ -60,13 +88,88 @@ impl Gauge {
         }
     }
 
+    /// What a metric measures of what a pod uses, by the words in its name: whoever writes it, cAdvisor, a runtime or
+    /// a program itself. What it may use, what is left and what its node uses are something else.
+    pub fn of_use(name: &str, container: &str) -> Option<Self> {
+        const OTHERS: [&str; 12] = [
+            "limit",
+            "request",
+            "quota",
+            "max",
+            "node",
+            "system",
+            "host",
+            "throttl",
+            "avail",
+            "free",
+            "committed",
+            "virtual",
+        ];
+        let name = name.to_ascii_lowercase();
+        let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
+        let words = || name.split(|c: char| !c.is_ascii_alphanumeric());
+        let word = |is: &dyn Fn(&str) -> bool| words().any(is);
+        if has(&OTHERS) {
+            return None;
+        }
+        let begins = |starts: &'static [&str]| {
+            move |word: &str| starts.iter().any(|start| word.starts_with(start))
+        };
+        let want = if has(&["cpu"])
+            && !has(&["cfs", "period", "share", "count", "load", "idle", "freq"])
+        {
+            Want::Cpu
+        } else if (has(&["memory"]) || word(&|word| matches!(word, "mem" | "memusage" | "heap")))
+            && !has(&["cache", "fail", "fault", "swap", "init", "mapped", "kernel", "gc"])
+        {
+            Want::Memory
+        } else if word(&|word| matches!(word, "fs" | "disk" | "diskio" | "blkio"))
+            && word(&begins(&["read", "writ", "io", "diskio", "blkio"]))
+        {
+            Want::Disk
+        } else if word(&begins(&["net", "rx", "tx"])) && has(&["drop", "err", "retrans"]) {
+            Want::Packets
+        } else {
+            return None;
+        };
+        Some(Gauge::Used(want, format!("{name} {container}").trim_end().to_owned()))
+    }
+
+    /// Does a metric measure how busy the processors of a node are?
+    pub fn of_node(name: &str) -> Option<Self> {
+        let plain = name.to_ascii_lowercase().replace(['_', '-'], ".");
+        let nodes = ["node", "system", "host", "k8s.node"];
+        let of_node = nodes.iter().any(|start| plain.starts_with(start));
+        let says = ["usage", "utilization", "util", "percent", "busy"];
+        let is_cpu = plain.contains("cpu") && says.iter().any(|word| plain.contains(word));
+        (of_node && is_cpu).then(|| Gauge::Node(name.to_owned()))
+    }
+
+    /// What it measures the use of; none of answers and of nodes.
+    pub fn want(&self) -> Option<Want> {
+        match self {
+            Gauge::Share(_) | Gauge::Cores(_) => Some(Want::Cpu),
+            Gauge::Used(want, _) => Some(*want),
+            Gauge::Answer(_) | Gauge::Wait(_) | Gauge::Node(_) => None,
+        }
+    }
+
     /// Below this it is never far from usual.
     fn floor(&self, usual: f64) -> f64 {
-        match self {
+        let least = match self {
             Gauge::Share(_) => SHARE,
             Gauge::Cores(_) => CORES,
+            Gauge::Used(..) | Gauge::Wait(_) | Gauge::Node(_) => f64::MIN_POSITIVE,
             Gauge::Answer(_) => usual + LONGER,
-        }
+        };
+        let times = match self {
+            Gauge::Used(Want::Memory, _) => FAR_MEMORY,
+            Gauge::Used(Want::Disk, _) => FAR_DISK,
+            Gauge::Wait(_) => FAR_ANSWER,
+            Gauge::Node(_) => FAR_NODE,
+            _ => FAR,
+        };
+        least.max(times * usual)
     }
 }
 
@@ -81,16 +184,19 @@ pub struct Strain {
     pub since: Time,
     /// When it was last seen.
     pub last: Time,
-    /// How much of a processor it uses, and how much is seldom exceeded.
-    pub cpu: (Gauge, f64, f64),
-    /// Seconds that its answers take, and that are seldom exceeded.
-    pub answers: Option<(f64, f64)>,
+    /// What it uses so much of, how much, and how much is seldom exceeded.
+    pub uses: (Gauge, f64, f64),
+    /// How long its answers take, and what is seldom exceeded; in seconds, or in the metric's own unit.
+    pub answers: Option<(Gauge, f64, f64)>,
 }
 
 /// What is far from usual.
 #[derive(Clone, Copy, Debug)]
 struct Far {
     since: Time,
+    /// When it last was, and how much it was then.
+    last: Time,
+    value: f64,
     usual: f64,
 }
 
@@ -99,26 +205,40 @@ struct Points {
     past: VecDeque<f64>,
     first: Option<Time>,
     now: Option<(Time, f64)>,
+    /// Of what counts up, the newest count.
+    count: Option<(Time, f64)>,
     far: Option<Far>,
 }
 
 impl Points {
-    fn add(&mut self, gauge: &Gauge, time: Time, value: f64) {
-        let before = self.now.map(|(time, _)| time);
-        if before.is_some_and(|before| before >= time) {
+    fn add(&mut self, gauge: &Gauge, time: Time, value: f64, counts: bool) {
+        let before = self.now.or(self.count).map(|(time, _)| time);
+        if before.is_some_and(|before| before + APART > time) {
             return;
         }
+        let value = if counts {
+            match self.count.replace((time, value)) {
+                Some((at, was)) if value >= was => (value - was) / time.seconds_since(at),
+                _ => return,
+            }
+        } else {
+            value
+        };
         let first = *self.first.get_or_insert(time);
         self.now = Some((time, value));
         let known = self.past.len() >= LEAST && first + LEAST_SPAN <= time;
         let usual = self.quantile(0.9);
-        if known && value >= FAR * usual && value >= gauge.floor(usual) {
+        if known && value >= gauge.floor(usual) {
             let since = before.unwrap_or(time);
-            let far = self.far.get_or_insert(Far { since, usual });
+            let far = self.far.get_or_insert(Far { since, last: time, value, usual });
+            (far.last, far.value) = (time, value);
             if far.since + ADOPTED >= time {
                 return;
             }
             self.past.clear();
+        } else if self.far.is_some_and(|far| far.last + LASTS > time) {
+            // One that is as ever, among those that are not.
+            return;
         }
         self.far = None;
         if self.past.len() >= KEEP {
@@ -137,11 +257,27 @@ impl Points {
         self.now.filter(|(time, _)| *time + FRESH >= now)
     }
 
-    /// Far from usual now: since when, the newest point, and what is usual.
-    fn far(&self, now: Time) -> Option<(Far, Time, f64)> {
-        let (time, value) = self.fresh(now)?;
-        Some((self.far?, time, value))
+    /// Far from usual now.
+    fn far(&self, now: Time) -> Option<Far> {
+        self.fresh(now)?;
+        self.far
     }
+
+    /// The same, if it lasts.
+    fn lasts(&self, now: Time) -> Option<Far> {
+        self.far(now).filter(|far| far.since + LASTS <= far.last)
+    }
+}
+
+/// A node whose processors do far more than usual.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Busy {
+    /// Name of the node.
+    pub node: String,
+    /// Since when.
+    pub since: Time,
+    /// The metric, what it is, and what is seldom exceeded.
+    pub uses: (String, f64, f64),
 }
 
 /// Namespace and service, and the pod; no pod for what its service tells of all.
@@ -151,13 +287,21 @@ type Key = (Entity, String);
 #[derive(Debug, Default)]
 pub struct Strains {
     pods: BTreeMap<Key, BTreeMap<Gauge, Points>>,
-    /// Those whose CPU may be far from usual.
+    /// Those that may use far more than usual.
     busy: BTreeSet<Key>,
+    /// The CPU of each node, by the metric that told of it first.
+    nodes: BTreeMap<String, (Gauge, Points)>,
 }
 
 impl Strains {
-    /// Adds a point.
-    pub fn add(&mut self, service: &Entity, pod: &str, gauge: Gauge, time: Time, value: f64) {
+    /// Adds a point; of what `counts` up, what it gained in a second is looked at.
+    pub fn add(
+        &mut self,
+        (service, pod): (&Entity, &str),
+        gauge: Gauge,
+        (time, value): (Time, f64),
+        counts: bool,
+    ) {
         if !value.is_finite() || value < 0.0 {
             return;
         }
@@ -175,45 +319,77 @@ impl Strains {
             return;
         }
         let points = all.entry(gauge.clone()).or_default();
-        points.add(&gauge, time, value);
-        if points.far.is_some() && !matches!(gauge, Gauge::Answer(_)) {
+        points.add(&gauge, time, value, counts);
+        if points.far.is_some() && gauge.want().is_some() {
             self.busy.insert(key);
         }
+    }
+
+    /// Adds a point of what the processors of a node do.
+    pub fn add_node(&mut self, node: &str, gauge: &Gauge, (time, value): (Time, f64)) {
+        let room = self.nodes.len() < MOST_NODES || self.nodes.contains_key(node);
+        if !room || !value.is_finite() || value < 0.0 {
+            return;
+        }
+        let of = self.nodes.entry(node.to_owned());
+        let (known, points) = of.or_insert_with(|| (gauge.clone(), Points::default()));
+        if known == gauge {
+            points.add(gauge, time, value, false);
+        }
+    }
+
+    /// The nodes that do far more than usual now, as long as most do not.
+    pub fn nodes(&self, now: Time) -> Vec<Busy> {
+        let fresh = self.nodes.values().filter(|(_, points)| points.fresh(now).is_some()).count();
+        let busy: Vec<Busy> = self
+            .nodes
+            .iter()
+            .filter_map(|(node, (gauge, points))| {
+                let (Gauge::Node(name), far) = (gauge, points.lasts(now)?) else { return None };
+                let uses = (name.clone(), far.value, far.usual);
+                Some(Busy { node: node.clone(), since: far.since, uses })
+            })
+            .collect();
+        if busy.len() * 2 > fresh { Vec::new() } else { busy }
     }
 
     /// The pods that are strained now, and how long they let others wait, where metrics tell.
     pub fn now(&mut self, now: Time) -> Vec<Strain> {
         let pods = &self.pods;
         self.busy.retain(|key| {
-            pods.get(key).into_iter().flatten().any(|(gauge, points)| {
-                !matches!(gauge, Gauge::Answer(_)) && points.far(now).is_some()
-            })
+            pods.get(key)
+                .into_iter()
+                .flatten()
+                .any(|(gauge, points)| gauge.want().is_some() && points.far(now).is_some())
         });
         let mut told = Vec::new();
         for key in &self.busy {
             let Some(all) = self.pods.get(key) else { continue };
-            let cpu = all
-                .iter()
-                .filter(|(gauge, _)| !matches!(gauge, Gauge::Answer(_)))
-                .find_map(|(gauge, points)| Some((gauge, points.far(now)?)));
-            let Some((gauge, (far, last, value))) = cpu else { continue };
-            if far.since + LASTS > last || self.crowded(&key.0, now) {
+            let wants = all.iter().filter(|(gauge, _)| gauge.want().is_some());
+            let wants = wants.filter_map(|(gauge, points)| Some((gauge, points.lasts(now)?)));
+            let Some((gauge, far)) = wants.min_by_key(|(gauge, _)| gauge.want()) else {
+                continue;
+            };
+            if self.crowded(&key.0, now) {
                 continue;
             }
             let of_all = self.pods.get(&(key.0.clone(), String::new()));
             let answers = all
                 .iter()
                 .chain(of_all.into_iter().flatten())
-                .filter(|(gauge, _)| matches!(gauge, Gauge::Answer(_)))
-                .filter_map(|(_, points)| points.far(now))
-                .map(|(far, _, value)| (value, far.usual))
-                .max_by(|a, b| a.0.total_cmp(&b.0));
+                .filter_map(|(gauge, points)| match gauge {
+                    Gauge::Answer(_) => Some((gauge, points.far(now)?)),
+                    Gauge::Wait(_) => Some((gauge, points.lasts(now)?)),
+                    _ => None,
+                })
+                .map(|(gauge, far)| (gauge.clone(), far.value, far.usual))
+                .max_by(|a, b| a.1.total_cmp(&b.1));
             told.push(Strain {
                 service: key.0.clone(),
                 pod: key.1.clone(),
                 since: far.since,
-                last,
-                cpu: (gauge.clone(), value, far.usual),
+                last: far.last,
+                uses: (gauge.clone(), far.value, far.usual),
                 answers,
             });
         }
@@ -225,7 +401,7 @@ impl Strains {
         let (mut of, mut up) = (0.0, 0.0);
         for (_, all) in self.pods.iter().filter(|((other, _), _)| other != service) {
             let cpu = all.iter().filter(|(gauge, points)| {
-                !matches!(gauge, Gauge::Answer(_)) && points.past.len() >= LEAST
+                gauge.want() == Some(Want::Cpu) && points.past.len() >= LEAST
             });
             let mut cpu = cpu.filter_map(|(_, points)| Some((points.fresh(now)?.1, points)));
             if let Some((value, points)) = cpu.next_back() {
@@ -253,9 +429,10 @@ mod tests {
                 let service = Entity::new("Service", "town", name);
                 let mine = if name == "shop" { works } else { others };
                 let cpu = if late { mine } else { 0.05 + 0.01 * (minute % 3) as f64 };
-                strains.add(&service, name, Gauge::Share(String::new()), time, cpu);
+                let pod = (&service, name);
+                strains.add(pod, Gauge::Share(String::new()), (time, cpu), false);
                 let seconds = if late && name == "shop" { waits } else { 0.02 };
-                strains.add(&service, name, Gauge::Answer("p90".into()), time, seconds);
+                strains.add(pod, Gauge::Answer("p90".into()), (time, seconds), false);
             }
         }
         strains.now(Time(20 * MINUTE))
@@ -267,7 +444,7 @@ mod tests {
         let all = told(0.9, 0.3, 0.06);
         let [strain] = &all[..] else { panic!("{all:?}") };
         assert_eq!((&*strain.service.name, strain.since), ("shop", Time(18 * MINUTE)));
-        assert_eq!(strain.answers.map(|(now, _)| now), Some(0.3));
+        assert_eq!(strain.answers.as_ref().map(|(_, now, _)| *now), Some(0.3));
     }
 
     /// Guarantees: one that is busy and answers as ever is told without answers, and one that is a little
@@ -277,5 +454,76 @@ mod tests {
         assert_eq!(told(0.9, 0.02, 0.06)[0].answers, None);
         assert_eq!(told(0.3, 0.3, 0.06), []);
         assert_eq!(told(0.9, 0.3, 0.8), []);
+    }
+
+    /// Guarantees: what a metric measures is known by its words, whoever writes it; what may be used, what is left and
+    /// what a node uses is not taken for it.
+    #[test]
+    fn what_is_used_is_known_by_its_words() {
+        let want = |name: &str| Gauge::of_use(name, "").and_then(|gauge| gauge.want());
+        for (name, is) in [
+            ("container_cpu_usage_seconds_total", Want::Cpu),
+            ("process.cpu.utilization", Want::Cpu),
+            ("jvm.cpu.recent_utilization", Want::Cpu),
+            ("worker_cpu_pct", Want::Cpu),
+            ("cpu", Want::Cpu),
+            ("container_memory_working_set_bytes", Want::Memory),
+            ("jvm.memory.used", Want::Memory),
+            ("mem", Want::Memory),
+            ("container_fs_writes_bytes_total", Want::Disk),
+            ("diskio", Want::Disk),
+            ("container_network_receive_packets_dropped_total", Want::Packets),
+        ] {
+            assert_eq!(want(name), Some(is), "{name}");
+        }
+        for name in [
+            "k8s.container.cpu_limit",
+            "kube_pod_container_resource_requests_cpu_cores",
+            "container_cpu_cfs_throttled_seconds_total",
+            "NodeCpuUsageRate",
+            "system.memory.usage",
+            "jvm.memory.committed",
+            "container_fs_usage_bytes",
+            "container_network_receive_bytes_total",
+            "http_requests_total",
+            "version_ratio",
+        ] {
+            assert_eq!(want(name), None, "{name}");
+        }
+    }
+
+    /// Guarantees: a disk, memory or dropped packets that leap are told as what they are, also where a processor is
+    /// busy with it; counts are told by what they gain, and points each second are no longer past than others.
+    #[test]
+    fn what_leaps_is_told_as_what_it_is() {
+        for (name, least, leaps, want) in [
+            ("container_fs_writes_bytes_total", 9e3, 9e6, Want::Disk),
+            ("container_memory_working_set_bytes", 2e8, 5e8, Want::Memory),
+            ("container_network_receive_packets_dropped_total", 0.0, 5.0, Want::Packets),
+            ("container_cpu_usage_seconds_total", 0.05, 0.2, Want::Cpu),
+        ] {
+            for step in [1, 15] {
+                let mut strains = Strains::default();
+                let service = Entity::new("Service", "town", "shop");
+                let counts = name.ends_with("_total");
+                let mut count = 7.0;
+                for second in (0..900_i64).step_by(step) {
+                    let time = Time(second * 1_000_000_000);
+                    let value = if second > 800 { leaps } else { least };
+                    count += value * step as f64;
+                    let value = if counts { count } else { value };
+                    let gauge = Gauge::of_use(name, "").unwrap();
+                    strains.add((&service, "shop"), gauge, (time, value), counts);
+                    let cpu = if second > 800 { 0.9 } else { 0.1 };
+                    let gauge = Gauge::Used(Want::Cpu, "cpu".into());
+                    if matches!(want, Want::Disk | Want::Memory) {
+                        strains.add((&service, "shop"), gauge, (time, cpu), false);
+                    }
+                }
+                let all = strains.now(Time(900_000_000_000));
+                let [strain] = &all[..] else { panic!("{name} {step}: {all:?}") };
+                assert_eq!(strain.uses.0.want(), Some(want), "{name} {step}");
+            }
+        }
     }
 }

@@ -38,6 +38,12 @@ struct Meets {
 struct Town {
     seen: Vec<(u64, Request)>,
     number: u64,
+    /// No span says of what kind it is.
+    kindless: bool,
+    /// Who asks the database says whom it asks.
+    names_database: bool,
+    /// Spans say on which node they were made: those of `stock` on one of its own.
+    places: bool,
 }
 
 fn text(key: &str, value: &str) -> Value {
@@ -64,6 +70,7 @@ impl Town {
     }
 
     fn request(&mut self, at: u64, m: Meets) {
+        let (kindless, names_database, places) = (self.kindless, self.names_database, self.places);
         let n = self.number;
         let trace = format!("{:032x}", n * 7919);
         let id = |span: u64| format!("{:016x}", n * 100 + span);
@@ -73,9 +80,13 @@ impl Town {
         let jitter = (n * 37 % 5) * MS / 2;
         let mut span = |service, number, parent: u64, name: &str, kind, from: u64, to: u64| {
             let parent = if parent == 0 { String::new() } else { id(parent) };
+            let kind = if kindless { 1 } else { kind };
+            let database = names_database && name.starts_with("SELECT");
+            let asks = database.then(|| text("server.address", "stockdb"));
+            let asks: Vec<Value> = asks.into_iter().collect();
             spans.push((
                 service,
-                json!({"traceId": trace, "spanId": id(number), "parentSpanId": parent, "name": name,
+                json!({"traceId": trace, "spanId": id(number), "parentSpanId": parent, "name": name, "attributes": asks,
                 "kind": kind, "startTimeUnixNano": from.to_string(), "endTimeUnixNano": to.to_string()}),
             ));
         };
@@ -127,7 +138,14 @@ impl Town {
         let end = now + 4 * MS + jitter;
         let spans: Vec<Value> = spans
             .into_iter()
-            .map(|(service, span)| json!({"resource": resource(service), "scopeSpans": [{"spans": [span]}]}))
+            .map(|(service, span)| {
+                let mut from = resource(service);
+                if places {
+                    let node = if service == "stock" { "node-2" } else { "node-1" };
+                    from["attributes"].as_array_mut().unwrap().push(text("k8s.node.name", node));
+                }
+                json!({"resource": from, "scopeSpans": [{"spans": [span]}]})
+            })
             .collect();
         let lines: Vec<Value> = lines
             .into_iter()
@@ -146,6 +164,32 @@ impl Town {
         let metric = json!({"name": "up", "gauge": {"dataPoints": [point]}});
         self.add(time, Signal::Metrics,
             &json!({"resourceMetrics": [{"resource": resource("gate"), "scopeMetrics": [{"metrics": [metric]}]}]}));
+    }
+
+    /// A gauge, or a sum that counts up, told with these attributes of its resource and of its point.
+    fn metric(
+        &mut self,
+        second: u64,
+        name: &str,
+        (value, counts): (f64, bool),
+        of: [&[(&str, &str)]; 2],
+    ) {
+        let [from, labels] =
+            of.map(|all| all.iter().map(|(key, value)| text(key, value)).collect::<Vec<_>>());
+        let time = START + second * SECOND;
+        let points =
+            json!([{"timeUnixNano": time.to_string(), "asDouble": value, "attributes": labels}]);
+        let metric = if counts {
+            json!({"name": name, "sum": {"aggregationTemporality": 2, "isMonotonic": true, "dataPoints": points}})
+        } else {
+            json!({"name": name, "gauge": {"dataPoints": points}})
+        };
+        self.add(
+            time,
+            Signal::Metrics,
+            &json!({"resourceMetrics": [
+            {"resource": {"attributes": from}, "scopeMetrics": [{"metrics": [metric]}]}]}),
+        );
     }
 
     fn stories(mut self) -> Vec<Story> {
@@ -287,5 +331,114 @@ fn a_hole_neither_opens_nor_resolves_a_story() {
     }
     (0..400).step_by(60).for_each(|second| town.minute(second));
     let stories = town.stories();
+    assert!(stories.is_empty(), "{stories:#?}");
+}
+
+/// Guarantees: where nobody says of what kind a span is, who asks and who answers is seen all the same.
+#[test]
+fn spans_that_say_no_kind_tell_the_way_from_the_service() {
+    let mut town = Town { kindless: true, ..Town::default() };
+    for second in 0..220 {
+        let way_to_stock = if second >= 120 { 300 } else { 0 };
+        town.second(second, |_| Meets { way_to_stock, ..Meets::default() });
+    }
+    let stories = town.stories();
+    let (service, pattern, story) = blamed(&stories);
+    assert_eq!((service, pattern), ("stock", "network_delay"), "{story:#?}");
+}
+
+/// Guarantees: packets that are lost on the way to a service that asks nobody are told by it alone.
+#[test]
+fn packets_to_a_service_that_asks_nobody_are_lost() {
+    let stories = told(120, 240, |n| {
+        let way_to_cart = if n.is_multiple_of(3) { 204 } else { 0 };
+        Meets { way_to_cart, ..Meets::default() }
+    });
+    let (service, pattern, story) = blamed(&stories);
+    assert_eq!((service, pattern), ("cart", "packet_loss"), "{story:#?}");
+}
+
+/// Guarantees: a database that sends no spans, whose pod writes to its disk as never before while who asks it
+/// waits, is to blame, by whichever labels its metrics name it; one that writes as ever is not.
+#[test]
+fn a_database_whose_disk_is_busy_is_to_blame_for_who_waits_for_it() {
+    for (writes, cause) in [(5e6, ("stockdb", "disk_overload")), (9e3, ("stock", "slow_backend"))] {
+        let mut town = Town { names_database: true, ..Town::default() };
+        let mut written = 1e9;
+        for second in 0..700 {
+            let late = second >= 560;
+            let from_stock = if late { 300 } else { 0 };
+            town.second(second, |_| Meets { from_stock, ..Meets::default() });
+            if second % 15 == 0 {
+                written += 15.0 * if late { writes } else { 8e3 + (second % 7) as f64 * 300.0 };
+                let pod = [("namespace", "town"), ("pod", "stockdb-7d9f8c6b54-x2x4z")];
+                let scraper = [("service.name", "kubelet")];
+                let name = "container_fs_writes_bytes_total";
+                town.metric(second, name, (written, true), [&scraper, &pod]);
+            }
+        }
+        let stories = town.stories();
+        let (service, pattern, story) = blamed(&stories);
+        assert_eq!((service, pattern), cause, "{story:#?}");
+    }
+}
+
+/// Guarantees: a service that is slow while the processors of its node are busy, and no pod is seen to use them,
+/// suffers from its node.
+#[test]
+fn a_node_that_is_busy_is_to_blame_for_what_is_slow_on_it() {
+    for (busy, kind) in [(0.97, "Node"), (0.32, "Service")] {
+        let mut town = Town { places: true, ..Town::default() };
+        for second in 0..700 {
+            let late = second >= 560;
+            town.second(second, |n| {
+                let in_stock = if late { n % 4 * 150 } else { 0 };
+                Meets { in_stock, ..Meets::default() }
+            });
+            if second % 15 == 0 {
+                for node in ["node-1", "node-2", "node-3"] {
+                    let here = late && node == "node-2";
+                    let value = if here { busy } else { 0.3 + (second % 4) as f64 / 100.0 };
+                    let of = [("k8s.node.name", node)];
+                    town.metric(second, "system.cpu.utilization", (value, false), [&of, &[]]);
+                }
+            }
+        }
+        let stories = town.stories();
+        let (_, _, story) = blamed(&stories);
+        assert_eq!(story.root_cause.as_ref().unwrap().kind, kind, "{story:#?}");
+    }
+}
+
+/// Services that tell by metrics alone, in units that nobody says: `gate` asks `shop`, which asks `stock`.
+fn gauges(then: impl Fn(&str) -> (f64, f64)) -> Vec<Story> {
+    let mut town = Town::default();
+    for second in (0..1_200).step_by(5) {
+        for (service, usual) in [("gate", 0.09), ("shop", 0.05), ("stock", 0.02), ("cart", 0.02)] {
+            let times = if second >= 900 { then(service) } else { (1.0, 1.0) };
+            let wobble = 1.0 + (second / 5 * 7 % 11) as f64 / 50.0;
+            let from = [("service.name", service)];
+            town.metric(second, "cpu", (0.05 * wobble * times.0, false), [&from, &[]]);
+            town.metric(second, "latency-90", (usual * wobble * times.1, false), [&from, &[]]);
+        }
+    }
+    town.stories()
+}
+
+/// Guarantees: of services of which only gauges without units tell, the one whose processor leaps while it gets
+/// slower is to blame; and a processor that is busy while nobody waits is no story.
+#[test]
+fn gauges_without_units_tell_who_strains() {
+    let waits = |service: &str| match service {
+        "stock" => 6.0,
+        "shop" => 3.0,
+        "gate" => 2.0,
+        _ => 1.0,
+    };
+    let stories = gauges(|service| (if service == "stock" { 9.0 } else { 1.0 }, waits(service)));
+    let (service, pattern, story) = blamed(&stories);
+    assert_eq!((service, pattern), ("stock", "cpu_contention"), "{story:#?}");
+
+    let stories = gauges(|service| (if service == "cart" { 9.0 } else { 1.0 }, 1.0));
     assert!(stories.is_empty(), "{stories:#?}");
 }
