@@ -344,23 +344,18 @@ impl<'a> Scene<'a> {
         let sum = |of: &[(u32, &Slow)]| of.iter().map(|(_, slow)| slow.excess).sum::<f64>();
         let (own, out, to, from) = (sum(&case.own), sum(&case.out), sum(&case.to), sum(&case.from));
         let all = case.excess.max(1.0);
-        let shifted = |of: &[(u32, &Slow)]| {
-            let all = of.iter().filter(|(_, slow)| slow.is_shifted());
-            all.map(|(_, slow)| slow.excess).sum::<f64>()
-        };
+        let shifted: f64 =
+            case.to.iter().filter(|(_, slow)| slow.is_shifted()).map(|(_, slow)| slow.excess).sum();
         // A network that holds packets back leaves the callee's own work as it is.
         let works = case.own.iter().any(|(_, slow)| {
             slow.now[1] >= MUCH * slow.before[1] && slow.now[1] - slow.before[1] >= VISIBLE
         });
-        // Its own calls may be held back, too, if it is all of them.
-        let held_back = from < 0.2 * all
-            || to >= 0.2 * all && case.from.iter().all(|(_, slow)| slow.is_shifted());
         let leaf = case.out.is_empty() && self.requests.callees(service).is_empty();
         let (kind, pattern) = if case.resends(leaf) && to >= 0.2 * all {
             (WAY_TIME, "packet_loss")
         } else if out >= 0.6 * all {
             (OWN_TIME, "slow_backend")
-        } else if !works && own < 0.2 * all && shifted(&case.to) >= 0.5 * to && held_back {
+        } else if !works && own < 0.2 * all && from < 0.2 * all && shifted >= 0.5 * to {
             (WAY_TIME, "network_delay")
         } else {
             (OWN_TIME, "cpu_contention")
@@ -476,8 +471,9 @@ impl<'a> Scene<'a> {
             })
             .collect();
         let suffers = known.is_none() && (around.suffers)(&service).is_some_and(near);
-        let told = waits || suffers || !callers.is_empty() || strain.answers.is_some();
-        if !told {
+        // Where requests are seen they say who waits for memory or a disk; metrics of answers would say less.
+        let answers = strain.answers.is_some() && (want == Want::Cpu || self.usual.is_empty());
+        if !(waits || suffers || answers || !callers.is_empty()) {
             return;
         }
         let uses = match gauge {

@@ -41,16 +41,9 @@ pub(super) fn put_together(open: &Open) -> Told {
     let ms = |ns: i64| ns as f32 / 1e6;
     let whole = |at: usize| parts[at].end.0.saturating_sub(parts[at].start.0).max(0);
     // While a service waits for an answer none of its spans works, whichever of them asked.
-    // Where nobody says of what kind a span is, one that its own service began for a single span of another is a call.
     let is_call = |at: usize| {
-        let service = parts[at].service;
-        let began = || parents[at].is_some_and(|up| parts[up].service == service);
-        let asks = match parts[at].kind {
-            SpanKind::Client => true,
-            SpanKind::Internal => children[at].len() == 1 && began(),
-            _ => false,
-        };
-        asks && children[at].iter().all(|child| parts[*child].service != service)
+        parts[at].kind == SpanKind::Client
+            && children[at].iter().all(|child| parts[*child].service != parts[at].service)
     };
     let mut waits: BTreeMap<u32, Vec<(i64, i64)>> = BTreeMap::new();
     for at in (0..parts.len()).filter(|at| is_call(*at)) {

@@ -25,7 +25,7 @@ const LEAST_SPAN: Duration = Duration::from_secs(180);
 /// So many times what is seldom exceeded is far from usual: of what a processor does, of memory, which hardly moves,
 /// of a disk, which works in bursts, and of answers in a unit that nobody says.
 const FAR: f64 = 3.0;
-const FAR_MEMORY: f64 = 1.5;
+const FAR_MEMORY: f64 = 2.0;
 const FAR_DISK: f64 = 10.0;
 const FAR_ANSWER: f64 = 1.5;
 /// The same of the processors of a node, on which always something works.
@@ -33,6 +33,8 @@ const FAR_NODE: f64 = 1.5;
 /// The least share of its limit that a pod strained uses; the least cores where no limit is known.
 const SHARE: f64 = 0.5;
 const CORES: f64 = 0.5;
+/// The least packets a second whose loss anybody feels.
+const PACKETS: f64 = 0.1;
 /// The least that answers take longer, seconds.
 const LONGER: f64 = 0.05;
 /// It lasts so long: all are busy for some seconds.
@@ -46,7 +48,7 @@ const ADOPTED: Duration = Duration::from_secs(1800);
 /// More than this share of all other services busier than usual: there is more to do for everybody.
 const CROWD: f64 = 1.0 / 3.0;
 
-/// What a pod may want more of than there is. Who fills a disk or memory computes for it, so these say more.
+/// What a pod may want more of than there is. Of several it is the one that is farthest from usual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Want {
     /// It reads and writes.
@@ -159,6 +161,7 @@ impl Gauge {
         let least = match self {
             Gauge::Share(_) => SHARE,
             Gauge::Cores(_) => CORES,
+            Gauge::Used(Want::Packets, _) => PACKETS,
             Gauge::Used(..) | Gauge::Wait(_) | Gauge::Node(_) => f64::MIN_POSITIVE,
             Gauge::Answer(_) => usual + LONGER,
         };
@@ -367,9 +370,9 @@ impl Strains {
             let Some(all) = self.pods.get(key) else { continue };
             let wants = all.iter().filter(|(gauge, _)| gauge.want().is_some());
             let wants = wants.filter_map(|(gauge, points)| Some((gauge, points.lasts(now)?)));
-            let Some((gauge, far)) = wants.min_by_key(|(gauge, _)| gauge.want()) else {
-                continue;
-            };
+            let exceeds = |(gauge, far): &(&Gauge, Far)| far.value / gauge.floor(far.usual);
+            let most = wants.max_by(|a, b| exceeds(a).total_cmp(&exceeds(b)));
+            let Some((gauge, far)) = most else { continue };
             if self.crowded(&key.0, now) {
                 continue;
             }

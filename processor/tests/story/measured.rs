@@ -38,8 +38,6 @@ struct Meets {
 struct Town {
     seen: Vec<(u64, Request)>,
     number: u64,
-    /// No span says of what kind it is.
-    kindless: bool,
     /// Who asks the database says whom it asks.
     names_database: bool,
     /// Spans say on which node they were made: those of `stock` on one of its own.
@@ -70,7 +68,7 @@ impl Town {
     }
 
     fn request(&mut self, at: u64, m: Meets) {
-        let (kindless, names_database, places) = (self.kindless, self.names_database, self.places);
+        let (names_database, places) = (self.names_database, self.places);
         let n = self.number;
         let trace = format!("{:032x}", n * 7919);
         let id = |span: u64| format!("{:016x}", n * 100 + span);
@@ -80,7 +78,6 @@ impl Town {
         let jitter = (n * 37 % 5) * MS / 2;
         let mut span = |service, number, parent: u64, name: &str, kind, from: u64, to: u64| {
             let parent = if parent == 0 { String::new() } else { id(parent) };
-            let kind = if kindless { 1 } else { kind };
             let database = names_database && name.starts_with("SELECT");
             let asks = database.then(|| text("server.address", "stockdb"));
             let asks: Vec<Value> = asks.into_iter().collect();
@@ -332,19 +329,6 @@ fn a_hole_neither_opens_nor_resolves_a_story() {
     (0..400).step_by(60).for_each(|second| town.minute(second));
     let stories = town.stories();
     assert!(stories.is_empty(), "{stories:#?}");
-}
-
-/// Guarantees: where nobody says of what kind a span is, who asks and who answers is seen all the same.
-#[test]
-fn spans_that_say_no_kind_tell_the_way_from_the_service() {
-    let mut town = Town { kindless: true, ..Town::default() };
-    for second in 0..220 {
-        let way_to_stock = if second >= 120 { 300 } else { 0 };
-        town.second(second, |_| Meets { way_to_stock, ..Meets::default() });
-    }
-    let stories = town.stories();
-    let (service, pattern, story) = blamed(&stories);
-    assert_eq!((service, pattern), ("stock", "network_delay"), "{story:#?}");
 }
 
 /// Guarantees: packets that are lost on the way to a service that asks nobody are told by it alone.
