@@ -23,8 +23,8 @@ use crate::{
     requests::{Line, Part},
     store::Store,
     streaming::{
-        Content, Gauge, Labels, Meaning, Metric, Resource, Served, Server, ServiceId, SpanFact,
-        SpanKind, Traces, Vessel, Voice, hosts, said, signature, template, vessel,
+        Content, Gauge, Labels, Meaning, Metric, Named, Resource, Served, Server, ServiceId,
+        SpanFact, SpanKind, Traces, Vessel, Voice, hosts, said, signature, template, vessel,
     },
     validator::{AHEAD, Quarantine, Reason, Within, wrong_point},
 };
@@ -664,14 +664,17 @@ impl Engine {
                 for record in scope.records().flatten() {
                     let Record::Metric(metric) = record else { continue };
                     self.cluster.metric(&view, &metric, &mut facts);
-                    self.node(&origin, &metric);
+                    let named = self.strains.named(metric.name);
+                    if named.node {
+                        self.node(&origin, &metric);
+                    }
                     let resource_kind = Resource::of_metric(metric.name);
                     let vessel = vessel(metric.name);
                     let requests =
                         Metric::of(metric.name, metric.unit).filter(|_| is_count(&metric));
                     let gain = metric.temporality == 1;
                     let meaning = Meaning::of(metric.name, metric.unit, gain);
-                    let strain = strain_of(&metric, meaning, origin.container);
+                    let strain = strain_of(&metric, meaning, origin.container, named);
                     let meaning =
                         meaning.filter(|_| !origin.service.is_empty() && origin.pod.is_empty());
                     for point in metric.points().flatten() {
@@ -737,12 +740,13 @@ fn strain_of(
     metric: &MetricView<'_>,
     meaning: Option<Meaning>,
     container: &str,
+    named: Named,
 ) -> Option<(Gauge, f64)> {
     match meaning {
         Some(Meaning::Latency(scale)) => Some((Gauge::Answer(metric.name.to_owned()), scale)),
         Some(Meaning::Wait) => Some((Gauge::Wait(metric.name.to_owned()), 1.0)),
         _ => Gauge::of_cpu(metric.name, container)
-            .or_else(|| Gauge::of_use(metric.name, container))
+            .or_else(|| Some(Gauge::of_use(named.want?, metric.name, container)))
             .map(|gauge| (gauge, 1.0)),
     }
 }
@@ -882,7 +886,10 @@ impl Engine {
             return;
         }
         let node = if origin.node.is_empty() { origin.host } else { origin.node };
-        let Some(gauge) = Gauge::of_node(metric.name).filter(|_| !node.is_empty()) else { return };
+        if node.is_empty() {
+            return;
+        }
+        let gauge = Gauge::Node(metric.name.to_owned());
         for point in metric.points().flatten() {
             let idle = point.attributes().flatten().any(|attribute| {
                 matches!(attribute.key, "state" | "mode" | "cpu.mode")

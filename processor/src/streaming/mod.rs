@@ -25,7 +25,7 @@ pub use measures::{Labels, Measures, Metric};
 pub(crate) use names::Names;
 pub use series::{Blame, Meaning, Series, Worse};
 pub use share::Share;
-pub use strain::{Busy, Gauge, Strain, Strains, Want};
+pub use strain::{Busy, Gauge, Named, Strain, Strains, Want};
 pub use traces::Traces;
 pub use windows::{
     CallEdge, Count, Counted, KEPT, Sample, ServiceId, Silent, SpanFact, SpanKind, Windows,

@@ -5,7 +5,7 @@
 //! once, while the other services work as ever, is a pod that starves.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     time::Duration,
 };
 
@@ -17,6 +17,8 @@ const MOST_NODES: usize = 5_000;
 const MOST_OF_ONE: usize = 32;
 /// Of points that come sooner one after the other some are looked at.
 const APART: Duration = Duration::from_secs(8);
+/// Names of metrics of which it is kept what they measure.
+const MOST_NAMES: usize = 10_000;
 /// Points kept of a series: an hour of minutes.
 const KEEP: usize = 60;
 /// Points, and the time between them, before anything can be called unusual.
@@ -61,6 +63,75 @@ pub enum Want {
     Packets,
 }
 
+/// What a metric measures, as far as its name says: whoever writes it, cAdvisor, a runtime or a program itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// What it measures that a pod uses. What it may use, what is left and what its node uses are something else.
+    pub want: Option<Want>,
+    /// It measures how busy the processors of a node are.
+    pub node: bool,
+}
+
+impl Named {
+    fn of(name: &str) -> Self {
+        let name = name.to_ascii_lowercase();
+        Named { want: Want::named(&name), node: is_of_node(&name) }
+    }
+}
+
+impl Want {
+    /// By the words in a name in lower case.
+    fn named(name: &str) -> Option<Self> {
+        const OTHERS: [&str; 12] = [
+            "limit",
+            "request",
+            "quota",
+            "max",
+            "node",
+            "system",
+            "host",
+            "throttl",
+            "avail",
+            "free",
+            "committed",
+            "virtual",
+        ];
+        let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
+        let word =
+            |is: &dyn Fn(&str) -> bool| name.split(|c: char| !c.is_ascii_alphanumeric()).any(is);
+        let begins = |starts: &'static [&str]| {
+            move |word: &str| starts.iter().any(|start| word.starts_with(start))
+        };
+        if has(&OTHERS) {
+            None
+        } else if has(&["cpu"])
+            && !has(&["cfs", "period", "share", "count", "load", "idle", "freq"])
+        {
+            Some(Want::Cpu)
+        } else if (has(&["memory"]) || word(&|word| matches!(word, "mem" | "memusage" | "heap")))
+            && !has(&["cache", "fail", "fault", "swap", "init", "mapped", "kernel", "gc"])
+        {
+            Some(Want::Memory)
+        } else if word(&|word| matches!(word, "fs" | "disk" | "diskio" | "blkio"))
+            && word(&begins(&["read", "writ", "io", "diskio", "blkio"]))
+        {
+            Some(Want::Disk)
+        } else if word(&begins(&["net", "rx", "tx"])) && has(&["drop", "err", "retrans"]) {
+            Some(Want::Packets)
+        } else {
+            None
+        }
+    }
+}
+
+/// Does a metric of this name, in lower case, measure how busy the processors of a node are?
+fn is_of_node(name: &str) -> bool {
+    let says = ["usage", "util", "percent", "busy"];
+    ["node", "system", "host", "k8s.node", "k8s_node"].iter().any(|start| name.starts_with(start))
+        && name.contains("cpu")
+        && says.iter().any(|word| name.contains(word))
+}
+
 /// What a metric says of a pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Gauge {
@@ -90,61 +161,9 @@ impl Gauge {
         }
     }
 
-    /// What a metric measures of what a pod uses, by the words in its name: whoever writes it, cAdvisor, a runtime or
-    /// a program itself. What it may use, what is left and what its node uses are something else.
-    pub fn of_use(name: &str, container: &str) -> Option<Self> {
-        const OTHERS: [&str; 12] = [
-            "limit",
-            "request",
-            "quota",
-            "max",
-            "node",
-            "system",
-            "host",
-            "throttl",
-            "avail",
-            "free",
-            "committed",
-            "virtual",
-        ];
-        let name = name.to_ascii_lowercase();
-        let has = |words: &[&str]| words.iter().any(|word| name.contains(word));
-        let words = || name.split(|c: char| !c.is_ascii_alphanumeric());
-        let word = |is: &dyn Fn(&str) -> bool| words().any(is);
-        if has(&OTHERS) {
-            return None;
-        }
-        let begins = |starts: &'static [&str]| {
-            move |word: &str| starts.iter().any(|start| word.starts_with(start))
-        };
-        let want = if has(&["cpu"])
-            && !has(&["cfs", "period", "share", "count", "load", "idle", "freq"])
-        {
-            Want::Cpu
-        } else if (has(&["memory"]) || word(&|word| matches!(word, "mem" | "memusage" | "heap")))
-            && !has(&["cache", "fail", "fault", "swap", "init", "mapped", "kernel", "gc"])
-        {
-            Want::Memory
-        } else if word(&|word| matches!(word, "fs" | "disk" | "diskio" | "blkio"))
-            && word(&begins(&["read", "writ", "io", "diskio", "blkio"]))
-        {
-            Want::Disk
-        } else if word(&begins(&["net", "rx", "tx"])) && has(&["drop", "err", "retrans"]) {
-            Want::Packets
-        } else {
-            return None;
-        };
-        Some(Gauge::Used(want, format!("{name} {container}").trim_end().to_owned()))
-    }
-
-    /// Does a metric measure how busy the processors of a node are?
-    pub fn of_node(name: &str) -> Option<Self> {
-        let plain = name.to_ascii_lowercase().replace(['_', '-'], ".");
-        let nodes = ["node", "system", "host", "k8s.node"];
-        let of_node = nodes.iter().any(|start| plain.starts_with(start));
-        let says = ["usage", "utilization", "util", "percent", "busy"];
-        let is_cpu = plain.contains("cpu") && says.iter().any(|word| plain.contains(word));
-        (of_node && is_cpu).then(|| Gauge::Node(name.to_owned()))
+    /// What a metric measures of what a pod uses, and a container where it names one.
+    pub fn of_use(want: Want, name: &str, container: &str) -> Self {
+        Gauge::Used(want, format!("{name} {container}").trim_end().to_owned())
     }
 
     /// What it measures the use of; none of answers and of nodes.
@@ -294,9 +313,22 @@ pub struct Strains {
     busy: BTreeSet<Key>,
     /// The CPU of each node, by the metric that told of it first.
     nodes: BTreeMap<String, (Gauge, Points)>,
+    names: HashMap<String, Named>,
 }
 
 impl Strains {
+    /// What a metric of this name measures.
+    pub fn named(&mut self, name: &str) -> Named {
+        if let Some(known) = self.names.get(name) {
+            return *known;
+        }
+        let named = Named::of(name);
+        if self.names.len() < MOST_NAMES {
+            self.names.insert(name.to_owned(), named);
+        }
+        named
+    }
+
     /// Adds a point; of what `counts` up, what it gained in a second is looked at.
     pub fn add(
         &mut self,
@@ -463,7 +495,7 @@ mod tests {
     /// what a node uses is not taken for it.
     #[test]
     fn what_is_used_is_known_by_its_words() {
-        let want = |name: &str| Gauge::of_use(name, "").and_then(|gauge| gauge.want());
+        let want = |name: &str| Named::of(name).want;
         for (name, is) in [
             ("container_cpu_usage_seconds_total", Want::Cpu),
             ("process.cpu.utilization", Want::Cpu),
@@ -495,13 +527,13 @@ mod tests {
         }
     }
 
-    /// Guarantees: a disk, memory or dropped packets that leap are told as what they are, also where a processor is
+    /// Guarantees: a disk, memory or dropped packets that leap are told as what they are, also where a processor is a little
     /// busy with it; counts are told by what they gain, and points each second are no longer past than others.
     #[test]
     fn what_leaps_is_told_as_what_it_is() {
         for (name, least, leaps, want) in [
             ("container_fs_writes_bytes_total", 9e3, 9e6, Want::Disk),
-            ("container_memory_working_set_bytes", 2e8, 5e8, Want::Memory),
+            ("container_memory_working_set_bytes", 2e8, 2e9, Want::Memory),
             ("container_network_receive_packets_dropped_total", 0.0, 5.0, Want::Packets),
             ("container_cpu_usage_seconds_total", 0.05, 0.2, Want::Cpu),
         ] {
@@ -515,7 +547,7 @@ mod tests {
                     let value = if second > 800 { leaps } else { least };
                     count += value * step as f64;
                     let value = if counts { count } else { value };
-                    let gauge = Gauge::of_use(name, "").unwrap();
+                    let gauge = Gauge::of_use(Named::of(name).want.unwrap(), name, "");
                     strains.add((&service, "shop"), gauge, (time, value), counts);
                     let cpu = if second > 800 { 0.9 } else { 0.1 };
                     let gauge = Gauge::Used(Want::Cpu, "cpu".into());
