@@ -23,6 +23,7 @@ FOLDS = 5
 PENALTY = 10.0      # of a factor's distance from 1, squared
 TURN = 0.7          # what is told as a story, not as a hypothesis
 LEAST, MOST = 0.02, 0.97
+ENTRY = re.compile(r"^[A-Z]\d+_")       # of the failure catalogue
 FACTOR = re.compile(r"( *- family: (\w+)\n *patterns: \[([^\]]*)\]\n *stretch: )([\d.]+)")
 
 
@@ -115,7 +116,7 @@ def main():
     other = next(name for name, (patterns, _) in families.items() if not patterns)
     told, learnt, by_family = [], [], {}
     for name, story, right, service in gather(args.shared, args.stories):
-        pattern = (story.get("root_cause") or {}).get("pattern") or ""
+        pattern = ENTRY.sub("", (story.get("root_cause") or {}).get("pattern") or "")
         family = next((f for f, (patterns, _) in families.items() if pattern in patterns), other)
         told.append((name, story["confidence"], right))
         if not pattern:

@@ -375,6 +375,11 @@ impl Engine {
         &self.stories
     }
 
+    /// The patterns in use.
+    pub fn patterns(&self) -> &Patterns {
+        &self.patterns
+    }
+
     /// The event time reached.
     pub fn clock(&self) -> Time {
         self.clock.now()

@@ -298,6 +298,11 @@ impl Patterns {
         self.all.iter().find(|pattern| pattern.id == id)
     }
 
+    /// The pattern of that name, or of that [`Pattern::entry`].
+    pub fn find(&self, name: &str) -> Option<&Arc<Pattern>> {
+        self.get(name).or_else(|| self.all.iter().find(|pattern| pattern.entry() == name))
+    }
+
     /// All of them, by name.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Pattern>> {
         self.all.iter()
@@ -391,6 +396,11 @@ fn place(text: &str, flaw: &Flaw) -> (u64, u64) {
 }
 
 impl Pattern {
+    /// Its name with its entry in the failure catalogue before it: `E4_network_policy_blocks`.
+    pub fn entry(&self) -> String {
+        format!("{}_{}", self.catalogue, self.id)
+    }
+
     /// Is it told by what services log?
     pub(crate) fn by_words(&self) -> bool {
         self.see.iter().any(|effect| effect.required && effect.r#type.contains(r"log\.error"))

@@ -62,7 +62,7 @@ impl Args {
             }
             What::Explain { patterns, id } => {
                 let patterns = with(&patterns)?;
-                let pattern = patterns.get(&id).ok_or_else(|| {
+                let pattern = patterns.find(&id).ok_or_else(|| {
                     Error::new(format!("no pattern {id:?}: 'tapio pattern list' names them"))
                 })?;
                 print(&explain(pattern))?;

@@ -9,6 +9,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tapio_processor::{AnalysisConfig, Engine, Patterns, replay::Recording, store::Store, story::text};
+use tapio_proto::model::Story;
 
 use crate::{
     config::Sources,
@@ -53,7 +54,7 @@ impl Args {
         for (story, evidence) in &stories {
             match self.format {
                 Format::Text => out += &text::render(story, evidence, engine.clock(), threshold),
-                Format::Json => out += &serde_json::to_string(story)?,
+                Format::Json => out += &serde_json::to_string(&entered(story, engine.patterns()))?,
             }
             out.push('\n');
         }
@@ -63,6 +64,18 @@ impl Args {
         print(&out)?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The story with its patterns by their entries in the failure catalogue, by which others know them.
+fn entered(story: &Story, patterns: &Patterns) -> Story {
+    let mut story = story.clone();
+    let root = story.root_cause.iter_mut().map(|root| &mut root.pattern);
+    for name in root.chain(story.hypotheses.iter_mut().map(|h| &mut h.pattern)) {
+        if let Some(pattern) = patterns.get(name) {
+            *name = pattern.entry();
+        }
+    }
+    story
 }
 
 /// The store as a replay of these recordings leaves it.
@@ -81,12 +94,16 @@ fn play(
         patterns.add_folder(folder)?;
     }
     patterns.replaced().iter().for_each(|line| eprintln!("{line}"));
-    if let Some(unknown) = without.iter().find(|id| patterns.get(id).is_none()) {
-        return Err(Error::new(format!(
-            "--without {unknown:?}: no such pattern; 'tapio pattern list' names them"
-        )));
+    let mut out = Vec::new();
+    for name in without {
+        let pattern = patterns.find(name).ok_or_else(|| {
+            Error::new(format!(
+                "--without {name:?}: no such pattern; 'tapio pattern list' names them"
+            ))
+        })?;
+        out.push(pattern.id.clone());
     }
-    let patterns = patterns.without(without);
+    let patterns = patterns.without(&out);
     let mut recording = Recording::open(paths)?;
     let store = Engine::store(STORE)?;
     let mut engine = Engine::new(Arc::clone(&store), Arc::new(patterns))?.unhurried();
