@@ -60,7 +60,7 @@ use crate::{
 /// Time from one pass of the queries to the next.
 const STEP: Duration = Duration::from_secs(1);
 /// Records may come this much later than the newest seen before a pass no longer waits for them.
-const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(2);
 /// Windows to which something came so lately are judged.
 const RECENT: Duration = Duration::from_secs(15);
 /// How far back causes are looked for.

@@ -97,7 +97,7 @@ fn a_full_disk_is_named() {
             "pay",
             "emptyDir of at most 1Gi",
         ),
-        ("write /tmp/x: no space left on device", "Deployment", "pay", "in no volume"),
+        ("write /srv/x: no space left on device", "Deployment", "pay", "in no volume"),
     ] {
         let mut snapshot = Snapshot::well();
         snapshot.app("pay", &spec, &crashes(1, "Error", words));
@@ -108,7 +108,7 @@ fn a_full_disk_is_named() {
         assert!(story.title.contains(told), "{}", story.title);
     }
     let mut snapshot = Snapshot::well();
-    snapshot.app("pay", &spec, &crashes(1, "Error", "write /tmp/x: no space left on device"));
+    snapshot.app("pay", &spec, &crashes(1, "Error", "write /srv/x: no space left on device"));
     snapshot.object("Node", "node-1", &json!({"status": {"conditions": [{"type": "Ready", "status": "True"},
         {"type": "DiskPressure", "status": "True", "reason": "KubeletHasDiskPressure", "message": "kubelet has disk pressure",
             "lastTransitionTime": "2026-11-21T23:00:00Z"}]}}));
