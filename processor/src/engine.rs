@@ -5,6 +5,7 @@
 //! do with less and says so.
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
@@ -393,18 +394,17 @@ impl Engine {
         self.take(overdue);
         let strained = self.strains.now(now);
         if self.requests.settle(now) | (strained != self.strained) {
-            let graph = (!strained.is_empty())
-                .then(|| Graph::new(&self.windows, &self.identity, now - CALLS));
+            // Asked for only where one is strained that sends no spans.
+            let graph = OnceCell::new();
+            let graph =
+                || graph.get_or_init(|| Graph::new(&self.windows, &self.identity, now - CALLS));
             let around = Around {
                 suffers: &|service| {
                     let kinds = ["latency", "error_ratio"].into_iter();
                     let active = kinds.filter_map(|kind| self.symptoms.get(kind, service));
                     active.map(|active| active.symptom.onset).min()
                 },
-                callers: &|service| {
-                    let callers = graph.iter().flat_map(|graph| graph.callers(service));
-                    callers.cloned().collect()
-                },
+                callers: &|service| graph().callers(service).cloned().collect(),
             };
             self.arising = arises(&self.requests, &self.identity, &strained, &around);
             for arising in &mut self.arising {
@@ -546,7 +546,7 @@ impl Engine {
         twins::hold(&mut judged, told, &twins, (&self.facts, &self.symptoms));
         let (asked, changed) = ((&self.windows, &graph), (&self.cluster, &self.facts));
         surge::judge(&mut judged, &failing, asked, changed);
-        silence::hold(&mut judged, (&self.symptoms, &graph), |h| {
+        silence::hold(&mut judged, &failing, (&self.symptoms, &graph), |h| {
             self.patterns.get(&h.pattern).is_some_and(|pattern| pattern.by_silence())
         });
         let groups = crate::story::groups(&judged, &self.symptoms, &graph, now);

@@ -29,9 +29,9 @@ const SLACK: i64 = 30_000_000_000;
 /// Its own work takes so many times as long: it is no network that delays it.
 const MUCH: f32 = 5.0;
 /// What was seen in requests this long before a pod was strained is not its doing.
-const BEFORE: Duration = Duration::from_secs(120);
+pub(super) const BEFORE: Duration = Duration::from_secs(120);
 /// Who waits for a pod that is strained began to by then.
-const AFTER: Duration = Duration::from_secs(300);
+pub(super) const AFTER: Duration = Duration::from_secs(300);
 /// A packet that nobody confirms is sent again after this at the earliest, ms: RTO_MIN of Linux, less the
 /// width of a bucket.
 const RESENT: f32 = 170.0;

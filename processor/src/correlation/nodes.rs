@@ -1,12 +1,10 @@
 //! Nodes whose processors do far more than usual, while services are slow that run there: it is the node, or what
 //! eats its processors, that lets them wait.
 
-use std::time::Duration;
-
 use tapio_proto::model::Entity;
 
 use super::{
-    arises::{Arising, OWN_TIME, brief},
+    arises::{AFTER, Arising, BEFORE, OWN_TIME, brief},
     hypotheses::{Hypothesis, Told},
     suspects::Graph,
     units::Homes,
@@ -18,10 +16,7 @@ use crate::{
 };
 
 /// The pattern of what is told here.
-pub const NODE: &str = "node_overload";
-/// What is slow because of its node is so from this long before the node was seen to be busy, to this long after.
-const BEFORE: Duration = Duration::from_secs(120);
-const AFTER: Duration = Duration::from_secs(300);
+const NODE: &str = "node_overload";
 
 /// Adds the busy nodes on which services are slow, unless a pod there is to blame; what these services are told of
 /// by themselves is then an effect.
@@ -33,8 +28,7 @@ pub fn judge(
 ) {
     let w = &weights().requests;
     for busy in busy {
-        let eats = |strain: &&Strain| homes.has(&strain.service, &busy.node);
-        if strained.iter().any(|strain| eats(&strain)) {
+        if strained.iter().any(|strain| homes.has(&strain.service, &busy.node)) {
             continue;
         }
         let slow: Vec<&Arising> = arising

@@ -1,13 +1,13 @@
 //! Services that users asked steadily and that nobody asks any more. That alone is no failure, for those who ask may
 //! have gone; it is one where what leads to the service was changed just before.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tapio_proto::model::{Entity, Event, Time};
 
 use super::{
     hypotheses::Hypothesis,
-    suspects::{Graph, SICK_STATES, failing},
+    suspects::{Graph, SICK_STATES},
     symptoms::{SILENCE, Symptoms},
 };
 use crate::streaming::{Silent, Windows};
@@ -58,10 +58,10 @@ pub fn words(silent: &Silent) -> String {
 /// pattern.
 pub fn hold(
     judged: &mut Vec<Hypothesis>,
+    failing: &BTreeMap<Entity, Time>,
     (symptoms, graph): (&Symptoms, &Graph),
     tells: impl Fn(&Hypothesis) -> bool,
 ) {
-    let failing = failing(symptoms);
     let of = |wanted: &dyn Fn(&str) -> bool| -> BTreeSet<Entity> {
         let those = symptoms.iter().filter(|active| wanted(&active.symptom.kind));
         those

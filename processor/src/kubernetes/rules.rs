@@ -145,11 +145,11 @@ pub(super) fn role(binding: &Entity, value: &Value) -> Entity {
 
 /// The Services that a webhook configuration asks.
 pub(super) fn asked(value: &Value) -> impl Iterator<Item = Entity> {
-    list(value, &["webhooks"])
-        .iter()
-        .map(|hook| {
-            let of = |part| text(hook, &["clientConfig", "service", part]);
-            Entity::new("Service", of("namespace"), of("name"))
-        })
-        .filter(|service| !service.name.is_empty())
+    list(value, &["webhooks"]).iter().map(asked_by).filter(|service| !service.name.is_empty())
+}
+
+/// The Service that one webhook asks; without a name where it asks none.
+pub(super) fn asked_by(hook: &Value) -> Entity {
+    let of = |part| text(hook, &["clientConfig", "service", part]);
+    Entity::new("Service", of("namespace"), of("name"))
 }

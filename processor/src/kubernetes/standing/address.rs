@@ -9,6 +9,7 @@ use crate::{
     kubernetes::{
         cluster::Cluster,
         objects::pod_template,
+        rules,
         value::{list, number, text},
     },
 };
@@ -54,13 +55,10 @@ impl Cluster {
 
     /// Does a webhook without which nothing is made ask this Service?
     fn admits_by(&self, service: &Entity) -> bool {
-        let kinds = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
-        let all = kinds.into_iter().flat_map(|kind| self.objects.of_kind(kind));
+        let all = rules::WEBHOOKS.into_iter().flat_map(|kind| self.objects.of_kind(kind));
         let all = all.filter_map(|of| self.object(of)).flat_map(|of| list(of, &["webhooks"]));
-        all.filter(|hook| text(hook, &["failurePolicy"]) != "Ignore").any(|hook| {
-            let of = |key| text(hook, &["clientConfig", "service", key]);
-            of("name") == &*service.name && of("namespace") == &*service.namespace
-        })
+        all.filter(|hook| text(hook, &["failurePolicy"]) != "Ignore")
+            .any(|hook| rules::asked_by(hook) == *service)
     }
 
     /// An address in its environment that leads nowhere.
