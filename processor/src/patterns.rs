@@ -288,6 +288,11 @@ impl Patterns {
         self.all.sort_by(|a, b| a.id.cmp(&b.id));
     }
 
+    /// Is the pattern of that name a user's own?
+    pub fn is_own(&self, id: &str) -> bool {
+        self.files.contains_key(id)
+    }
+
     /// What replaced what, a line each.
     pub fn replaced(&self) -> &[String] {
         &self.replaced

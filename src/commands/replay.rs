@@ -66,12 +66,13 @@ impl Args {
     }
 }
 
-/// The story with its patterns by their entries in the failure catalogue, by which others know them.
+/// The story with Tapio's patterns by their entries in the failure catalogue, by which others know
+/// them; users' own keep the names that their users gave them.
 fn entered(story: &Story, patterns: &Patterns) -> Story {
     let mut story = story.clone();
     let root = story.root_cause.iter_mut().map(|root| &mut root.pattern);
     for name in root.chain(story.hypotheses.iter_mut().map(|h| &mut h.pattern)) {
-        if let Some(pattern) = patterns.get(name) {
+        if let Some(pattern) = patterns.get(name).filter(|pattern| !patterns.is_own(&pattern.id)) {
             *name = pattern.entry();
         }
     }
