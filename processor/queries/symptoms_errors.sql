@@ -21,7 +21,7 @@ with judged as (
     where s.past_count >= params.least
 ),
 above as (
-    select j.*,
+    select j.*, least(0.99, greatest(j.value, j.still)) as share,
            (j.e - 1.0 - j.n * j.baseline) / sqrt(j.n * j.baseline * (1.0 - j.baseline) + 1.0) as score,
            row_number() over (partition by j.kind, j.namespace, j.service, j.bucket order by j.span_s) as place
     from judged j cross join params
@@ -29,9 +29,11 @@ above as (
       and j.still - j.baseline >= 0.5 * (j.value - j.baseline)
 ),
 walked as (
-    -- it began where the failures beyond the usual began to gather (CUSUM)
+    -- it began where what was answered began to speak for the share of now and no more for the usual one (CUSUM of
+    -- the log-likelihood ratio), so that a failure of every day shortly before does not count
     select a.*, s.bucket as step, s.first_error,
-           coalesce(sum(s.errors - s.count * a.baseline) over (
+           coalesce(sum(s.errors * ln(a.share / a.baseline)
+                        + (s.count - s.errors) * ln((1.0 - a.share) / (1.0 - a.baseline))) over (
                partition by a.kind, a.namespace, a.service, a.bucket order by s.bucket
                rows between unbounded preceding and 1 preceding), 0.0) as gathered
     from above a

@@ -33,7 +33,7 @@ const QUEUE: usize = 4096;
 /// Tellings that may wait to be sent.
 const TELLINGS: usize = 256;
 /// Silence after which the engine's clock goes on by itself.
-const SILENCE: Duration = Duration::from_secs(2);
+const SILENCE: Duration = Duration::from_millis(500);
 /// What comes in small pieces is taken in together: with nothing left to do the engine's thread sleeps for
 /// so long before it waits, and who passes telemetry on need not wake it each time.
 const REST: Duration = Duration::from_millis(20);

@@ -101,6 +101,8 @@ pub struct Around<'a> {
     pub suffers: &'a dyn Fn(&Entity) -> Option<Time>,
     /// Who asks a service.
     pub callers: &'a dyn Fn(&Entity) -> Vec<Entity>,
+    /// Does a line speak of a request to a host outside of what runs here?
+    pub beyond: &'a dyn Fn(&str) -> bool,
 }
 
 /// All trouble that arises in requests now, the worst first.
@@ -126,6 +128,12 @@ pub fn arises(
         all.push((*service, 1.0 + share, scene.told_slow(*service, case, share, &name)));
     }
     for (service, guilt) in scene.odd(&slow) {
+        // Who says that a host outside fails it does otherwise for that reason.
+        let mut more = guilt.deviation.more.iter();
+        let beyond = |error| (around.beyond)(requests.example(error));
+        if more.any(|moved| matches!(moved.step, Step::Error(error) if beyond(error))) {
+            continue;
+        }
         all.push((service, guilt.weight, scene.told_odd(service, &guilt, &name)));
     }
     for strain in strained {
@@ -481,9 +489,7 @@ impl<'a> Scene<'a> {
             Gauge::Share(_) => {
                 format!("uses {:.0} % of its CPU limit, was {:.0} %", now * 100.0, usual * 100.0)
             }
-            Gauge::Used(_, name) | Gauge::Answer(name) | Gauge::Wait(name) | Gauge::Node(name) => {
-                format!("has {} at {}, was {}", name, brief(*now), brief(*usual))
-            }
+            gauge => format!("has {} at {}, was {}", gauge.name(), brief(*now), brief(*usual)),
         };
         let mut detail = vec![match &*strain.pod {
             "" => format!("{} {uses}", service.name),

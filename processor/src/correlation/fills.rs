@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use tapio_proto::model::{Change, Entity, Event, Time};
+use tapio_proto::model::{Change, Entity, Event, Severity, Time};
 
 use super::{
     hypotheses::{Hypothesis, Told},
@@ -49,24 +49,12 @@ impl Announced {
             if known.is_some_and(|since| filling.since <= since + GROWN) {
                 continue;
             }
+            let of = (&on, Some(&on));
             news.push(Event {
-                id: 0,
-                time: filling.last,
-                observed: filling.last,
-                r#type: FILLING.to_owned(),
-                source: "metrics".to_owned(),
-                severity: "warning".to_owned(),
                 reason: "fills".to_owned(),
                 message: words(filling),
-                entity_kind: on.kind.to_string(),
-                entity_namespace: on.namespace.to_string(),
-                entity_name: on.name.to_string(),
-                workload_kind: on.kind.to_string(),
-                workload_name: on.name.to_string(),
-                container: String::new(),
-                node: String::new(),
                 value: Some(filling.share),
-                count: 1,
+                ..Event::new(("metrics", FILLING), Severity::Warning, of, filling.last)
             });
         }
         news

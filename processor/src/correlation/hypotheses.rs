@@ -102,14 +102,17 @@ impl Hypothesis {
     }
 }
 
+/// Name of the query that says who is to blame.
+pub const QUERY: &str = "hypotheses";
+
 /// All hypotheses, best first.
 pub fn judge(plans: &mut Plans) -> Result<Vec<Hypothesis>, CorrelationError> {
-    read(&plans.rows("hypotheses")?)
+    read(&plans.rows(QUERY)?)
 }
 
 /// The same; none while the query fails.
 pub fn judge_if_well(plans: &mut Plans) -> Result<Vec<Hypothesis>, CorrelationError> {
-    plans.rows_if_well("hypotheses")?.map_or_else(|| Ok(Vec::new()), |rows| read(&rows))
+    plans.rows_if_well(QUERY)?.map_or_else(|| Ok(Vec::new()), |rows| read(&rows))
 }
 
 fn read(rows: &Rows) -> Result<Vec<Hypothesis>, CorrelationError> {

@@ -6,7 +6,7 @@
 //! [`twins`] whether it is one pod or one node, [`deepest`] who fails though nothing that it asks does,
 //! [`passed_on`] what is only an effect of that, [`releases`] which release brought it about, [`surge`] whether users
 //! ask too much, [`silence`] whom they ask no more, [`crowds`] who takes the processors of a node, [`fills`] what will
-//! be full soon.
+//! be full soon, [`outside`] what is not run here.
 
 pub mod arises;
 pub mod backends;
@@ -19,6 +19,7 @@ pub mod hypotheses;
 pub mod identity;
 pub mod likely;
 pub mod nodes;
+pub mod outside;
 pub mod passed_on;
 pub mod releases;
 pub mod rows;
@@ -33,7 +34,7 @@ pub mod units;
 pub(crate) mod weights;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
@@ -83,6 +84,8 @@ pub struct Plans {
     workers: usize,
     /// What came of those that were run ahead, at once.
     ahead: BTreeMap<String, Outcome>,
+    /// Those that were planned before they were needed.
+    prepared: BTreeSet<String>,
     /// What failed and is left out.
     pub breakers: Breakers,
     now: Time,
@@ -100,6 +103,7 @@ impl Plans {
             runtimes: Vec::new(),
             workers: 1,
             ahead: BTreeMap::new(),
+            prepared: BTreeSet::new(),
             breakers: Breakers::default(),
             now: Time::default(),
             began: Instant::now(),
@@ -186,6 +190,14 @@ impl Plans {
                 self.breakers.fails(Part::Query, name, error.to_string(), self.now);
                 Ok(None)
             }
+        }
+    }
+
+    /// Plans a query while nothing is wrong, so that the first pass of an incident need not. Where it cannot be
+    /// planned that pass says so.
+    pub fn prepare(&mut self, name: &str) {
+        if self.prepared.insert(name.to_owned()) && self.runtime(0).is_ok() {
+            let _ = self.runtimes[0].block_on(self.queries.prepare(name));
         }
     }
 

@@ -98,7 +98,7 @@ pub struct Scene<'a> {
     /// What fails, and since when.
     pub failing: &'a BTreeMap<Entity, Time>,
     /// Where trouble arises by the requests themselves.
-    pub roots: &'a BTreeSet<Entity>,
+    pub roots: &'a BTreeMap<Entity, Time>,
     /// What is wrong.
     pub symptoms: &'a Symptoms,
     /// Who calls whom.
@@ -240,6 +240,9 @@ impl Releases {
                 below.entry(service).or_default().insert(failing);
             }
         }
+        for root in scene.roots.keys() {
+            below.entry(root.clone()).or_default().insert(root);
+        }
         for (service, users) in &below {
             out.extend(self.suspects(service, users, scene));
         }
@@ -254,7 +257,7 @@ impl Releases {
         users: &BTreeSet<&Entity>,
         scene: &Scene<'_>,
     ) -> Vec<Hypothesis> {
-        let own = scene.failing.get(service);
+        let own = scene.failing.get(service).or_else(|| scene.roots.get(service));
         let Some(onset) = own.or_else(|| users.iter().filter_map(|s| scene.failing.get(*s)).min())
         else {
             return Vec::new();
@@ -267,9 +270,13 @@ impl Releases {
                     || service.namespace.is_empty()
                     || *r.namespace == *service.namespace)
         };
-        let nobodys = |known: &&Known| {
-            known.release.service.is_empty() && self.speaks_of(known, &service.name)
+        // Who turns flags for all says so by its own name.
+        let is_nobodys = |r: &Release| {
+            let elsewhere = Entity::new("Service", &service.namespace, &r.service);
+            r.service.is_empty() || r.kind == Kind::Flag && !scene.graph.knows(&elsewhere)
         };
+        let nobodys =
+            |known: &&Known| is_nobodys(&known.release) && self.speaks_of(known, &service.name);
         let timely = |known: &&Known| {
             known.release.time <= onset + SLACK
                 && known.release.time + LOOKBACK >= onset
@@ -293,7 +300,7 @@ impl Releases {
         let measured = ["error_ratio", "latency", "call_errors"]
             .iter()
             .any(|kind| scene.symptoms.get(kind, service).is_some())
-            || scene.roots.contains(service);
+            || scene.roots.contains_key(service);
         let deeper = scene
             .graph
             .downstream(service)
@@ -301,7 +308,7 @@ impl Releases {
             .flat_map(|s| std::iter::once(s).chain(scene.graph.hosts(s)))
             .filter(|s| *s != service && !scene.graph.downstream(s).contains(service))
             .find(|s| {
-                scene.roots.contains(*s)
+                scene.roots.contains_key(*s)
                     || scene.failing.get(*s).is_some_and(|at| *at <= onset + TOGETHER)
             })
             .cloned();
@@ -356,7 +363,7 @@ impl Releases {
                 Verdict::Cleared => confidence = confidence.min(w.cleared),
                 Verdict::Unknown => {}
             }
-            if r.service.is_empty() {
+            if is_nobodys(r) {
                 confidence -= w.nobodys;
             }
             let confidence = confidence.min(w.most).max(0.0);
@@ -461,8 +468,13 @@ impl Releases {
         };
         let from = minute(onset.min(release.time + SLACK));
         let Some(new) = versions.get(&release.version) else { return Verdict::Unknown };
-        let minutes: BTreeSet<i64> =
-            new.iter().filter(|m| m.minute >= from).map(|m| m.minute).collect();
+        let beside: BTreeSet<i64> = versions
+            .iter()
+            .filter(|(version, _)| **version != release.version)
+            .flat_map(|(_, minutes)| minutes.iter().map(|m| m.minute))
+            .collect();
+        let both = |m: &&Minute| m.minute >= from && beside.contains(&m.minute);
+        let minutes: BTreeSet<i64> = new.iter().filter(both).map(|m| m.minute).collect();
         let sum = |all: &VecDeque<Minute>| {
             let beside = all.iter().filter(|m| minutes.contains(&m.minute));
             beside.fold(Minute::default(), |sum, m| Minute {

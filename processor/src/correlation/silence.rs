@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tapio_proto::model::{Entity, Event, Time};
+use tapio_proto::model::{Entity, Event, Severity, Time};
 
 use super::{
     hypotheses::Hypothesis,
@@ -25,24 +25,11 @@ pub fn news(all: &[Silent], symptoms: &Symptoms, graph: &Graph) -> Vec<Event> {
     let is_new = |silent: &&Silent| symptoms.get(SILENCE, &silent.service).is_none();
     let fact = |silent: &Silent| {
         let workload = graph.workload(&silent.service);
+        let on = (&silent.service, Some(&workload));
         Event {
-            id: 0,
-            time: silent.since,
-            observed: silent.since,
-            r#type: SILENCE.to_owned(),
-            source: "spans".to_owned(),
-            severity: "warning".to_owned(),
-            reason: String::new(),
             message: words(silent),
-            entity_kind: silent.service.kind.to_string(),
-            entity_namespace: silent.service.namespace.to_string(),
-            entity_name: silent.service.name.to_string(),
-            workload_kind: workload.kind.to_string(),
-            workload_name: workload.name.to_string(),
-            container: String::new(),
-            node: String::new(),
             value: Some(silent.usual),
-            count: 1,
+            ..Event::new(("spans", SILENCE), Severity::Warning, on, silent.since)
         }
     };
     all.iter().filter(is_new).map(fact).collect()

@@ -3,7 +3,10 @@
 //! What broke later has a change or a state to begin with, and is judged by that. Here is what nobody saw
 //! begin: a snapshot of a cluster; and what only Events tell of, where the objects are not seen.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tapio_proto::model::{Entity, Time};
 
@@ -22,11 +25,15 @@ use crate::{
 pub const STANDING: &str = "standing";
 /// What nobody saw begin began at least so long ago.
 const YOUNG: Duration = Duration::from_secs(60);
+/// After so long all that there is has been seen once.
+const LISTED: Duration = Duration::from_secs(10);
 
 /// What is wrong with the objects now and was so from the beginning.
 #[derive(Debug, Default)]
 pub struct Standing {
     found: Vec<Finding>,
+    /// What was wrong when the cluster had been looked at for the first time, by object and pattern.
+    first: Option<BTreeSet<(Entity, String)>>,
     patterns: Patterns,
     known: Vec<Known>,
 }
@@ -35,22 +42,36 @@ impl Standing {
     /// Holds what is said against these patterns.
     pub fn new(patterns: &Patterns) -> Self {
         let (found, known) = (Vec::new(), Known::of(patterns));
-        Standing { found, patterns: patterns.clone(), known }
+        Standing { found, first: None, patterns: patterns.clone(), known }
     }
 
     /// Looks at the `end` of a recording that shows nothing but what there is: there all that is wrong counts,
-    /// whenever it was told. While a cluster moves its changes and states tell more.
+    /// whenever it was told. While a cluster moves its changes and states tell more; where these tell nothing
+    /// (`untold`), what was wrong at the first look and still is does.
     pub fn look(
         &mut self,
-        cluster: &Cluster,
-        facts: &Facts,
+        (cluster, facts): (&Cluster, &Facts),
         now: Time,
         end: bool,
+        untold: bool,
     ) -> Option<&[Finding]> {
-        if !end || !cluster.is_snapshot() {
+        let moves = !cluster.is_snapshot();
+        let begun = cluster.began().is_some_and(|began| began + LISTED <= now);
+        if !end {
+            if self.first.is_none() && begun {
+                let found = cluster.standing(&facts.said(Time(i64::MIN)), &self.known, now);
+                self.first = Some(found.into_iter().map(key).collect());
+            }
+            return None;
+        }
+        if moves && !untold {
             return None;
         }
         self.found = cluster.standing(&facts.said(Time(i64::MIN)), &self.known, now);
+        if moves {
+            let first = self.first.take().unwrap_or_default();
+            self.found.retain(|found| first.contains(&key(found.clone())));
+        }
         for found in &mut self.found {
             found.since = found.since.min(now - YOUNG);
         }
@@ -152,6 +173,10 @@ impl Standing {
             told: Some(Box::new(Told { reasons: vec![reason.to_owned()], shown, ..told })),
         }
     }
+}
+
+fn key(found: Finding) -> (Entity, String) {
+    (found.object, found.pattern)
 }
 
 /// Told in its own words.

@@ -23,6 +23,8 @@ const SPAN: usize = 3;
 const LEAST_SPANS: usize = 3;
 /// The surge is looked for so long before and after the first failure, whose time is not known better.
 const AROUND: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(30)];
+/// More and more users may have come for so long before it.
+const RAMPS: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(150)];
 /// Fewer requests than these in a span are no surge.
 const LEAST: u64 = 30;
 /// So many times as much as ever before in the past is a surge; ...
@@ -55,13 +57,18 @@ pub fn judge(
     for h in judged.iter_mut() {
         let by_itself = h.change.is_none() && h.cause == h.workload && h.told.is_none();
         let here = front(h);
-        let Some(onset) = failing.get(&here).filter(|_| by_itself) else { continue };
+        let measured = h.measured.as_ref().map(|arising| arising.onset);
+        let onset = failing.get(&here).copied().or(measured).filter(|_| by_itself);
+        let Some(onset) = onset else { continue };
         if h.confidence < w.judgement.worth {
             continue;
         }
         let surge = surges.entry(here).or_insert_with_key(|here| {
-            let entry = graph.upstream(here).into_iter().rfind(|s| windows.serves(s))?;
-            of(&entry, windows, *onset)
+            let mut above = graph.upstream(here);
+            above.retain(|s| windows.serves(s));
+            let entry = above.iter().find(|s| !graph.is_called(s)).or(above.last())?;
+            let mut leads = [AROUND[0]].into_iter().chain(RAMPS);
+            leads.find_map(|lead| of(entry, windows, onset, lead))
         });
         let Some(surge) = surge else { continue };
         let confidence = h.confidence.max(w.failing.surge);
@@ -78,13 +85,13 @@ pub fn judge(
     }
 }
 
-/// Does the service get so much more since about `onset`, than in each span of the past before?
-fn of(entry: &Entity, windows: &Windows, onset: Time) -> Option<Surge> {
-    let from = (onset - PAST).bucket(WINDOW);
+/// Does the service get so much more than in each span of the past, since `lead` before `onset` or later?
+fn of(entry: &Entity, windows: &Windows, onset: Time, lead: Duration) -> Option<Surge> {
+    let from = (onset - lead - PAST).bucket(WINDOW);
     let counts = windows.asked(entry, from, onset + AROUND[1]);
     let at = |time: Time| ((time.0 - from.0) / WINDOW).max(0) as usize;
     let failed = at(onset);
-    let start = at(onset - AROUND[0]);
+    let start = at(onset - lead);
     let sums = |of: &[u64]| of.iter().sum::<u64>();
     let past: Vec<u64> = counts[..start.min(counts.len())]
         .rchunks_exact(SPAN)

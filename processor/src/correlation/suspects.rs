@@ -80,8 +80,12 @@ impl Graph {
         graph
     }
 
-    /// Adds a call that metrics tell of.
+    /// Adds a call that metrics or logs tell of.
     pub fn calls(&mut self, caller: &Entity, callee: &Entity) {
+        if callee.namespace.is_empty() && looks_beyond(callee) && !self.knows(callee) {
+            self.outside.entry(callee.clone()).or_default().insert(caller.clone());
+            return;
+        }
         self.callees.entry(caller.clone()).or_default().insert(callee.clone());
         self.callers.entry(callee.clone()).or_default().insert(caller.clone());
     }
@@ -190,8 +194,14 @@ fn looks_beyond(host: &Entity) -> bool {
     match host.name.parse() {
         Ok(IpAddr::V4(ip)) => !(ip.is_private() || ip.is_loopback() || ip.is_link_local()),
         Ok(IpAddr::V6(ip)) => !(ip.is_unique_local() || ip.is_loopback()),
-        Err(_) => host.name.contains('.'),
+        Err(_) => is_domain(host),
     }
+}
+
+/// Is this the name of a host in a domain?
+pub fn is_domain(host: &Entity) -> bool {
+    let last = host.name.rsplit_once('.').map_or("", |(_, last)| last);
+    last.bytes().any(|b| b.is_ascii_alphabetic())
 }
 
 fn walk(from: &Entity, edges: &BTreeMap<Entity, BTreeSet<Entity>>) -> Vec<Entity> {

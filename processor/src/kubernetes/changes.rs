@@ -229,6 +229,36 @@ pub(super) fn slim(kind: &str, value: &mut Value) {
     }
 }
 
+/// Does an object say no more than that it is still there: is all as before but for versions and times?
+pub(super) fn is_heartbeat(before: &Value, after: &Value) -> bool {
+    const BEATS: [&str; 8] = [
+        "resourceVersion",
+        "managedFields",
+        "images",
+        "lastHeartbeatTime",
+        "lastProbeTime",
+        "lastUpdateTime",
+        "observedGeneration",
+        "kubectl.kubernetes.io/last-applied-configuration",
+    ];
+    match (before, after) {
+        (Value::Object(before), Value::Object(after)) => {
+            let of = |all: &serde_json::Map<String, Value>| {
+                all.keys().filter(|key| !BEATS.contains(&key.as_str())).count()
+            };
+            of(before) == of(after)
+                && after
+                    .iter()
+                    .filter(|(key, _)| !BEATS.contains(&key.as_str()))
+                    .all(|(key, value)| before.get(key).is_some_and(|old| is_heartbeat(old, value)))
+        }
+        (Value::Array(before), Value::Array(after)) => {
+            before.len() == after.len() && before.iter().zip(after).all(|(a, b)| is_heartbeat(a, b))
+        }
+        (before, after) => before == after,
+    }
+}
+
 /// Tells whether a value is another one than before, and nothing else of it. Fingerprints stay in
 /// this process and are made before the value is kept.
 fn fingerprint(value: &Value) -> Value {

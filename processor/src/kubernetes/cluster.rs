@@ -143,8 +143,12 @@ impl Cluster {
         }
         self.unhear_of(&entity, seen, out);
         let started = *self.started.get_or_insert(seen);
-        self.moved |= matches!(verb, Verb::Modified | Verb::Deleted);
         let before = self.objects.take(&entity);
+        if !self.moved && matches!(verb, Verb::Modified | Verb::Deleted) {
+            let known = before.as_ref().filter(|before| before.deleted.is_none());
+            let beats = known.is_some_and(|known| changes::is_heartbeat(&known.value, &value));
+            self.moved = &*entity.kind != "Lease" && (verb == Verb::Deleted || !beats);
+        }
         if before.as_ref().is_some_and(|before| is_stale(before, &value, verb)) {
             if let Some(before) = before {
                 self.objects.put(entity, before);

@@ -46,27 +46,18 @@ impl Numbers {
     /// A row of the event, numbered.
     pub(super) fn event(&mut self, happened: Happened<'_>, workload: Option<Entity>) -> Fact {
         self.events += 1;
-        let (workload_kind, workload_name) = workload.map_or_else(Default::default, |workload| {
-            (workload.kind.to_string(), workload.name.to_string())
-        });
+        let of = (happened.entity, workload.as_ref());
+        let (source, what) = (happened.source, happened.what);
         Fact::Event(Event {
             id: self.events,
-            time: happened.time,
             observed: happened.seen,
-            r#type: happened.what.to_owned(),
-            source: happened.source.to_owned(),
-            severity: happened.severity.name().to_owned(),
             reason: cut(happened.reason, MAX_MESSAGE),
             message: cut(&redact::text(happened.message), MAX_MESSAGE),
-            entity_kind: happened.entity.kind.to_string(),
-            entity_namespace: happened.entity.namespace.to_string(),
-            entity_name: happened.entity.name.to_string(),
-            workload_kind,
-            workload_name,
             container: happened.container.to_owned(),
             node: happened.node.to_owned(),
             value: happened.value,
             count: happened.count,
+            ..Event::new((source, what), happened.severity, of, happened.time)
         })
     }
 }

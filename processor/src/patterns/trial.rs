@@ -323,24 +323,11 @@ impl Scene {
         } else if let Some(line) = &step.log {
             let workload = self.workload(&on);
             let severity = if step.info { Severity::Info } else { Severity::Error };
+            let what = if step.info { "log.new" } else { "log.error" };
             self.happened(Event {
                 id: -(self.events.len() as i64) - 1,
-                time: at,
-                observed: at,
-                r#type: if step.info { "log.new" } else { "log.error" }.to_owned(),
-                source: "logs".to_owned(),
-                severity: severity.name().to_owned(),
-                reason: String::new(),
                 message: line.clone(),
-                entity_kind: on.kind.to_string(),
-                entity_namespace: on.namespace.to_string(),
-                entity_name: on.name.to_string(),
-                workload_kind: workload.kind.to_string(),
-                workload_name: workload.name.to_string(),
-                container: String::new(),
-                node: String::new(),
-                value: None,
-                count: 1,
+                ..Event::new(("logs", what), severity, (&on, Some(&workload)), at)
             });
         } else if step.symptom.as_deref() == Some(TAKES) {
             let (node, ..) = self.cluster.place(&on.namespace, &on.name).ok_or_else(|| {

@@ -91,9 +91,14 @@ impl Queries {
     /// Plans every text; for a check before anything runs.
     pub async fn check(&self) -> Result<(), QueryError> {
         for name in self.names() {
-            self.plan(name).await?;
+            self.prepare(name).await?;
         }
         Ok(())
+    }
+
+    /// Plans a query that may be run later.
+    pub async fn prepare(&self, name: &str) -> Result<(), QueryError> {
+        self.plan(name).await.map(|_| ())
     }
 
     /// Runs a query over the rows as they are now.

@@ -39,6 +39,8 @@ const CASCADES: usize = 2;
 pub struct View<'a> {
     /// Event time.
     pub now: Time,
+    /// No more telemetry comes.
+    pub ending: bool,
     /// The objects.
     pub cluster: &'a Cluster,
     /// The spans' windows.
@@ -92,6 +94,8 @@ pub(super) struct Plot<'a> {
     pub opened: Time,
     /// When it ended.
     pub resolved: Option<Time>,
+    /// The story that took it up, if it ended by that.
+    pub into: Option<&'a str>,
     /// What explains it, best first.
     pub hypotheses: &'a [Hypothesis],
     /// The same explanation on other workloads.
@@ -100,6 +104,17 @@ pub(super) struct Plot<'a> {
     pub failures: &'a BTreeMap<Entity, Failure>,
     /// Last time anything of it was wrong.
     pub last_bad: Time,
+}
+
+impl Plot<'_> {
+    /// How the story stands.
+    pub(super) fn state(&self) -> StoryState {
+        match (self.resolved, self.into) {
+            (None, _) => StoryState::Open,
+            (Some(_), None) => StoryState::Resolved,
+            (Some(_), Some(_)) => StoryState::Merged,
+        }
+    }
 }
 
 /// A story and the evidence it stands on.
@@ -159,16 +174,12 @@ impl Teller<'_> {
         let identity = told.and_then(|told| told.change.clone()).or(identity);
         let story = Story {
             id: self.plot.id.to_owned(),
-            state: if self.plot.resolved.is_some() {
-                StoryState::Resolved
-            } else {
-                StoryState::Open
-            },
+            state: self.plot.state(),
             title: title.clone(),
             confidence: self.sureness(),
             opened: self.plot.opened,
             resolved: self.plot.resolved,
-            merged_into: None,
+            merged_into: self.plot.into.map(str::to_owned),
             root_cause: Some(RootCause {
                 kind: self.best.cause.kind.to_string(),
                 namespace: self.best.cause.namespace.to_string(),

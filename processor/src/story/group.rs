@@ -8,6 +8,7 @@ use std::{
 use tapio_proto::model::{Entity, Time};
 
 use crate::correlation::{
+    arises::STEPS,
     hypotheses::Hypothesis,
     suspects::{Graph, failing, sick},
     symptoms::Symptoms,
@@ -172,7 +173,9 @@ pub(crate) fn lasts(service: &Entity, since: Time, symptoms: &Symptoms) -> bool 
 fn blames_outside(h: &Hypothesis, failing: &BTreeMap<Entity, Time>, graph: &Graph) -> bool {
     let front = front(h);
     let since = failing.get(&front);
-    h.confidence < weights().outside.certain
+    // Who is failed goes on in another way than it used to.
+    let steps = h.measured.as_ref().is_some_and(|arising| arising.kind == STEPS);
+    (steps || h.confidence < weights().outside.certain)
         && graph
             .downstream(&front)
             .iter()

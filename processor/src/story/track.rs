@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use tapio_proto::model::{Entity, Evidence, Story, StoryState, Time};
+use tapio_proto::model::{Entity, Evidence, Story, Time};
 
 use super::{
     again::{History, jobs_before},
@@ -29,6 +29,9 @@ const SETTLES: Duration = Duration::from_secs(30);
 const NEAR: Duration = Duration::from_secs(90);
 /// What is seen to begin so long after the like was last seen is another incident.
 const AGAIN: Duration = Duration::from_secs(60);
+/// A story as sure as this is opened at once. One that is not waits for the next pass, by which what comes late may
+/// have made it another.
+const SURE: f64 = 0.7;
 /// What services promise is asked again after this long.
 const ASKED: Duration = Duration::from_secs(60);
 /// Resolved stories that are kept.
@@ -97,11 +100,14 @@ pub struct Stories {
     open: Vec<Thread>,
     resolved: Vec<(Story, Vec<Evidence>)>,
     history: History,
+    /// What stories that wait for the next pass are of.
+    waiting: BTreeSet<Entity>,
 }
 
 impl Stories {
     /// Takes in what is wrong now, and says which stories that changes.
     pub fn update(&mut self, groups: Vec<Group>, view: &View<'_>) -> Vec<Telling> {
+        let waited = std::mem::take(&mut self.waiting);
         // Which story each failing service belongs to now.
         let mut theirs: BTreeMap<Entity, String> = BTreeMap::new();
         for group in groups {
@@ -110,6 +116,13 @@ impl Stories {
             let same = same.or_else(|| find(&|thread| thread.is_of(&group)));
             let at = match same.or_else(|| find(&|thread| thread.is_near(&group, view))) {
                 Some(at) => at,
+                None if !group.is_sure()
+                    && !view.ending
+                    && !group.all().any(|of| waited.contains(of)) =>
+                {
+                    self.waiting.extend(group.all().cloned());
+                    continue;
+                }
                 None => {
                     let thread = Thread::new(&group, view, &self.ids());
                     self.open.push(thread);
@@ -192,6 +205,11 @@ impl Stories {
         !self.open.is_empty()
     }
 
+    /// Does a story wait for the next pass to open?
+    pub fn any_waits(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Stories with their evidence, by the time they opened.
     pub fn all(&self) -> Vec<(&Story, &[Evidence])> {
         let open = self.open.iter().filter_map(|t| t.told.as_ref());
@@ -204,6 +222,17 @@ impl Stories {
     /// Stories that are open.
     pub fn open(&self) -> impl Iterator<Item = &Story> {
         self.open.iter().filter_map(|t| t.told.as_ref().map(|(s, _)| s))
+    }
+}
+
+impl Group {
+    fn is_sure(&self) -> bool {
+        self.hypotheses.first().is_some_and(|best| best.confidence >= SURE)
+    }
+
+    /// What fails, and what is to blame.
+    fn all(&self) -> impl Iterator<Item = &Entity> {
+        self.services.keys().chain(self.hypotheses.first().map(|best| &best.workload))
     }
 }
 
@@ -220,7 +249,8 @@ impl Thread {
             .unwrap_or(now);
         Thread {
             id: id(&on, since, taken),
-            opened: now,
+            // A pass that was due before a hole sees what came after it.
+            opened: now.max(since),
             last_bad: now,
             measured: None,
             hypotheses: Vec::new(),
@@ -397,15 +427,13 @@ impl Thread {
             id: &self.id,
             opened: self.opened,
             resolved: over.then_some(self.last_bad),
+            into: self.into.as_deref().filter(|_| over),
             hypotheses: &self.hypotheses,
             siblings: &self.siblings,
             failures: &self.failures,
             last_bad: self.last_bad,
         };
         let (mut story, evidence) = assemble(&plot, view);
-        if let Some(into) = self.into.as_ref().filter(|_| over) {
-            (story.state, story.merged_into) = (StoryState::Merged, Some(into.clone()));
-        }
         if let Some(again) = history.again(&story, &self.jobs) {
             story.kinds.extend(again.kinds);
             story.narrative.push_str(&format!(" It is the {}.", again.words));

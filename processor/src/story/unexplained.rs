@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tapio_proto::model::{Affected, Entity, Evidence, Impact, Story, StoryState};
+use tapio_proto::model::{Affected, Entity, Evidence, Impact, Story};
 
 use super::{
     assemble::{Failure, Plot, View, blame, round},
@@ -82,12 +82,12 @@ pub(super) fn unexplained(plot: &Plot<'_>, view: &View<'_>) -> (Story, Vec<Evide
         order.iter().zip(&words).map(|((s, f), w)| link(s, &s.name, w.clone(), f.since)).collect();
     let story = Story {
         id: plot.id.to_owned(),
-        state: if plot.resolved.is_some() { StoryState::Resolved } else { StoryState::Open },
+        state: plot.state(),
         title: title.clone(),
         confidence,
         opened: plot.opened,
         resolved: plot.resolved,
-        merged_into: None,
+        merged_into: plot.into.map(str::to_owned),
         root_cause: None,
         reason: Some("no_internal_cause".to_owned()),
         hypotheses: plot.hypotheses.iter().skip(1).map(blame).collect(),

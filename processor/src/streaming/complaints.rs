@@ -293,8 +293,14 @@ fn named<'a>(line: &'a str, hosts: &mut Vec<&'a str>) {
     };
     let apart = |c: char| c.is_whitespace() || "\"'`,;()[]<>{}|=".contains(c);
     let mut before = "";
+    // Where more is to be read nobody was asked.
+    let is_hint = |before: &str| {
+        let before = before.trim_end_matches([':', '.']).to_ascii_lowercase();
+        ["see", "visit", "read", "docs", "documentation", "guide", "help", "info"]
+            .contains(&&*before)
+    };
     for word in line.split(apart).filter(|word| !word.is_empty()) {
-        if let Some((_, address)) = word.split_once("://") {
+        if let Some((_, address)) = word.split_once("://").filter(|_| !is_hint(before)) {
             let address = address.split(['/', '?', '#']).next().unwrap_or_default();
             let address = address.rsplit('@').next().unwrap_or_default();
             add(address.split(':').next().unwrap_or_default());

@@ -3,6 +3,7 @@
 
 mod complaints;
 mod fills;
+mod gauge;
 mod instances;
 mod levels;
 mod logs;
@@ -18,6 +19,7 @@ mod windows;
 
 pub use complaints::{Complaint, Complaints, Voice, hosts};
 pub use fills::{Content, Filling, Fills, Vessel, vessel};
+pub use gauge::{Gauge, Named, Want};
 pub use instances::{Instances, Served, Server, Twin};
 pub use levels::{Levels, Resource};
 pub use logs::{Templates, said, signature, template};
@@ -25,7 +27,7 @@ pub use measures::{Labels, Measures, Metric};
 pub(crate) use names::Names;
 pub use series::{Blame, Meaning, Series, Worse};
 pub use share::Share;
-pub use strain::{Busy, Gauge, Named, Strain, Strains, Want};
+pub use strain::{Busy, Strain, Strains};
 pub use traces::Traces;
 pub use windows::{
     CallEdge, Count, Counted, KEPT, Sample, ServiceId, Silent, SpanFact, SpanKind, Windows,

@@ -54,10 +54,14 @@ fn merge(into: &mut Value, from: &Value) {
 
 impl Snapshot {
     fn record(&mut self, plural: &str, object: &Value) {
+        self.watched("ADDED", plural, object);
+    }
+
+    fn watched(&mut self, verb: &str, plural: &str, object: &Value) {
         self.second += 1;
         let time = START + self.second * SECOND / 50;
         let record = json!({"observedTimeUnixNano": time.to_string(),
-            "body": value(&json!({"type": "ADDED", "object": object})),
+            "body": value(&json!({"type": verb, "object": object})),
             "attributes": [text("k8s.resource.name", plural), text("event.domain", "k8s"),
                 text("event.name", object["metadata"]["name"].as_str().unwrap())]});
         let body = json!({"resourceLogs": [{"resource": {"attributes": [text("k8s.namespace.name", "shop")]},
@@ -151,6 +155,19 @@ impl Snapshot {
         let condition = json!({"type": "Ready", "status": ready, "reason": reason, "message": message,
             "lastTransitionTime": "2026-11-21T20:00:00Z"});
         self.object("Node", name, &json!({"status": {"conditions": [condition]}}));
+    }
+
+    /// The node says that it is still there, and somebody renews a lease.
+    fn beat(&mut self, node: &str) {
+        let condition = json!({"type": "Ready", "status": "True", "reason": "KubeletReady",
+            "message": "kubelet is posting ready status", "lastTransitionTime": "2026-11-21T20:00:00Z",
+            "lastHeartbeatTime": "2026-11-22T03:10:00Z"});
+        let node = json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": node, "uid": format!("Node-{node}"),
+            "resourceVersion": "77", "creationTimestamp": "2026-11-20T03:00:00Z"}, "status": {"conditions": [condition]}});
+        let lease = json!({"kind": "Lease", "apiVersion": "coordination.k8s.io/v1", "metadata": {"name": "node-1",
+            "namespace": "kube-node-lease"}, "spec": {"renewTime": "2026-11-22T03:10:00Z"}});
+        self.watched("MODIFIED", "nodes", &node);
+        self.watched("MODIFIED", "leases", &lease);
     }
 
     /// A record with a line of text, so many seconds after the objects.
@@ -745,4 +762,41 @@ fn what_is_not_there_to_be_asked_is_told() {
         "status": {"conditions": [{"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": said}]}}));
     let (kind, name, ..) = root(&snapshot.stories());
     assert_eq!((&*kind, &*name), ("LimitRange", "small"));
+}
+
+/// Guarantees: nodes that say that they are still there, and leases that are renewed, do not make a cluster one that
+/// moves.
+#[test]
+fn a_heartbeat_is_no_change() {
+    let message = "Back-off pulling image \"registry.shop/pay:9\": not found";
+    let mut snapshot = Snapshot::well();
+    snapshot.app("pay", &json!({}), &waiting("ImagePullBackOff", message));
+    snapshot.beat("node-1");
+    let stories = snapshot.stories();
+    let (kind, name, ..) = root(&stories);
+    assert_eq!((&*kind, &*name), ("Deployment", "pay"), "{stories:#?}");
+    let told = stories[0].recommendations.len();
+    assert!(told > 0 && stories[0].chain.iter().any(|link| link.what.contains("pay:9")), "{stories:#?}");
+}
+
+/// Guarantees: what a pod logged counts also where its lines come before the objects.
+#[test]
+fn lines_before_the_objects_count() {
+    let mut snapshot = Snapshot::default();
+    let resource = [
+        text("k8s.namespace.name", "shop"),
+        text("k8s.pod.name", "pay-5f4ddbf799-ddmxg"),
+        text("k8s.container.name", "pay"),
+    ];
+    let line = r#"unable to start: no matches for kind "CronJob" in version "batch/v1beta1""#;
+    let record = json!({"timeUnixNano": START.to_string(), "severityNumber": 17, "severityText": "ERROR",
+        "body": {"stringValue": line}});
+    let body = json!({"resourceLogs": [{"resource": {"attributes": resource},
+        "scopeLogs": [{"scope": {"name": "app"}, "logRecords": [record]}]}]});
+    snapshot.seen.push(request(Signal::Logs, &body));
+    let well = Snapshot::well();
+    snapshot.second = well.second;
+    snapshot.seen.extend(well.seen);
+    snapshot.app("pay", &json!({}), &crashes(1, "Error", ""));
+    assert_root(snapshot, "Deployment", "pay", "api_version_removed");
 }

@@ -67,6 +67,35 @@ table! { "events" =>
 }
 
 impl Event {
+    /// A fact of `on`, which belongs to `workload`, at `time`, without number, with nothing more known of it.
+    pub fn new(
+        (source, what): (&str, &str),
+        severity: Severity,
+        (on, workload): (&Entity, Option<&Entity>),
+        time: Time,
+    ) -> Self {
+        let (kind, name) = workload.map_or(("", ""), |workload| (&*workload.kind, &*workload.name));
+        Event {
+            id: 0,
+            time,
+            observed: time,
+            r#type: what.to_owned(),
+            source: source.to_owned(),
+            severity: severity.name().to_owned(),
+            reason: String::new(),
+            message: String::new(),
+            entity_kind: on.kind.to_string(),
+            entity_namespace: on.namespace.to_string(),
+            entity_name: on.name.to_string(),
+            workload_kind: kind.to_owned(),
+            workload_name: name.to_owned(),
+            container: String::new(),
+            node: String::new(),
+            value: None,
+            count: 1,
+        }
+    }
+
     /// What it happened to.
     pub fn entity(&self) -> Entity {
         Entity::new(&self.entity_kind, &self.entity_namespace, &self.entity_name)

@@ -94,6 +94,14 @@ impl Windows {
         meant.collect()
     }
 
+    /// How many errors the callers of a service or host saw since then.
+    pub fn call_errors(&self, peer: &Entity, since: Time) -> u64 {
+        let of_it =
+            |(caller, address)| self.meant(caller, &self.addressed(address)).entity() == peer;
+        let told = self.texts.iter().filter(|((caller, address), _)| of_it((*caller, *address)));
+        told.flat_map(|(_, told)| told.since(since)).map(|(_, text)| text.count).sum()
+    }
+
     /// The error that callers of a service or host saw most often since then.
     pub fn call_error(&self, peer: &Entity, since: Time) -> Option<String> {
         let mut texts: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
