@@ -67,6 +67,7 @@ pub(super) fn claim(
     let wanted = storage(claim, &["spec", "resources", "requests", "storage"]).unwrap_or(0.0);
     let labels = at(claim, &["spec", "selector", "matchLabels"]).and_then(Value::as_object);
     let mut best: Option<Vec<(&'static str, String)>> = None;
+    let mut fits_none = false;
     for volume in volumes {
         let name = text(volume, &["metadata", "name"]);
         if !asked.is_empty() && name != asked {
@@ -113,6 +114,11 @@ pub(super) fn claim(
                 format!("volume {name} has not the labels that it selects"),
             ));
         }
+        // What belongs to somebody else, and would not fit anyway, is no volume for it.
+        if lacks.len() > 1 && !other.is_empty() && other != &*of.name && asked.is_empty() {
+            fits_none = true;
+            continue;
+        }
         if !lacks.is_empty() && best.as_ref().is_none_or(|best| lacks.len() < best.len()) {
             best = Some(lacks);
         }
@@ -126,7 +132,16 @@ pub(super) fn claim(
     if !class.is_empty() && !classes.contains(&class) {
         return ("pvc_storage_class_mismatch", format!("there is no storage class {class}"));
     }
-    ("claim_unbound", "no volume fits it".to_owned())
+    let modes: Vec<&str> =
+        list(claim, &["spec", "accessModes"]).iter().filter_map(Value::as_str).collect();
+    let size = text(claim, &["spec", "resources", "requests", "storage"]);
+    let why = match fits_none || volumes.is_empty() {
+        true => {
+            format!("no volume fits it: it asks for {size}, {}, class {class:?}", modes.join(", "))
+        }
+        false => "no volume fits it".to_owned(),
+    };
+    ("claim_unbound", why)
 }
 
 /// What of a probe does not fit its container.
@@ -149,7 +164,7 @@ pub(super) fn probe(part: &str, probe: &Value, container: &Value, said: &str) ->
         "server gave http response to https",
         "first record does not look like a tls",
         "eof",
-        "statuscode",
+        "statuscode: 4",
         "unimplemented",
         "connection reset",
         "http2",

@@ -187,7 +187,16 @@ fn severity(log: &LogView<'_>, body: &str) -> Severity {
         1..=12 => Severity::Info,
         _ => {
             let start: String = body.chars().take(200).collect::<String>().to_ascii_lowercase();
-            let bad = ["fatal", "panic", "error", "exception", "traceback", "segfault"];
+            let bad = [
+                "fatal",
+                "panic",
+                "error",
+                "exception",
+                "traceback",
+                "segfault",
+                "[emerg]",
+                "[crit]",
+            ];
             if bad.iter().any(|word| start.contains(word)) {
                 Severity::Error
             } else {

@@ -23,7 +23,7 @@ impl Cluster {
         }
         let core = &*sick.workload.namespace == "kube-system" && sick.workload.name.contains("dns");
         let counted_on = core
-            || services.iter().any(|service| self.admits_by(service))
+            || services.iter().any(|s| self.admits_by(s) || self.serves_an_api(s))
             || self.objects.all_workloads().any(|(other, object)| {
                 other != sick.workload
                     && other.namespace == sick.workload.namespace

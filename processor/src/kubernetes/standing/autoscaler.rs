@@ -50,7 +50,7 @@ impl Cluster {
                     "its pods use more than the autoscaler aims at, and it may make no more of them",
                 ),
             };
-            let mut advice = vec![look_at(scaler)];
+            let mut advice = if blind.is_some() { Vec::new() } else { vec![look_at(scaler)] };
             if blind.is_none() {
                 advice.push(format!(
                     r#"let it have more: kubectl -n {} patch hpa {} -p '{{"spec":{{"maxReplicas":...}}}}'"#,

@@ -13,6 +13,7 @@ use crate::{
         cluster::Cluster,
         links,
         objects::pod_template,
+        unfit,
         value::{list, number, text},
     },
 };
@@ -186,6 +187,44 @@ impl Cluster {
             advice,
             confidence: w.standing.plain,
             since,
+            ..Finding::default()
+        })
+    }
+
+    /// A Secret with the certificate of an Ingress that is not there, so that another one is shown.
+    pub(super) fn unsecured(
+        &self,
+        route: &Entity,
+        value: &Value,
+        said: &Said,
+        now: Time,
+    ) -> Option<Finding> {
+        let space = &*route.namespace;
+        self.objects.of("Secret", space).next()?;
+        let (secret, hosts) = list(value, &["spec", "tls"]).iter().find_map(|of| {
+            let secret = Entity::new("Secret", space, text(of, &["secretName"]));
+            let hosts = list(of, &["hosts"]).iter().filter_map(Value::as_str);
+            let gone = !secret.name.is_empty() && !self.exists(&secret);
+            gone.then(|| (secret, hosts.collect::<Vec<_>>().join(", ")))
+        })?;
+        let path = format!("{space}/{}", secret.name);
+        let missed = said.values().flatten().any(|saying| saying.message.contains(&path));
+        let (service, _) = unfit::backends(value).into_iter().next()?;
+        let what = format!(
+            "Ingress {} refers to Secret {}, which does not exist, so that {hosts} is served with another certificate or none",
+            route.name, secret.name
+        );
+        let w = &weights().standing;
+        Some(Finding {
+            object: secret,
+            workload: route.clone(),
+            service,
+            pattern: "tls_secret_missing".to_owned(),
+            title: what.clone(),
+            what,
+            mechanism: "who serves an Ingress takes its certificate from the Secret that it names; browsers do not trust the one that is shown instead".to_owned(),
+            confidence: if missed { w.plain } else { w.blind },
+            since: created(value).unwrap_or(now).min(now),
             ..Finding::default()
         })
     }

@@ -41,6 +41,7 @@ impl Cluster {
             .and_then(|of| at(of, &["resources", "limits", "memory"]))
             .map(plain);
         let what = match (&killed, limit) {
+            (None, _) if self.bare_of_memory(sick).is_some() => self.bare_of_memory(sick)?,
             (None, _) if !sick.said.contains("oomkilled") => return None,
             (None, _) => "it is killed for memory".to_owned(),
             (Some(_), Some(limit)) => format!(
@@ -57,14 +58,28 @@ impl Cluster {
             "the kernel kills a container that needs more memory than its limit allows".to_owned();
         found.advice = vec![
             format!(
-                "give it more if that is what it needs: kubectl -n {} set resources {} {} --limits=memory=...",
+                "give it more if that is what it needs: kubectl -n {} set resources {} {}{} --limits=memory=...",
                 sick.workload.namespace,
                 sick.workload.kind.to_lowercase(),
-                sick.workload.name
+                sick.workload.name,
+                if container.is_empty() { String::new() } else { format!(" -c {container}") }
             ),
             "or bound what it keeps: heap, caches, pools, requests at once".to_owned(),
         ];
         Some(found)
+    }
+
+    /// A container for which its limit is too small even to begin, as the runtime says.
+    fn bare_of_memory(&self, sick: &Sick<'_>) -> Option<String> {
+        if !sick.said.contains("init was oom-killed") {
+            return None;
+        }
+        let limit = |of: &Value| at(of, &["resources", "limits", "memory"]).map(plain);
+        let limited = list(sick.spec, &["containers"]).iter().find_map(|of| {
+            Some(format!("container {} with its limit of {}", text(of, &["name"]), limit(of)?))
+        });
+        let of = limited.unwrap_or_else(|| "a container".to_owned());
+        Some(format!("{of} has too little memory even to begin{}", again(sick)))
     }
 
     /// A container that ends again and again, for a reason that nobody knows.
@@ -113,8 +128,18 @@ impl Cluster {
             what = format!("{what}: {last}");
             confidence = confidence.max(w.last_words);
         }
+        // It never ran, so that it said nothing itself.
+        let unbegun = matches!(end.reason, "StartError" | "ContainerCannotRun");
+        let mounts = unbegun && end.message.contains("error mounting");
+        let pattern = if mounts && !lost { "volume_mount_fails" } else { pattern };
+        if unbegun {
+            what = format!("container {container} cannot be started{again}: {last}");
+        }
         let mut found = self.found(sick, own, pattern, what);
         found.confidence = confidence;
+        if unbegun {
+            return Some(found);
+        }
         found.advice.push(format!(
             "read what it said: kubectl -n {} logs {}/{} --previous --tail=50",
             sick.workload.namespace,

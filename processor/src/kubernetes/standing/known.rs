@@ -12,8 +12,11 @@ use crate::{
         cluster::Cluster,
         value::{list, text},
     },
-    patterns::{Effect, Pattern, Patterns, Source},
+    patterns::{Effect, Pattern, Patterns, Remedy, Source},
 };
+
+/// Of a name that is spoken of: what is behind the Service of this name.
+const WORKLOAD: &str = "Workload";
 
 /// A pattern that can be told of what stands.
 #[derive(Clone, Debug)]
@@ -23,6 +26,9 @@ pub struct Known {
     required: Vec<Need>,
     unless: Vec<Need>,
     names: Vec<(String, Regex)>,
+    remedies: Vec<Remedy>,
+    /// It holds without a change that was seen; of another only the remedies are of use.
+    stands: bool,
 }
 
 /// An effect to be heard.
@@ -53,7 +59,7 @@ impl Need {
 }
 
 impl Known {
-    /// Those of the patterns that hold without a change that was seen.
+    /// The patterns, each with whether it holds without a change that was seen.
     pub fn of(patterns: &Patterns) -> Vec<Known> {
         patterns.iter().filter_map(|pattern| Known::new(pattern)).collect()
     }
@@ -67,8 +73,9 @@ impl Known {
             .names
             .iter()
             .map(|named| Some((named.kind.clone(), Regex::new(&named.text).ok()?)));
-        stands.then_some(())?;
         Some(Known {
+            stands,
+            remedies: pattern.r#do.clone(),
             id: pattern.id.clone(),
             prior: pattern.prior,
             required: needs(pattern.see.iter().filter(|effect| effect.required).collect())?,
@@ -77,10 +84,24 @@ impl Known {
         })
     }
 
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    pub(super) fn remedies(&self) -> &[Remedy] {
+        &self.remedies
+    }
+
+    /// Does a text have the words that it requires?
+    pub(super) fn is_said(&self, saying: &Saying) -> bool {
+        let mut words = self.required.iter().filter(|need| need.words).peekable();
+        words.peek().is_some() && words.all(|need| need.text.is_match(&saying.message))
+    }
+
     /// Is it told by words, and which saying has them, from where to where?
     fn heard<'a>(&self, all: &'a [Saying]) -> Option<Option<(&'a Saying, usize, usize)>> {
         let met = |need: &Need| all.iter().find(|saying| need.is_met(saying));
-        if self.unless.iter().any(|need| met(need).is_some()) {
+        if !self.stands || self.unless.iter().any(|need| met(need).is_some()) {
             return None;
         }
         let mut quoted = None;
@@ -123,10 +144,8 @@ impl Cluster {
             Some((object, because)) => (object, because),
             None => (sick.workload.clone(), String::new()),
         };
-        let advice = match object == *sick.workload {
-            true => Vec::new(),
-            false => vec![look_at(&object)],
-        };
+        let look = object != *sick.workload && self.exists(&object);
+        let advice = if look { vec![look_at(&object)] } else { Vec::new() };
         let w = &weights();
         let confidence = (pattern.prior + w.standing.heard).min(w.patterns.most);
         Some(Finding {
@@ -142,7 +161,7 @@ impl Cluster {
     /// A Service that does not exist, of which a workload that runs complains.
     pub(super) fn misses(&self, sick: &Sick<'_>, known: &[Known]) -> Option<Finding> {
         let said = || sick.heard.iter().filter(|saying| saying.kind == "log.error");
-        known.iter().find_map(|pattern| {
+        known.iter().filter(|pattern| pattern.stands).find_map(|pattern| {
             let words = pattern.required.iter().find(|need| need.words)?;
             let saying = said().find(|saying| words.is_met(saying))?;
             let (object, because) = self.named(sick, pattern, &saying.message)?;
@@ -169,6 +188,12 @@ impl Cluster {
                 return None;
             }
             let object = Entity::new(kind, namespace, name);
+            if kind == WORKLOAD {
+                let behind = self.workloads_of(&Entity::new("Service", namespace, name));
+                let other = behind.into_iter().find(|of| of != sick.workload)?;
+                let because = format!("{} {namespace}/{}", other.kind, other.name);
+                return Some((other, because));
+            }
             let seen = self.objects.of(kind, namespace).next().is_some();
             // A single word behind "connect" need not be a host.
             let whole = kind != "Service" || found.name("namespace").is_some();

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::Value;
 use tapio_proto::model::{Entity, Time};
 
-use super::{Finding, Said};
+use super::{Finding, Said, Saying};
 use crate::{
     correlation::weights::weights,
     kubernetes::{
@@ -32,7 +32,7 @@ impl Cluster {
             .objects
             .of_kind("Node")
             .filter_map(|node| Some((node, self.object(node)?)))
-            .filter(|(_, value)| boolean(value, &["spec", "unschedulable"]) == Some(true))
+            .filter(|(_, value)| is_closed(value))
             .collect();
         let budgets: Vec<(&Entity, &Value)> = self
             .objects
@@ -65,8 +65,12 @@ impl Cluster {
                 })
             };
             let refused = |pod: &Entity| {
-                let mut all = said.get(pod).into_iter().flatten();
-                all.find(|saying| saying.message.contains("disruption budget")).map(|s| s.time)
+                let speaks = |saying: &&Saying| {
+                    saying.message.contains("disruption budget")
+                        || saying.message.contains("PDB") && saying.message.contains(&*pod.name)
+                };
+                let mut all = [pod, node].into_iter().filter_map(|of| said.get(of)).flatten();
+                all.find(speaks).map(|saying| saying.time)
             };
             let held: Vec<_> =
                 here.iter().filter_map(|(of, pod)| Some((*of, *pod, budget(pod)?))).collect();
@@ -181,6 +185,16 @@ impl Cluster {
             }
         }
     }
+}
+
+/// Is a node closed, by people or by who takes nodes away?
+fn is_closed(node: &Value) -> bool {
+    let taken = |taint: &Value| {
+        let key = text(taint, &["key"]);
+        key.starts_with("karpenter.sh/disrupt") || key == "ToBeDeletedByClusterAutoscaler"
+    };
+    boolean(node, &["spec", "unschedulable"]) == Some(true)
+        || list(node, &["spec", "taints"]).iter().any(taken)
 }
 
 /// Does a budget let none go though all its pods are well?

@@ -2,17 +2,24 @@
 //! as they stand, and what was said of them, must tell which of them is wrong.
 
 mod address;
+mod apis;
 mod autoscaler;
 mod beneath;
 mod certificates;
 mod death;
 mod disk;
+mod etcd;
 mod jobs;
 mod known;
 mod leaving;
 mod network;
 mod nodes;
+mod placed;
+mod refused;
+mod remedies;
 mod sick;
+mod starts;
+mod stuck;
 mod ways;
 mod words;
 mod workload;
@@ -132,6 +139,8 @@ impl Cluster {
         }
         self.control_plane(&pods, said, now, &mut out);
         self.nodes(&pods, said, now, &mut out);
+        self.exhausted(&pods, said, now, &mut out);
+        self.etcd(said, known, now, &mut out);
         self.full_nodes(&all, &mut out);
         self.drains(&pods, said, now, &mut out);
         self.kept(&pods, now, &mut out);
@@ -140,6 +149,11 @@ impl Cluster {
         self.autoscalers(now, &mut out);
         self.certificates(said, now, &mut out);
         self.beneath(&mut out);
+        self.apis(&mut out);
+        self.devices(&mut out);
+        for found in &mut out {
+            self.advise(found, known);
+        }
         out.sort_by(|a, b| b.confidence.total_cmp(&a.confidence).then(a.object.cmp(&b.object)));
         out.truncate(MOST);
         out
@@ -157,14 +171,15 @@ impl Cluster {
         sick.listen(&Value::Null, &[], said);
         let mut out = Vec::new();
         self.workload(&mut sick, &Value::Null, known, &mut out);
-        out.into_iter().max_by(|a, b| a.confidence.total_cmp(&b.confidence))
+        let mut found = out.into_iter().max_by(|a, b| a.confidence.total_cmp(&b.confidence))?;
+        self.advise(&mut found, known);
+        Some(found)
     }
 
     fn found(&self, sick: &Sick<'_>, object: Entity, pattern: &str, what: String) -> Finding {
         Finding {
             service: self.service_name(sick.workload),
             workload: sick.workload.clone(),
-            advice: vec![look_at(&object)],
             object,
             pattern: pattern.to_owned(),
             what,
@@ -178,6 +193,16 @@ impl Cluster {
         let services = self.services_of(workload);
         let same = services.iter().find(|s| s.name == workload.name);
         same.or(services.first()).map_or(&workload.name, |s| &s.name).to_string()
+    }
+}
+
+impl Finding {
+    /// Is nothing known but how a container ended?
+    fn is_death(&self) -> bool {
+        matches!(
+            self.pattern.as_str(),
+            "bad_config_crash_loop" | "bad_command" | "native_crash" | "killed"
+        )
     }
 }
 

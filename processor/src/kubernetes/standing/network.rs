@@ -95,6 +95,7 @@ impl Cluster {
         for kind in ["Ingress", "HTTPRoute", "VirtualService"] {
             for route in self.objects.of_kind(kind) {
                 let Some(value) = self.object(route) else { continue };
+                out.extend(self.unsecured(route, value, said, now));
                 let Some((service, what)) = self.misroute(route, value) else { continue };
                 out.push(Finding {
                     object: route.clone(),
@@ -235,7 +236,6 @@ impl Cluster {
                 pattern: "load_balancer_fails".to_owned(),
                 what: format!("Service {} gets no load balancer: {}", service.name, words::telling(&saying.message)),
                 mechanism: "who asks from outside has no address to ask until the provider gives the Service one".to_owned(),
-                advice: vec![super::look_at(service)],
                 confidence: weights().standing.probe,
                 since: created(value).unwrap_or(now).min(now),
                 ..Finding::default()

@@ -1,11 +1,11 @@
 //! Nodes and the scheduler that are not ready.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
 use tapio_proto::model::{Entity, Time};
 
-use super::{Finding, Said, Saying, created, look_at, sick::is_ready};
+use super::{Finding, Said, Saying, Shown, created, sick::is_ready, words};
 use crate::{
     correlation::weights::weights,
     kubernetes::{
@@ -13,6 +13,9 @@ use crate::{
         value::{list, text},
     },
 };
+
+/// Memory that was used up so long ago is free again.
+const LATELY: Duration = Duration::from_secs(3600);
 
 /// Taints that a node gets by its state, not by people.
 const STATES: [&str; 5] = [
@@ -38,8 +41,9 @@ impl Cluster {
             let mut words = format!("{}: {}", text(bad, &["reason"]), text(bad, &["message"]));
             words.truncate(words.char_indices().nth(300).map_or(words.len(), |(at, _)| at));
             let pressure = pattern.contains("pressure");
+            let there = |pod: &Value| text(pod, &["spec", "nodeName"]) == &*node.name;
             let suffers = |pod: &Value| {
-                let there = text(pod, &["spec", "nodeName"]) == &*node.name;
+                let there = there(pod);
                 let evicted = text(pod, &["status", "reason"]) == "Evicted";
                 there && !is_ready(pod) && (!pressure || evicted)
             };
@@ -49,6 +53,25 @@ impl Cluster {
             let mut on: Vec<Entity> = on.map(|(workload, _)| workload.clone()).collect();
             if on.is_empty() {
                 on.push(node.clone());
+            }
+            // A clock that nobody sets is felt by those who say so.
+            let clock = pattern == "clock_skew";
+            let mut confidence = weights().standing.node;
+            if clock {
+                on = out
+                    .iter()
+                    .filter(|f| f.pattern == pattern)
+                    .map(|f| f.workload.clone())
+                    .collect();
+                on.retain(|of| {
+                    pods.get(of).is_some_and(|all| all.iter().any(|(_, pod)| there(pod)))
+                });
+                out.retain(|found| found.pattern != pattern || !on.contains(&found.workload));
+                let felt = !on.is_empty() || self.off(&pods_on(pods, node), said);
+                confidence = if felt { weights().standing.plain } else { weights().standing.blind };
+                if on.is_empty() {
+                    on.push(node.clone());
+                }
             }
             let since = Time::parse_rfc3339(text(bad, &["lastTransitionTime"]));
             let since = since.or_else(|| created(value)).unwrap_or(now).min(now);
@@ -65,8 +88,7 @@ impl Cluster {
                 pattern: pattern.to_owned(),
                 title: title.clone(),
                 what: what.clone(),
-                advice: vec![format!("look at the node: kubectl describe node {}", node.name)],
-                confidence: weights().standing.node,
+                confidence,
                 since,
                 ..Finding::default()
             }));
@@ -90,6 +112,66 @@ impl Cluster {
         })
     }
 
+    /// Nodes whose memory is used up, where what runs on them is killed that has no limit of its own, or several are.
+    pub(super) fn exhausted(
+        &self,
+        pods: &BTreeMap<Entity, Vec<(&Entity, &Value)>>,
+        said: &Said,
+        now: Time,
+        out: &mut [Finding],
+    ) {
+        for node in self.objects.of_kind("Node") {
+            let all = said.get(node).into_iter().flatten();
+            let lacks = |saying: &&Saying| {
+                let system = saying.reason == "SystemOOM"
+                    || saying.reason == "OOMKilling" && !saying.message.contains("cgroup");
+                system && saying.time + LATELY > now
+            };
+            let told: Vec<&Saying> = all.filter(lacks).collect();
+            let Some(last) = told.iter().max_by_key(|saying| saying.time) else { continue };
+            let here = |found: &&mut Finding| {
+                let on =
+                    |(_, pod): &(&Entity, &Value)| text(pod, &["spec", "nodeName"]) == &*node.name;
+                matches!(found.pattern.as_str(), "oom_killed" | "killed")
+                    && pods.get(&found.workload).is_some_and(|all| all.iter().any(on))
+            };
+            let mut victims: Vec<&mut Finding> = out.iter_mut().filter(here).collect();
+            let unlimited = victims.iter().any(|found| !found.what.contains("at its limit"));
+            if victims.len() < 2 && !unlimited {
+                continue;
+            }
+            let names: Vec<String> =
+                victims.iter().map(|found| found.workload.name.to_string()).collect();
+            let what = format!(
+                "node {} ran out of memory, {} times: {}",
+                node.name,
+                told.len(),
+                words::telling(&last.message)
+            );
+            for found in &mut victims {
+                let of = std::mem::take(&mut found.what);
+                found.shown.push(Shown { time: last.time, on: node.clone(), what: what.clone() });
+                (found.object, found.pattern) = (node.clone(), "node_out_of_memory".to_owned());
+                found.title = format!("{what}; on it: {}", names.join(", "));
+                found.mechanism = format!(
+                    "the pods on the node use more memory than it has, and the kernel kills some, whatever their limits are: {of}"
+                );
+                found.what.clone_from(&what);
+                found.advice.clear();
+                found.known = false;
+                found.confidence = weights().standing.plain;
+            }
+        }
+    }
+
+    /// Does anybody of these say that clocks disagree?
+    fn off(&self, pods: &[&Entity], said: &Said) -> bool {
+        let words = ["token used before issued", "is before", "not yet valid", "in the future"];
+        pods.iter().filter_map(|pod| said.get(*pod)).flatten().any(|saying| {
+            saying.kind == "log.error" && words.iter().any(|part| saying.message.contains(part))
+        })
+    }
+
     /// The scheduler, which no workload but the node itself runs.
     pub(super) fn control_plane(
         &self,
@@ -104,6 +186,12 @@ impl Cluster {
             if !pod.name.starts_with("kube-scheduler") || is_ready(value) {
                 continue;
             }
+            // With its node all that is on it is away.
+            let node = Entity::new("Node", "", text(value, &["spec", "nodeName"]));
+            let of_node = self.object(&node).and_then(|node| ailment(node, None));
+            if of_node.is_some_and(|(bad, ..)| text(bad, &["type"]) == "Ready") {
+                continue;
+            }
             let words = said.get(*pod).and_then(|all| all.first());
             let words = words.map(Saying::words).unwrap_or_default();
             out.push(Finding {
@@ -112,13 +200,21 @@ impl Cluster {
                 service: "kube-scheduler".to_owned(),
                 pattern: "kube_scheduler_unavailable".to_owned(),
                 what: format!("pod {} is not ready: {words}", pod.name),
-                advice: vec![look_at(pod)],
                 confidence: weights().standing.scheduler,
                 since: created(value).unwrap_or(now).min(now),
                 ..Finding::default()
             });
         }
     }
+}
+
+/// The pods on a node.
+fn pods_on<'a>(
+    pods: &BTreeMap<Entity, Vec<(&'a Entity, &Value)>>,
+    node: &Entity,
+) -> Vec<&'a Entity> {
+    let here = |(_, pod): &&(&Entity, &Value)| text(pod, &["spec", "nodeName"]) == &*node.name;
+    pods.values().flatten().filter(here).map(|(on, _)| *on).collect()
 }
 
 /// The condition of a node that is bad, which failure that is, and the state in words.
@@ -150,6 +246,7 @@ fn ailment<'a>(
         ("DiskPressure", "node_disk_pressure", "has too little disk"),
         ("MemoryPressure", "node_memory_pressure", "has too little memory"),
         ("PIDPressure", "node_pid_pressure", "has too many processes"),
+        ("NTPProblem", "clock_skew", "keeps no time"),
     ]
     .into_iter()
     .find_map(|(kind, pattern, state)| Some((is(kind, |status| status == "True")?, pattern, state)))

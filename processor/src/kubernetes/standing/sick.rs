@@ -33,6 +33,8 @@ pub(super) struct Sick<'a> {
     pub(super) workload: &'a Entity,
     pub(super) spec: &'a Value,
     pub(super) pods: Vec<(&'a Entity, &'a Value)>,
+    /// Those that failed, and have others in their place.
+    pub(super) gone: Vec<(&'a Entity, &'a Value)>,
     pub(super) watch: Watch,
     /// What is said, a fact each; then sentences, and the same in lower case.
     pub(super) heard: Vec<Saying>,
@@ -52,7 +54,8 @@ impl<'a> Sick<'a> {
     ) -> Self {
         let (watch, said) = (Watch::Words, String::new());
         let (heard, words) = (Vec::new(), Vec::new());
-        let mut sick = Sick { workload, spec, pods, watch, heard, words, said, since, now };
+        let mut sick =
+            Sick { workload, spec, pods, gone: Vec::new(), watch, heard, words, said, since, now };
         sick.leave_out_the_gone();
         sick
     }
@@ -67,7 +70,8 @@ impl<'a> Sick<'a> {
                 && text(pod, &["status", "phase"]) != "Failed"
         };
         if self.pods.iter().any(|pod| stays(&pod)) {
-            self.pods.retain(|pod| stays(&pod));
+            let all = std::mem::take(&mut self.pods);
+            (self.pods, self.gone) = all.into_iter().partition(|pod| stays(&pod));
         }
     }
 
