@@ -2,6 +2,7 @@
 //! the pod that shows it.
 
 mod goes;
+mod told;
 mod ways;
 
 use serde_json::{Value, json};

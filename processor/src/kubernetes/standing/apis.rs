@@ -1,16 +1,26 @@
 //! What others ask that is not well: the API server's extensions, and who makes devices known. Where these fail
 //! what others say of it is only an effect.
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
 use tapio_proto::model::Entity;
 
-use super::{Finding, beneath::follows};
+use super::{Finding, beneath::follows, sick::statuses};
 use crate::{
     correlation::weights::weights,
     kubernetes::{
         cluster::Cluster,
-        value::{list, text},
+        value::{boolean, list, text},
     },
 };
+
+/// Proxies of meshes, and how the workloads are named that tell them what to do.
+const PROXIES: [(&str, &str); 3] = [
+    ("istio-proxy", "istiod"),
+    ("linkerd-proxy", "linkerd-"),
+    ("kuma-sidecar", "kuma-control-plane"),
+];
 
 impl Cluster {
     /// Lays what lacks an API of an extension to who should serve it.
@@ -84,6 +94,36 @@ impl Cluster {
             if asked {
                 let own = out.iter_mut().filter(|found| found.workload == plugin.workload);
                 own.for_each(|own| own.confidence = own.confidence.max(weights().standing.probe));
+            }
+        }
+    }
+
+    /// Lays it to the control plane of a mesh where of a pod only the proxy is not ready.
+    pub(super) fn proxies(
+        &self,
+        pods: &BTreeMap<Entity, Vec<(&Entity, &Value)>>,
+        out: &mut [Finding],
+    ) {
+        for (proxy, plane) in PROXIES {
+            let root = out.iter().find(|found| found.workload.name.starts_with(plane));
+            let Some(root) = root.cloned() else { continue };
+            let only = |(_, pod): &(&Entity, &Value)| {
+                let mut not_ready =
+                    statuses(pod).filter(|of| boolean(of, &["ready"]) == Some(false)).peekable();
+                not_ready.peek().is_some() && not_ready.all(|of| text(of, &["name"]) == proxy)
+            };
+            let waits = |found: &&mut Finding| {
+                found.workload.namespace != root.workload.namespace
+                    && pods.get(&found.workload).is_some_and(|all| all.iter().any(only))
+            };
+            for found in out.iter_mut().filter(waits) {
+                let what = format!(
+                    "the proxy of {} is not ready, and {} is not either: {}",
+                    found.workload.path(),
+                    root.workload.path(),
+                    found.what
+                );
+                follows(found, &root, what);
             }
         }
     }

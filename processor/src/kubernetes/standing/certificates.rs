@@ -215,11 +215,22 @@ impl Cluster {
             route.name, secret.name
         );
         let w = &weights().standing;
+        let name = &secret.name;
+        let advice = vec![
+            format!(
+                "see what there is, a name may be misspelt: kubectl -n {space} get secrets --field-selector type=kubernetes.io/tls"
+            ),
+            format!("correct the reference: kubectl -n {space} edit ingress {}", route.name),
+            format!(
+                "or make the Secret: kubectl -n {space} create secret tls {name} --cert=... --key=..."
+            ),
+        ];
         Some(Finding {
+            advice,
             object: secret,
             workload: route.clone(),
             service,
-            pattern: "tls_secret_missing".to_owned(),
+            pattern: "missing_secret_binding".to_owned(),
             title: what.clone(),
             what,
             mechanism: "who serves an Ingress takes its certificate from the Secret that it names; browsers do not trust the one that is shown instead".to_owned(),

@@ -151,6 +151,7 @@ impl Cluster {
         self.beneath(&mut out);
         self.apis(&mut out);
         self.devices(&mut out);
+        self.proxies(&pods, &mut out);
         for found in &mut out {
             self.advise(found, known);
         }
