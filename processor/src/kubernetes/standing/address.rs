@@ -138,7 +138,7 @@ impl Cluster {
 }
 
 /// The names and values of the variables of a pod's containers.
-fn variables(spec: &Value) -> impl Iterator<Item = (&str, &str)> {
+pub(super) fn variables(spec: &Value) -> impl Iterator<Item = (&str, &str)> {
     ["containers", "initContainers"]
         .into_iter()
         .flat_map(move |part| list(spec, &[part]))
@@ -148,7 +148,7 @@ fn variables(spec: &Value) -> impl Iterator<Item = (&str, &str)> {
 }
 
 /// The host and the port of an address or URL; `None` for what is none.
-fn host_port(value: &str) -> Option<(&str, Option<i64>)> {
+pub(super) fn host_port(value: &str) -> Option<(&str, Option<i64>)> {
     let rest = value.split_once("://").map_or(value, |(_, rest)| rest);
     let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
     let rest = rest.split(['/', '?', ',']).next().unwrap_or_default();

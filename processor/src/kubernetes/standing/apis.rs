@@ -6,11 +6,17 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use tapio_proto::model::Entity;
 
-use super::{Finding, beneath::follows, sick::statuses};
+use super::{
+    Finding,
+    address::{host_port, variables},
+    beneath::follows,
+    sick::statuses,
+};
 use crate::{
     correlation::weights::weights,
     kubernetes::{
         cluster::Cluster,
+        objects::pod_template,
         value::{boolean, list, text},
     },
 };
@@ -21,6 +27,9 @@ const PROXIES: [(&str, &str); 3] = [
     ("linkerd-proxy", "linkerd-"),
     ("kuma-sidecar", "kuma-control-plane"),
 ];
+
+/// The pattern of a workload that only says that it is not ready.
+const UNREADY: &str = "reports_not_ready";
 
 impl Cluster {
     /// Lays what lacks an API of an extension to who should serve it.
@@ -125,6 +134,42 @@ impl Cluster {
                 );
                 follows(found, &root, what);
             }
+        }
+    }
+
+    /// Lays it to what a workload asks by its environment, where it only says that it is not ready and that is not
+    /// well.
+    pub(super) fn needs(&self, out: &mut [Finding]) {
+        let worth = weights().judgement.worth;
+        for at in 0..out.len() {
+            let found = &out[at];
+            let object = self.objects.get(&found.workload).filter(|_| found.pattern == UNREADY);
+            let template = object.and_then(|of| pod_template(&found.workload.kind, &of.value));
+            let Some((_, spec)) = template else { continue };
+            let hosts = variables(spec).filter_map(|(_, value)| host_port(value));
+            let behind = hosts.flat_map(|(host, _)| {
+                let mut labels = host.split('.');
+                let name = labels.next().unwrap_or_default();
+                let space = labels.next().unwrap_or(&found.workload.namespace);
+                self.workloads_of(&Entity::new("Service", space, name))
+            });
+            let behind: Vec<Entity> = behind.filter(|of| *of != found.workload).collect();
+            let sick = |other: &&Finding| {
+                behind.contains(&other.workload)
+                    && other.pattern != UNREADY
+                    && other.confidence >= worth
+            };
+            let roots = out.iter().filter(sick);
+            let root = roots.max_by(|a, b| a.confidence.total_cmp(&b.confidence)).cloned();
+            let Some(root) = root else { continue };
+            let found = &mut out[at];
+            let what = format!(
+                "{} needs {}, and is not ready: {}",
+                found.workload.path(),
+                root.workload.path(),
+                found.what
+            );
+            follows(found, &root, what);
         }
     }
 }

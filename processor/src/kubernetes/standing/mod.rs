@@ -152,6 +152,7 @@ impl Cluster {
         self.apis(&mut out);
         self.devices(&mut out);
         self.proxies(&pods, &mut out);
+        self.needs(&mut out);
         for found in &mut out {
             self.advise(found, known);
         }

@@ -13,8 +13,7 @@ fn unready() -> Value {
 /// Guarantees: a program that answers its probe with 5xx is not ready by its own word; a 404 is a wrong probe.
 #[test]
 fn what_a_probe_is_answered_is_told() {
-    for (code, pattern) in
-        [(503, "reports_not_ready"), (404, "readiness_probe_incorrect_protocol")]
+    for (code, pattern) in [(503, "reports_not_ready"), (404, "readiness_probe_incorrect_protocol")]
     {
         let mut snapshot = Snapshot::well();
         let probe = json!({"containers": [{"name": "pay", "image": "pay:1",
@@ -24,6 +23,23 @@ fn what_a_probe_is_answered_is_told() {
         snapshot.event("Pod", "pay-5f4ddbf799-ddmxg", "Unhealthy", &words);
         assert_root(snapshot, "Deployment", "pay", pattern);
     }
+}
+
+/// Guarantees: who says that it is not ready is an effect of what it asks by its environment, where that is not well.
+#[test]
+fn who_is_not_ready_for_want_of_another_is_its_effect() {
+    let mut snapshot = Snapshot::well();
+    let status = waiting("CreateContainerConfigError", "secret \"pay-key\" not found");
+    snapshot.app("pay", &json!({}), &status);
+    let env = json!([{"name": "PAY_URL", "value": "http://pay.shop.svc:80"}]);
+    let spec = json!({"containers": [{"name": "till", "image": "till:1", "env": env,
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": 8080}}, "ports": [{"containerPort": 8080}]}]});
+    let mut status = unready();
+    status["containerStatuses"][0]["name"] = json!("till");
+    snapshot.app("till", &spec, &status);
+    let words = "Readiness probe failed: HTTP probe failed with statuscode: 503";
+    snapshot.event("Pod", "till-5f4ddbf799-ddmxg", "Unhealthy", words);
+    assert_root(snapshot, "Secret", "pay-key", "missing_secret_binding");
 }
 
 /// Guarantees: who may not run, be made or be placed is told by the rule that does not let it.
