@@ -49,3 +49,30 @@ pub fn mark(
         }));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use tapio_proto::model::Time;
+
+    use super::*;
+
+    /// Guarantees: the certificate of a host outside is told as what is not run here, once, and not as the trouble of
+    /// who logs that it met it.
+    #[test]
+    fn the_certificate_of_a_host_outside_is_told_once() {
+        let host = Entity::new("Service", "", "quotes.fx.example");
+        let rates = Entity::new("Service", "bank", "rates");
+        let mut graph = Graph::default();
+        graph.calls(&rates, &host);
+        let of =
+            |on: &Entity, pattern| Hypothesis::by_itself(on.clone(), on, pattern, (Time(0), 0.6));
+        let mut judged =
+            vec![of(&host, "certificate_expired"), of(&rates, "certificate_expired_logged")];
+        let patterns = Patterns::builtin().unwrap();
+        mark(&mut judged, &patterns, &graph, |h| h.pattern.ends_with("logged"));
+        let [only] = &judged[..] else { panic!("{judged:?}") };
+        let told = only.told.as_ref().unwrap();
+        assert!(told.outside && told.title.contains("quotes.fx.example has expired"), "{told:?}");
+    }
+}

@@ -777,7 +777,10 @@ fn a_heartbeat_is_no_change() {
     let (kind, name, ..) = root(&stories);
     assert_eq!((&*kind, &*name), ("Deployment", "pay"), "{stories:#?}");
     let told = stories[0].recommendations.len();
-    assert!(told > 0 && stories[0].chain.iter().any(|link| link.what.contains("pay:9")), "{stories:#?}");
+    assert!(
+        told > 0 && stories[0].chain.iter().any(|link| link.what.contains("pay:9")),
+        "{stories:#?}"
+    );
 }
 
 /// Guarantees: what a pod logged counts also where its lines come before the objects.
