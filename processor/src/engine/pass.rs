@@ -29,7 +29,7 @@ use crate::{
 /// Time from one pass of the queries to the next.
 pub(super) const STEP: Duration = Duration::from_secs(1);
 /// Records may come this much later than the newest seen before a pass no longer waits for them.
-pub(super) const GRACE: Duration = Duration::from_secs(1);
+pub(super) const GRACE: Duration = Duration::from_secs(2);
 /// Windows to which something came so lately are judged.
 const RECENT: Duration = Duration::from_secs(15);
 /// How far back causes are looked for.
@@ -242,7 +242,6 @@ impl Engine {
         let lacks = self.lacks();
         let view = View {
             now,
-            ending: self.ending,
             cluster: &self.cluster,
             windows: &self.windows,
             symptoms: &self.symptoms,
@@ -254,7 +253,6 @@ impl Engine {
             importance: &self.importance,
         };
         let tellings = self.stories.update(groups, &view);
-        self.dirty |= self.stories.any_waits();
         if !tellings.is_empty() || self.stories.any_open() {
             self.publish_stories(now)?;
         }

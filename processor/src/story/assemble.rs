@@ -39,8 +39,6 @@ const CASCADES: usize = 2;
 pub struct View<'a> {
     /// Event time.
     pub now: Time,
-    /// No more telemetry comes.
-    pub ending: bool,
     /// The objects.
     pub cluster: &'a Cluster,
     /// The spans' windows.

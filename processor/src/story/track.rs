@@ -29,9 +29,6 @@ const SETTLES: Duration = Duration::from_secs(30);
 const NEAR: Duration = Duration::from_secs(90);
 /// What is seen to begin so long after the like was last seen is another incident.
 const AGAIN: Duration = Duration::from_secs(60);
-/// A story as sure as this is opened at once. One that is not waits for the next pass, by which what comes late may
-/// have made it another.
-const SURE: f64 = 0.7;
 /// What services promise is asked again after this long.
 const ASKED: Duration = Duration::from_secs(60);
 /// Resolved stories that are kept.
@@ -100,14 +97,11 @@ pub struct Stories {
     open: Vec<Thread>,
     resolved: Vec<(Story, Vec<Evidence>)>,
     history: History,
-    /// What stories that wait for the next pass are of.
-    waiting: BTreeSet<Entity>,
 }
 
 impl Stories {
     /// Takes in what is wrong now, and says which stories that changes.
     pub fn update(&mut self, groups: Vec<Group>, view: &View<'_>) -> Vec<Telling> {
-        let waited = std::mem::take(&mut self.waiting);
         // Which story each failing service belongs to now.
         let mut theirs: BTreeMap<Entity, String> = BTreeMap::new();
         for group in groups {
@@ -116,13 +110,6 @@ impl Stories {
             let same = same.or_else(|| find(&|thread| thread.is_of(&group)));
             let at = match same.or_else(|| find(&|thread| thread.is_near(&group, view))) {
                 Some(at) => at,
-                None if !group.is_sure()
-                    && !view.ending
-                    && !group.all().any(|of| waited.contains(of)) =>
-                {
-                    self.waiting.extend(group.all().cloned());
-                    continue;
-                }
                 None => {
                     let thread = Thread::new(&group, view, &self.ids());
                     self.open.push(thread);
@@ -205,11 +192,6 @@ impl Stories {
         !self.open.is_empty()
     }
 
-    /// Does a story wait for the next pass to open?
-    pub fn any_waits(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
     /// Stories with their evidence, by the time they opened.
     pub fn all(&self) -> Vec<(&Story, &[Evidence])> {
         let open = self.open.iter().filter_map(|t| t.told.as_ref());
@@ -222,17 +204,6 @@ impl Stories {
     /// Stories that are open.
     pub fn open(&self) -> impl Iterator<Item = &Story> {
         self.open.iter().filter_map(|t| t.told.as_ref().map(|(s, _)| s))
-    }
-}
-
-impl Group {
-    fn is_sure(&self) -> bool {
-        self.hypotheses.first().is_some_and(|best| best.confidence >= SURE)
-    }
-
-    /// What fails, and what is to blame.
-    fn all(&self) -> impl Iterator<Item = &Entity> {
-        self.services.keys().chain(self.hypotheses.first().map(|best| &best.workload))
     }
 }
 
