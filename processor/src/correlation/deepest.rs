@@ -39,7 +39,7 @@ pub fn judge(
             continue;
         }
         let refused = |host| windows.call_errors(host, *onset - SLACK) >= REFUSED;
-        if graph.hosts(service).any(refused) {
+        if below.iter().any(|s| graph.hosts(s).any(refused)) {
             continue;
         }
         let share = (active.symptom.value - active.symptom.baseline).clamp(0.0, 1.0);
