@@ -34,7 +34,7 @@ pub mod units;
 pub(crate) mod weights;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
@@ -84,8 +84,6 @@ pub struct Plans {
     workers: usize,
     /// What came of those that were run ahead, at once.
     ahead: BTreeMap<String, Outcome>,
-    /// Those that were planned before they were needed.
-    prepared: BTreeSet<String>,
     /// What failed and is left out.
     pub breakers: Breakers,
     now: Time,
@@ -103,7 +101,6 @@ impl Plans {
             runtimes: Vec::new(),
             workers: 1,
             ahead: BTreeMap::new(),
-            prepared: BTreeSet::new(),
             breakers: Breakers::default(),
             now: Time::default(),
             began: Instant::now(),
@@ -193,10 +190,10 @@ impl Plans {
         }
     }
 
-    /// Plans a query while nothing is wrong, so that the first pass of an incident need not. Where it cannot be
+    /// Plans a query, unless it is, while nothing is wrong, so that the first pass of an incident need not. Where it cannot be
     /// planned that pass says so.
     pub fn prepare(&mut self, name: &str) {
-        if self.prepared.insert(name.to_owned()) && self.runtime(0).is_ok() {
+        if self.runtime(0).is_ok() {
             let _ = self.runtimes[0].block_on(self.queries.prepare(name));
         }
     }

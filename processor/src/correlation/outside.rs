@@ -14,13 +14,9 @@ use crate::{
 };
 
 /// Says of causes that are hosts outside that they are: nothing here can be put back, and who runs it must be asked.
-/// What those who call it log of it (`by_words`) is the same once more.
-pub fn mark(
-    judged: &mut Vec<Hypothesis>,
-    patterns: &Patterns,
-    graph: &Graph,
-    by_words: impl Fn(&Hypothesis) -> bool,
-) {
+/// What those who call it log of it is the same once more.
+pub fn mark(judged: &mut Vec<Hypothesis>, patterns: &Patterns, graph: &Graph) {
+    let by_words = |h: &Hypothesis| patterns.get(&h.pattern).is_some_and(|p| p.by_words());
     let is_outside = |h: &&mut Hypothesis| h.told.is_none() && graph.outside(&h.cause).is_some();
     let hosts: BTreeSet<Entity> =
         judged.iter_mut().filter(is_outside).map(|h| h.cause.clone()).collect();
@@ -70,7 +66,7 @@ mod tests {
         let mut judged =
             vec![of(&host, "certificate_expired"), of(&rates, "certificate_expired_logged")];
         let patterns = Patterns::builtin().unwrap();
-        mark(&mut judged, &patterns, &graph, |h| h.pattern.ends_with("logged"));
+        mark(&mut judged, &patterns, &graph);
         let [only] = &judged[..] else { panic!("{judged:?}") };
         let told = only.told.as_ref().unwrap();
         assert!(told.outside && told.title.contains("quotes.fx.example has expired"), "{told:?}");

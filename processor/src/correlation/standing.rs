@@ -60,7 +60,7 @@ impl Standing {
         if !end {
             if self.first.is_none() && begun {
                 let found = cluster.standing(&facts.said(Time(i64::MIN)), &self.known, now);
-                self.first = Some(found.into_iter().map(key).collect());
+                self.first = Some(found.iter().map(key).collect());
             }
             return None;
         }
@@ -70,7 +70,7 @@ impl Standing {
         self.found = cluster.standing(&facts.said(Time(i64::MIN)), &self.known, now);
         if moves {
             let first = self.first.take().unwrap_or_default();
-            self.found.retain(|found| first.contains(&key(found.clone())));
+            self.found.retain(|found| first.contains(&key(found)));
         }
         for found in &mut self.found {
             found.since = found.since.min(now - YOUNG);
@@ -175,8 +175,8 @@ impl Standing {
     }
 }
 
-fn key(found: Finding) -> (Entity, String) {
-    (found.object, found.pattern)
+fn key(found: &Finding) -> (Entity, String) {
+    (found.object.clone(), found.pattern.clone())
 }
 
 /// Told in its own words.

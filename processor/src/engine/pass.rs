@@ -235,9 +235,7 @@ impl Engine {
         silence::hold(&mut judged, &failing, (&self.symptoms, &graph), |h| {
             self.patterns.get(&h.pattern).is_some_and(|pattern| pattern.by_silence())
         });
-        outside::mark(&mut judged, &self.patterns, &graph, |h| {
-            self.patterns.get(&h.pattern).is_some_and(|pattern| pattern.by_words())
-        });
+        outside::mark(&mut judged, &self.patterns, &graph);
         let groups = crate::story::groups(&judged, &self.symptoms, &graph, now);
         let lacks = self.lacks();
         let view = View {

@@ -156,7 +156,7 @@ impl Engine {
             let meant = self.identity.address(host, &voice.namespace, None, &self.cluster);
             let named = match meant {
                 Meant::Inside(callee) => (callee != *voice).then_some(callee),
-                Meant::Outside(named) => (is_domain(&named) && asks(body, host)).then_some(named),
+                Meant::Outside(named) => beyond(named, body, host),
             };
             if let Some(callee) = named {
                 self.complaints.add(&callee, Voice::Others, (time, lines), Some(body));
@@ -234,14 +234,14 @@ impl Engine {
 /// Does a line speak of a request to a host outside of what runs here?
 pub(crate) fn asked_beyond(line: &str, identity: &Identity, cluster: &Cluster) -> bool {
     hosts(line).into_iter().any(|host| match identity.address(host, "", None, cluster) {
-        Meant::Outside(named) => is_domain(&named) && asks(line, host),
+        Meant::Outside(named) => beyond(named, line, host).is_some(),
         Meant::Inside(_) => false,
     })
 }
 
-/// Does a line speak of a request to this host? Files have names like hosts.
-fn asks(line: &str, host: &str) -> bool {
+/// The host outside that a line names as `host`, if it speaks of a request to it: files have names like hosts.
+fn beyond(named: Entity, line: &str, host: &str) -> Option<Entity> {
     let before = |at: usize| line[..at].ends_with("://") || line[..at].ends_with("lookup ");
-    line.match_indices(host)
-        .any(|(at, _)| before(at) || line[at + host.len()..].starts_with(":443"))
+    let asks = |(at, _)| before(at) || line[at + host.len()..].starts_with(":443");
+    (is_domain(&named) && line.match_indices(host).any(asks)).then_some(named)
 }

@@ -47,8 +47,7 @@ impl Cluster {
             let service = Entity::new("Service", of("namespace"), of("name"));
             let behind = self.workloads_of(&service);
             let roots = out.iter().filter(|found| behind.contains(&found.workload));
-            let root = roots.max_by(|a, b| a.confidence.total_cmp(&b.confidence));
-            let Some(root) = root.cloned() else { continue };
+            let Some(root) = surest(roots) else { continue };
             for found in out.iter_mut().filter(|found| found.workload != root.workload) {
                 let lacks = match found.pattern.as_str() {
                     "autoscaler_blind" => {
@@ -160,8 +159,7 @@ impl Cluster {
                     && other.confidence >= worth
             };
             let roots = out.iter().filter(sick);
-            let root = roots.max_by(|a, b| a.confidence.total_cmp(&b.confidence)).cloned();
-            let Some(root) = root else { continue };
+            let Some(root) = surest(roots) else { continue };
             let found = &mut out[at];
             let what = format!(
                 "{} needs {}, and is not ready: {}",
@@ -172,4 +170,8 @@ impl Cluster {
             follows(found, &root, what);
         }
     }
+}
+
+fn surest<'a>(all: impl Iterator<Item = &'a Finding>) -> Option<Finding> {
+    all.max_by(|a, b| a.confidence.total_cmp(&b.confidence)).cloned()
 }

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use tapio_proto::model::{Entity, Time};
 
 use super::{CallEdge, MOST_NAMES, Peer, Sample, ServiceId, SpanFact, SpanKind, Windows};
-use crate::{correlation::identity::Meant, streaming::WINDOW};
+use crate::{
+    correlation::identity::Meant,
+    streaming::{WINDOW, texts::Texts},
+};
 
 /// Calls kept.
 const MOST_CALLS: usize = 100_000;
@@ -96,22 +99,23 @@ impl Windows {
 
     /// How many errors the callers of a service or host saw since then.
     pub fn call_errors(&self, peer: &Entity, since: Time) -> u64 {
-        let of_it =
-            |(caller, address)| self.meant(caller, &self.addressed(address)).entity() == peer;
-        let told = self.texts.iter().filter(|((caller, address), _)| of_it((*caller, *address)));
-        told.flat_map(|(_, told)| told.since(since)).map(|(_, text)| text.count).sum()
+        self.told_of(peer).flat_map(|told| told.since(since)).map(|(_, text)| text.count).sum()
+    }
+
+    /// What each caller of a service or host was told by it where it failed.
+    fn told_of<'a>(&'a self, peer: &'a Entity) -> impl Iterator<Item = &'a Texts> {
+        let of_it = move |((caller, address), _): &(&(ServiceId, u32), &Texts)| {
+            self.meant(*caller, &self.addressed(*address)).entity() == peer
+        };
+        self.texts.iter().filter(of_it).map(|(_, told)| told)
     }
 
     /// The error that callers of a service or host saw most often since then.
     pub fn call_error(&self, peer: &Entity, since: Time) -> Option<String> {
         let mut texts: BTreeMap<&str, (u64, &str)> = BTreeMap::new();
-        for ((caller, address), told) in &self.texts {
-            if self.meant(*caller, &self.addressed(*address)).entity() == peer {
-                for (kind, text) in told.since(since) {
-                    let known = texts.entry(kind).or_insert((0, &text.example));
-                    *known = (known.0 + text.count, known.1.min(&text.example));
-                }
-            }
+        for (kind, text) in self.told_of(peer).flat_map(|told| told.since(since)) {
+            let known = texts.entry(kind).or_insert((0, &text.example));
+            *known = (known.0 + text.count, known.1.min(&text.example));
         }
         // A caller that gave up waiting says nothing of why; prefer what names a reason.
         let vague =
