@@ -91,6 +91,8 @@ pub struct Engine {
     states: States,
     standing: Standing,
     pub(crate) homes: Homes,
+    /// What comes was recorded, and nobody waits for what is told of it.
+    recorded: bool,
     /// No more telemetry comes.
     ending: bool,
     /// Lines that were kept though they may be nothing new.
@@ -165,10 +167,10 @@ impl Engine {
     /// An engine over a store made by [`Engine::store`].
     pub fn new(store: Arc<Store>, patterns: Arc<Patterns>) -> Result<Self, CorrelationError> {
         patterns.publish(&store)?;
-        let (rows, needs) = patterns.rows();
         Ok(Engine {
             plans: Plans::new(&store)?,
             standing: Standing::new(&patterns),
+            likely: Likely::new(&patterns),
             store,
             patterns,
             cluster: Cluster::default(),
@@ -196,11 +198,11 @@ impl Engine {
             began: None,
             states: States::default(),
             homes: Homes::default(),
+            recorded: false,
             ending: false,
             said: 0,
             releases: Releases::default(),
             instances: Instances::default(),
-            likely: Likely::new(&rows, &needs),
             symptoms: Symptoms::default(),
             stories: Stories::default(),
             threshold: AnalysisConfig::default().threshold,
@@ -227,6 +229,7 @@ impl Engine {
     /// The same for a recording, for which nobody waits: passes take the time that they need, or what is told
     /// would depend on how busy the machine is.
     pub fn unhurried(mut self) -> Self {
+        self.recorded = true;
         self.plans = self.plans.with_query_time(UNHURRIED);
         self.with_pass_budget(UNHURRIED)
     }

@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
+use regex::Regex;
 use serde::Deserialize;
 use tapio_proto::model::Row as _;
 
@@ -189,6 +190,8 @@ pub struct Patterns {
     /// The files of those that are not built in.
     files: BTreeMap<String, String>,
     replaced: Vec<String>,
+    /// What effects and names are held against: each once, for they are large and some are in many patterns.
+    expressions: BTreeMap<String, Regex>,
 }
 
 fn unreadable(path: &Path, error: std::io::Error) -> PatternError {
@@ -213,7 +216,9 @@ impl Patterns {
     pub fn builtin() -> Result<Self, PatternError> {
         let mut patterns = Patterns::default();
         for (name, text) in crate::files::PATTERNS {
-            patterns.all.push(Arc::new(read(&format!("{name}.yaml"), text)?));
+            let pattern = read(&format!("{name}.yaml"), text)?;
+            patterns.compile(&pattern);
+            patterns.all.push(Arc::new(pattern));
         }
         Ok(patterns)
     }
@@ -277,7 +282,23 @@ impl Patterns {
         Ok(())
     }
 
+    fn compile(&mut self, pattern: &Pattern) {
+        for (_, text) in pattern.heard() {
+            if let Ok(expression) = Regex::new(text)
+                && !self.expressions.contains_key(text)
+            {
+                self.expressions.insert(text.clone(), expression);
+            }
+        }
+    }
+
+    /// The regular expression of an effect or a name of these patterns.
+    pub(crate) fn expression(&self, text: &str) -> Option<Regex> {
+        self.expressions.get(text).cloned()
+    }
+
     fn put(&mut self, file: String, pattern: Pattern) {
+        self.compile(&pattern);
         let was = self.files.insert(pattern.id.clone(), file.clone());
         if let Some(at) = self.all.iter().position(|known| known.id == pattern.id) {
             self.all.remove(at);
@@ -477,22 +498,23 @@ impl Pattern {
             ("path", &cause.path),
             ("relation", &cause.relation),
         ];
-        for effect in self.see.iter().chain(&self.unless) {
-            texts.extend([
-                ("type", &effect.r#type),
-                ("reason", &effect.reason),
-                ("text", &effect.text),
-            ]);
-        }
-        texts.extend(self.names.iter().map(|named| ("text", &named.text)));
+        texts.extend(self.heard());
         for (key, text) in texts {
-            if let Err(error) = regex::Regex::new(text) {
+            if let Err(error) = Regex::new(text) {
                 let told = error.to_string();
                 let why = told.lines().last().unwrap_or_default().trim_start_matches("error: ");
                 return Err(flaw(key, text, &format!("a regular expression: {why}")));
             }
         }
         Ok(())
+    }
+
+    /// The regular expressions of its effects and names, each with its key.
+    fn heard(&self) -> impl Iterator<Item = (&'static str, &String)> {
+        let effects = self.see.iter().chain(&self.unless).flat_map(|effect| {
+            [("type", &effect.r#type), ("reason", &effect.reason), ("text", &effect.text)]
+        });
+        effects.chain(self.names.iter().map(|named| ("text", &named.text)))
     }
 
     /// Is its cause read from requests, so that steps on objects and logs cannot try it?
@@ -571,7 +593,7 @@ mod tests {
         }
         for pattern in told() {
             for effect in pattern.see.iter().chain(&pattern.unless) {
-                let is = |of: &str, text: &str| regex::Regex::new(of).unwrap().is_match(text);
+                let is = |of: &str, text: &str| Regex::new(of).unwrap().is_match(text);
                 let told = facts.iter().any(|(kind, reason, text)| {
                     is(&effect.r#type, kind) && is(&effect.reason, reason) && is(&effect.text, text)
                 });

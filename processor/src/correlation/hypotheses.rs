@@ -2,7 +2,7 @@
 
 use tapio_proto::model::{Entity, Time};
 
-use super::{CorrelationError, Plans, arises::Arising};
+use super::{CorrelationError, Plans, arises::Arising, weights::weights};
 use crate::{kubernetes::Shown, store::Rows};
 
 /// A cause that could explain a workload's failure, and how sure that is.
@@ -115,6 +115,24 @@ pub fn judge_if_well(plans: &mut Plans) -> Result<Vec<Hypothesis>, CorrelationEr
     plans.rows_if_well(QUERY)?.map_or_else(|| Ok(Vec::new()), |rows| read(&rows))
 }
 
+/// Who only knows that something is so stands behind a change that explains the same first effect and is about as
+/// sure: it says why.
+fn stand_back(all: &mut [Hypothesis]) {
+    let w = &weights().judgement;
+    let why = |h: &&Hypothesis| h.change.is_some() && !h.pattern.is_empty();
+    let why: Vec<Hypothesis> = all.iter().filter(why).cloned().collect();
+    for bare in all.iter_mut().filter(|h| h.change.is_none() && h.relation == "self") {
+        let same = why.iter().filter(|h| {
+            h.workload == bare.workload
+                && h.effect_time == bare.effect_time
+                && h.confidence <= bare.confidence
+                && h.confidence + w.surer >= bare.confidence
+        });
+        let best = same.map(|h| h.confidence).max_by(f64::total_cmp);
+        bare.confidence = best.map_or(bare.confidence, |best| best - w.below_change);
+    }
+}
+
 fn read(rows: &Rows) -> Result<Vec<Hypothesis>, CorrelationError> {
     let mut all = Vec::with_capacity(rows.len());
     for row in rows.iter() {
@@ -143,5 +161,7 @@ fn read(rows: &Rows) -> Result<Vec<Hypothesis>, CorrelationError> {
             told: None,
         });
     }
+    stand_back(&mut all);
+    all.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
     Ok(all)
 }

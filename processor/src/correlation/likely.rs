@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use regex::Regex;
 use tapio_proto::model::{Event, Symptom, Time};
 
-use super::rows::{NeedRow, PatternRow};
+use super::rows::PatternRow;
+use crate::patterns::Patterns;
 
 /// The patterns, and when each of their required effects was last told.
 #[derive(Default)]
@@ -41,14 +42,15 @@ impl Need {
 
 impl Likely {
     /// Nothing was told yet.
-    pub fn new(rows: &[PatternRow], needs: &[NeedRow]) -> Self {
+    pub fn new(patterns: &Patterns) -> Self {
+        let (rows, needs) = patterns.rows();
         let required = needs.iter().filter(|need| need.required).filter_map(|need| {
             let pattern = rows.iter().position(|row| row.pattern == need.pattern)?;
-            let is = [&need.kind, &need.reason, &need.text].map(|text| Regex::new(text).ok());
+            let is = [&need.kind, &need.reason, &need.text].map(|text| patterns.expression(text));
             Some(Need { pattern, is, told: None })
         });
         let needs = required.collect();
-        Likely { rows: rows.to_vec(), needs, out: BTreeSet::new() }
+        Likely { rows, needs, out: BTreeSet::new() }
     }
 
     /// Leaves these patterns out, and no others.
@@ -101,14 +103,12 @@ impl Likely {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::Patterns;
 
     /// Guarantees: a pattern is looked at from the moment all that it asks for was told, and no longer
     /// than that is remembered.
     #[test]
     fn a_pattern_is_likely_while_all_that_it_requires_was_told() {
-        let (rows, needs) = Patterns::builtin().unwrap().rows();
-        let mut likely = Likely::new(&rows, &needs);
+        let mut likely = Likely::new(&Patterns::builtin().unwrap());
         let second = |s: i64| Time(s * 1_000_000_000);
         let symptom = |kind: &str| Symptom {
             kind: kind.to_owned(),

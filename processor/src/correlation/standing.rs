@@ -1,14 +1,12 @@
-//! What was wrong when the cluster was first seen, as hypotheses.
+//! What is wrong with the objects as they stand, as hypotheses.
 //!
-//! What broke later has a change or a state to begin with, and is judged by that. Here is what nobody saw
-//! begin: a snapshot of a cluster; and what only Events tell of, where the objects are not seen.
+//! What breaks while somebody looks has a change or a state to begin with, and is judged by that. Here is what
+//! nobody saw begin: a snapshot of a cluster; what only Events tell of, where the objects are not seen; and, where
+//! no requests are seen, what came to be wrong without anything that is seen to fail of it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
-use tapio_proto::model::{Entity, Time};
+use tapio_proto::model::{Change, Entity, Time};
 
 use super::{
     hypotheses::{Hypothesis, Told},
@@ -27,13 +25,19 @@ pub const STANDING: &str = "standing";
 const YOUNG: Duration = Duration::from_secs(60);
 /// After so long all that there is has been seen once.
 const LISTED: Duration = Duration::from_secs(10);
+/// Time from one look at a cluster that moves to the next.
+const PAUSE: Duration = Duration::from_secs(30);
+/// What came to be wrong so long ago and still is was no passing state.
+const LASTS: Duration = Duration::from_secs(60);
 
-/// What is wrong with the objects now and was so from the beginning.
+/// What is wrong with the objects now.
 #[derive(Debug, Default)]
 pub struct Standing {
     found: Vec<Finding>,
-    /// What was wrong when the cluster had been looked at for the first time, by object and pattern.
-    first: Option<BTreeSet<(Entity, String)>>,
+    /// What was wrong at each look so far, by object and pattern, and the first look that saw it.
+    seen: BTreeMap<(Entity, String), Time>,
+    /// The first look and the last.
+    looks: Option<(Time, Time)>,
     patterns: Patterns,
     known: Vec<Known>,
 }
@@ -42,12 +46,12 @@ impl Standing {
     /// Holds what is said against these patterns.
     pub fn new(patterns: &Patterns) -> Self {
         let (found, known) = (Vec::new(), Known::of(patterns));
-        Standing { found, first: None, patterns: patterns.clone(), known }
+        Standing { found, patterns: patterns.clone(), known, ..Standing::default() }
     }
 
     /// Looks at the `end` of a recording that shows nothing but what there is: there all that is wrong counts,
     /// whenever it was told. While a cluster moves its changes and states tell more; where these tell nothing
-    /// (`untold`), what was wrong at the first look and still is does.
+    /// (`untold`), what has been wrong for long does, and it is looked at every now and then.
     pub fn look(
         &mut self,
         (cluster, facts): (&Cluster, &Facts),
@@ -57,30 +61,42 @@ impl Standing {
     ) -> Option<&[Finding]> {
         let moves = !cluster.is_snapshot();
         let begun = cluster.began().is_some_and(|began| began + LISTED <= now);
+        let due = begun && self.looks.is_none_or(|(_, last)| last + PAUSE <= now);
+        if moves && !untold || !end && !due {
+            return None;
+        }
+        let found = cluster.standing(&facts.said(Time(i64::MIN)), &self.known, now);
+        let before = std::mem::take(&mut self.seen);
+        let since = |found: &Finding| before.get(&key(found)).copied().unwrap_or(now);
+        self.seen = found.iter().map(|found| (key(found), since(found))).collect();
+        let (first, _) = *self.looks.get_or_insert((now, now));
+        self.looks = Some((first, now));
         if !end {
-            if self.first.is_none() && begun {
-                let found = cluster.standing(&facts.said(Time(i64::MIN)), &self.known, now);
-                self.first = Some(found.iter().map(key).collect());
-            }
             return None;
         }
-        if moves && !untold {
-            return None;
-        }
-        self.found = cluster.standing(&facts.said(Time(i64::MIN)), &self.known, now);
+        self.found = found;
         if moves {
-            let first = self.first.take().unwrap_or_default();
-            self.found.retain(|found| first.contains(&key(found)));
+            let seen = |found: &Finding| self.seen.get(&key(found)).copied().unwrap_or(now);
+            self.found.retain(|found| seen(found) <= first.max(now - LASTS));
         }
         for found in &mut self.found {
-            found.since = found.since.min(now - YOUNG);
+            let arose = self.seen.get(&key(found)).copied().filter(|_| moves).unwrap_or(first);
+            found.since = if arose > first { arose } else { found.since.min(now - YOUNG) };
         }
         Some(&self.found)
     }
 
+    /// The last change of what is wrong before it was first seen to be wrong, where it was not from the beginning.
+    fn changed<'a>(&self, found: &Finding, facts: &'a Facts) -> Option<&'a Change> {
+        let (first, _) = self.looks?;
+        let arose = self.seen.get(&key(found)).copied().filter(|arose| *arose > first)?;
+        let of_it = facts.changes_between(arose - PAUSE - PAUSE, arose);
+        of_it.filter(|change| change.entity() == found.object).last()
+    }
+
     /// Adds what was found. It read the objects themselves, with what is past and what is not: of the same
     /// workload it knows better than who only saw that something is wrong and that nothing was changed.
-    pub fn join(&self, judged: &mut Vec<Hypothesis>) {
+    pub fn join(&self, judged: &mut Vec<Hypothesis>, facts: &Facts) {
         let below = weights().standing.below;
         for other in judged.iter_mut().filter(|h| h.change.is_none() && h.told.is_none()) {
             let same = self.found.iter().filter(|found| found.workload == other.workload);
@@ -89,8 +105,12 @@ impl Standing {
                 other.confidence = other.confidence.min(best - below);
             }
         }
-        let read = |found| self.hypothesis(found, FROM_THE_BEGINNING);
-        judged.extend(self.found.iter().map(read));
+        judged.extend(self.found.iter().map(|found| {
+            let (first, _) = self.looks.unwrap_or_default();
+            let arose = self.seen.get(&key(found)).is_some_and(|seen| *seen > first);
+            let reason = if arose { NOTHING_FAILS } else { FROM_THE_BEGINNING };
+            self.hypothesis(found, self.changed(found, facts), reason)
+        }));
     }
 
     /// Adds why workloads do not run whose objects are not seen, by what Kubernetes says of them.
@@ -142,15 +162,17 @@ impl Standing {
             for other in same.filter(|h| h.change.is_none() && found.confidence >= w.certain) {
                 other.confidence = other.confidence.min(found.confidence - w.below);
             }
-            judged.push(self.hypothesis(&found, OBJECTS_UNSEEN));
+            judged.push(self.hypothesis(&found, None, OBJECTS_UNSEEN));
         }
     }
 
-    fn hypothesis(&self, found: &Finding, reason: &str) -> Hypothesis {
-        let told = match self.patterns.get(&found.pattern).filter(|_| found.known) {
+    fn hypothesis(&self, found: &Finding, change: Option<&Change>, reason: &str) -> Hypothesis {
+        let mut told = match self.patterns.get(&found.pattern).filter(|_| found.known) {
             Some(pattern) => by_pattern(found, pattern),
             None => plainly(found),
         };
+        let undo = change.map(|change| &change.undo).filter(|undo| !undo.is_empty());
+        told.advice.splice(0..0, undo.map(|undo| format!("put it back: {undo}")));
         let mut shown = found.shown.clone();
         let other = found.object != found.workload && !found.known && !found.effect;
         if other || shown.is_empty() {
@@ -163,8 +185,8 @@ impl Standing {
             workload: found.workload.clone(),
             service: found.service.clone(),
             pattern: found.pattern.clone(),
-            change: None,
-            cause_time: found.since,
+            change: change.map(|change| change.change),
+            cause_time: change.map_or(found.since, |change| change.time),
             effect_time: found.since,
             evidence: 1.0,
             rivals: 0,
@@ -238,5 +260,7 @@ const CANNOT_RUN: [&str; 4] =
 /// Why a finding says nothing of who is to blame for it.
 const FROM_THE_BEGINNING: &str =
     "it was so when the cluster was first seen; who changed what before is not known";
+const NOTHING_FAILS: &str =
+    "it came to be so while it was looked at, and nothing that is seen fails of it";
 const OBJECTS_UNSEEN: &str =
     "Kubernetes says so in its events; the objects are not seen, so who changed what is not known";

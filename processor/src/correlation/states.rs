@@ -11,11 +11,12 @@ use super::rows::State;
 const MOST: usize = 20_000;
 
 /// What begins a state, and what ends it. A pod's end ends all of its states.
-const ENDS: [(&str, &str); 10] = [
+const ENDS: [(&str, &str); 11] = [
     ("unit.failed", "unit.active"),
     ("endpoints.empty", "endpoints.ready"),
     ("pod.not_ready", "pod.ready"),
     ("container.waiting", "pod.ready"),
+    ("container.waiting", "pod.running"),
     ("pod.unschedulable", "pod.ready"),
     ("node.not_ready", "node.ready"),
     ("deployment.unavailable", "deployment.available"),

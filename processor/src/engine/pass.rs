@@ -199,7 +199,7 @@ impl Engine {
             };
             judged.extend(self.releases.judge(&scene));
         }
-        self.standing.join(&mut judged);
+        self.standing.join(&mut judged, &self.facts);
         let states = self.states.rows();
         self.standing.heard(&self.cluster, &self.facts, &states, &mut judged);
         judged.extend(fills::hypotheses(&filling, &graph, &self.cluster, &self.facts));
@@ -325,8 +325,11 @@ impl Engine {
         self.take(facts);
     }
 
-    /// What was wrong when the cluster was first seen, as far as it still is.
+    /// What is wrong with the objects of a recording, though nothing that is told of fails.
     fn stand(&mut self, now: Time) {
+        if !self.recorded && !self.ending {
+            return;
+        }
         let untold = self.stories.all().is_empty() && !self.sighted.contains("traces");
         let seen = (&self.cluster, &self.facts);
         if let Some(found) = self.standing.look(seen, now, self.ending, untold) {

@@ -10,7 +10,7 @@ use super::{
     changes, conditions, endpoints,
     events::Report,
     fact::{Fact, Happened, Numbers, change},
-    heard::Heard,
+    heard::{self, Heard},
     latch::Latch,
     links, metrics,
     objects::{Limits, Link, Object, Objects},
@@ -141,7 +141,8 @@ impl Cluster {
             }
             return;
         }
-        self.unhear_of(&entity, seen, out);
+        let pending = verb != Verb::Deleted && heard::is_pending(&value);
+        self.unhear_of(&entity, pending, seen, out);
         let started = *self.started.get_or_insert(seen);
         let before = self.objects.take(&entity);
         if !self.moved && matches!(verb, Verb::Modified | Verb::Deleted) {
@@ -199,13 +200,7 @@ impl Cluster {
             _ => None,
         });
         let Some((name, event)) = calls else { return };
-        let has = |entity: &&Entity| {
-            let hooks = self.object(entity).map(|value| list(value, &["webhooks"]));
-            hooks.into_iter().flatten().any(|hook| text(hook, &["name"]) == name)
-        };
-        let kinds = ["ValidatingWebhookConfiguration", "MutatingWebhookConfiguration"];
-        let found = kinds.into_iter().find_map(|kind| self.objects.of_kind(kind).find(has));
-        let Some(configuration) = found.cloned() else { return };
+        let Some(configuration) = self.webhook(&name).cloned() else { return };
         let last = self.webhooks.entry(&configuration);
         if last.is_some_and(|last| event.time < last + RETOLD) {
             return;
@@ -219,6 +214,15 @@ impl Cluster {
             ..Happened::new("webhook.failing", Severity::Warning, &configuration, event.observed)
         });
         out.push(fact);
+    }
+
+    /// The configuration of a webhook, by the webhook's name.
+    pub(super) fn webhook(&self, name: &str) -> Option<&Entity> {
+        let has = |entity: &&Entity| {
+            let hooks = self.object(entity).map(|value| list(value, &["webhooks"]));
+            hooks.into_iter().flatten().any(|hook| text(hook, &["name"]) == name)
+        };
+        rules::WEBHOOKS.into_iter().find_map(|kind| self.objects.of_kind(kind).find(has))
     }
 
     /// What should have happened by now and did not.
@@ -258,9 +262,11 @@ impl Cluster {
             return;
         }
         *told = Some((report.count, report.time));
-        if let Some(by) = report.related.as_ref().filter(|_| report.reason == "Preempted") {
+        if report.reason == "Preempted"
+            && let Some(by) = report.related.clone().or_else(|| self.preemptor(&report.message))
+        {
             let top = |pod| owners::top(&self.objects, pod);
-            let (victim, by) = (top(&report.entity), top(by));
+            let (victim, by) = (top(&report.entity), top(&by));
             if victim != by {
                 *self.displaced.entry(&victim) = Some(by);
             }
@@ -271,6 +277,18 @@ impl Cluster {
             out.push(fact);
             self.tell_webhook(told, out);
         }
+    }
+
+    /// The pod that another had to make room for, where the Event does not refer to it: by its uid, or before
+    /// Kubernetes 1.27 by its name.
+    fn preemptor(&self, message: &str) -> Option<Entity> {
+        let said = message.strip_prefix("Preempted by ")?;
+        let by = said.strip_prefix("pod ").unwrap_or(said).split_whitespace().next()?;
+        if let Some((namespace, name)) = by.split_once('/') {
+            return Some(Entity::new("Pod", namespace, name));
+        }
+        let is = |pod: &&Entity| self.object(pod).is_some_and(|value| uid(value) == by);
+        self.objects.of_kind("Pod").find(is).cloned()
     }
 
     /// Numbers an event and finds the workload that it belongs to.

@@ -1,16 +1,19 @@
 //! States of pods that only Events tell of: where a pod's object is not seen, what is said of it again and again
 //! says that it cannot run.
 //!
-//! Where an object was seen it is believed and Events are not.
+//! Where an object was seen it is believed and Events are not; but of the volume or the network that a new pod
+//! waits for its object says nothing.
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde_json::Value;
 use tapio_proto::model::{Entity, Severity, Time};
 
 use super::{
     cluster::Cluster,
     events::Report,
     fact::{Fact, Happened},
+    value::text,
 };
 
 /// What is said once is part of any start; what is said again after this long is a state. A node or a volume may
@@ -93,15 +96,26 @@ fn passed(report: &Report) -> &'static [Stage] {
     }
 }
 
+/// Is it a pod of which no container was started yet?
+pub(super) fn is_pending(value: &Value) -> bool {
+    text(value, &["status", "phase"]) == "Pending"
+}
+
 impl Cluster {
-    /// Hears an Event about an object that is not seen.
+    /// Hears an Event about an object that is not seen, or that does not say it itself.
     pub(super) fn hear(&mut self, report: &Report, seen: Time, out: &mut Vec<Fact>) {
-        let known = self.objects.get(&report.entity).is_some();
-        if known || report.entity.name.is_empty() || report.time + OLD < seen {
+        if report.entity.name.is_empty() || report.time + OLD < seen {
             return;
         }
-        self.hear_end(report, seen, out);
+        let object = self.objects.get(&report.entity).map(|object| &object.value);
+        let (known, pending) = (object.is_some(), object.is_some_and(|value| is_pending(value)));
+        if !known {
+            self.hear_end(report, seen, out);
+        }
         let Some((kind, reason, stage)) = state(report) else { return };
+        if known && !(pending && stage == Stage::Volume) {
+            return;
+        }
         let key = (report.entity.clone(), kind);
         if !self.heard.contains_key(&key) && self.heard.len() >= MOST {
             return;
@@ -141,15 +155,29 @@ impl Cluster {
         out.push(fact);
     }
 
-    /// The object itself is seen, and is believed from now on.
-    pub(super) fn unhear_of(&mut self, on: &Entity, seen: Time, out: &mut Vec<Fact>) {
+    /// The object itself is seen, and is believed from now on; unless it is a pod that is still pending.
+    pub(super) fn unhear_of(
+        &mut self,
+        on: &Entity,
+        pending: bool,
+        seen: Time,
+        out: &mut Vec<Fact>,
+    ) {
         if self.heard.is_empty() {
             return;
         }
-        let of_it = self.heard.extract_if(.., |(entity, _), _| entity == on);
-        if of_it.filter(|(_, state)| state.told).count() > 0 {
-            self.tell_end("pod.deleted", on.clone(), seen, out);
+        let over = |(entity, _): &(Entity, &str), state: &mut State| {
+            entity == on && !(pending && state.stage == Stage::Volume)
+        };
+        let over = self.heard.extract_if(.., over);
+        if over.filter(|(_, state)| state.told).count() > 0 {
+            self.tell_end(self.end_of_pod(on), on.clone(), seen, out);
         }
+    }
+
+    /// What ends the states that were heard of a pod: all that is known of it, or what its object does not say.
+    fn end_of_pod(&self, pod: &Entity) -> &'static str {
+        if self.objects.get(pod).is_some() { "pod.running" } else { "pod.deleted" }
     }
 
     /// What was heard is over: the pod came further, or goes.
@@ -194,7 +222,7 @@ impl Cluster {
         for ((on, kind), _) in silent {
             let what = match kind {
                 "deployment.replica_failure" => "deployment.replicas_created",
-                _ => "pod.deleted",
+                _ => self.end_of_pod(&on),
             };
             self.tell_end(what, on, now, out);
         }

@@ -102,8 +102,9 @@ pub struct Stories {
 impl Stories {
     /// Takes in what is wrong now, and says which stories that changes.
     pub fn update(&mut self, groups: Vec<Group>, view: &View<'_>) -> Vec<Telling> {
-        // Which story each failing service belongs to now.
+        // Which story each failing service belongs to now, and each workload that shows what another story blames.
         let mut theirs: BTreeMap<Entity, String> = BTreeMap::new();
+        let mut shows: BTreeMap<Entity, String> = BTreeMap::new();
         for group in groups {
             let find = |is: &dyn Fn(&Thread) -> bool| self.open.iter().position(is);
             let same = find(&|thread| thread.has_root_of(&group));
@@ -116,15 +117,19 @@ impl Stories {
                     self.open.len() - 1
                 }
             };
-            theirs.extend(group.services.keys().map(|s| (s.clone(), self.open[at].id.clone())));
+            let id = &self.open[at].id;
+            theirs.extend(group.services.keys().map(|s| (s.clone(), id.clone())));
+            shows.extend(group.siblings.iter().map(|s| (s.workload.clone(), id.clone())));
             self.open[at].take(group, view);
         }
-        // Of two stories of one root it is the newer that goes on.
-        let roots: BTreeMap<Entity, String> = self
+        // Of two stories of one root it is the newer that goes on, and of what shows in others as well the one
+        // that tells of them.
+        let mut roots: BTreeMap<Entity, String> = self
             .open
             .iter()
             .filter_map(|t| Some((t.hypotheses.first()?.workload.clone(), t.id.clone())))
             .collect();
+        roots.extend(shows);
         let still: Vec<bool> =
             self.open.iter_mut().map(|thread| thread.keep(view, &theirs, &roots)).collect();
         self.count(view);

@@ -804,3 +804,86 @@ fn lines_before_the_objects_count() {
     snapshot.app("pay", &json!({}), &crashes(1, "Error", ""));
     assert_root(snapshot, "Deployment", "pay", "api_version_removed");
 }
+
+impl Snapshot {
+    /// So many seconds go by, in which a node says now and then that it is there.
+    fn passes(&mut self, seconds: u64) {
+        for _ in 0..seconds / 10 {
+            self.second += 500;
+            self.beat("node-1");
+        }
+    }
+
+    /// Where requests for `pay` go.
+    fn ingress(&mut self, verb: &str, version: u64, backend: &str) {
+        let object = json!({"kind": "Ingress", "apiVersion": "networking.k8s.io/v1", "metadata": {"name": "pay",
+            "namespace": "shop", "uid": "Ingress-pay", "resourceVersion": version.to_string(),
+            "creationTimestamp": "2026-11-20T03:00:00Z"},
+            "spec": {"rules": [{"http": {"paths": [{"backend": {"service": {"name": backend, "port": {"number": 80}}}}]}}]}});
+        self.watched(verb, "ingresses", &object);
+    }
+}
+
+/// Guarantees: where no requests are seen, what somebody breaks without anything that is seen to fail of it is told
+/// with the change; what was put right again, or has only just come, is not.
+#[test]
+fn what_came_to_be_wrong_is_told_with_its_change() {
+    let history = |broken: u64, after: Option<u64>| {
+        let mut snapshot = Snapshot::well();
+        snapshot.app("pay", &json!({}), &Value::Null);
+        snapshot.ingress("ADDED", 1, "pay");
+        snapshot.passes(60);
+        snapshot.ingress("MODIFIED", 2, "paid");
+        snapshot.passes(broken);
+        if let Some(after) = after {
+            snapshot.ingress("MODIFIED", 3, "pay");
+            snapshot.passes(after);
+        }
+        snapshot.stories()
+    };
+    let stories = history(180, None);
+    let (kind, name, _, pattern) = root(&stories);
+    assert_eq!((&*kind, &*name, &*pattern), ("Ingress", "pay", "gateway_misroute"), "{stories:#?}");
+    let root = stories[0].root_cause.clone().unwrap();
+    assert!(
+        root.change.is_some() || stories[0].chain.iter().any(|link| link.what.contains("paid"))
+    );
+    let put_back = |advice: &String| advice.starts_with("put it back: kubectl");
+    assert!(stories[0].recommendations.iter().any(put_back), "{stories:#?}");
+    assert!(history(180, Some(60)).is_empty());
+    assert!(history(20, None).is_empty());
+}
+
+/// Guarantees: a new pod that waits for its volume is told of, though its object only says that it is being created.
+#[test]
+fn a_pod_that_waits_for_its_volume_is_told_of() {
+    let pending = |version: u64| {
+        json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "pay-5f4ddbf799-czc6d", "namespace": "shop",
+            "uid": "pay-czc6d", "resourceVersion": version.to_string(), "labels": {"app": "pay"},
+            "ownerReferences": [{"kind": "Deployment", "name": "pay", "controller": true}]},
+            "spec": {"nodeName": "node-1", "volumes": [{"name": "conf", "configMap": {"name": "pay-conf"}}]},
+            "status": {"phase": "Pending", "containerStatuses": [{"name": "pay", "ready": false,
+                "state": {"waiting": {"reason": "ContainerCreating"}}}]}})
+    };
+    let mut snapshot = Snapshot::well();
+    snapshot.object("ConfigMap", "pay-conf", &json!({"data": {"a": "b"}}));
+    let mounts = json!({"volumes": [{"name": "conf", "configMap": {"name": "pay-conf"}}]});
+    snapshot.app("pay", &mounts, &Value::Null);
+    snapshot.passes(30);
+    let gone = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "pay-conf", "namespace": "shop",
+        "uid": "ConfigMap-pay-conf"}});
+    snapshot.watched("DELETED", "configmaps", &gone);
+    snapshot.passes(30);
+    snapshot.watched("ADDED", "pods", &pending(1));
+    for count in 1..4 {
+        let at = tapio_proto::model::Time((START + snapshot.second * SECOND / 50) as i64);
+        let event = json!({"kind": "Event", "apiVersion": "v1", "metadata": {"name": "pay.f", "namespace": "shop", "uid": "f"},
+            "type": "Warning", "reason": "FailedMount", "count": count, "lastTimestamp": at.to_string(),
+            "message": "MountVolume.SetUp failed for volume \"conf\" : configmap \"pay-conf\" not found",
+            "involvedObject": {"kind": "Pod", "name": "pay-5f4ddbf799-czc6d", "namespace": "shop"}});
+        snapshot.watched(if count == 1 { "ADDED" } else { "MODIFIED" }, "events", &event);
+        snapshot.passes(40);
+        snapshot.watched("MODIFIED", "pods", &pending(1 + count));
+    }
+    assert_root(snapshot, "ConfigMap", "pay-conf", "missing_config_object");
+}

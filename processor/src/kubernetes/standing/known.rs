@@ -42,11 +42,11 @@ struct Need {
 }
 
 impl Need {
-    fn new(effect: &Effect) -> Option<Self> {
+    fn new(effect: &Effect, patterns: &Patterns) -> Option<Self> {
         Some(Need {
-            kind: Regex::new(&effect.r#type).ok()?,
-            reason: Regex::new(&effect.reason).ok()?,
-            text: Regex::new(&effect.text).ok()?,
+            kind: patterns.expression(&effect.r#type)?,
+            reason: patterns.expression(&effect.reason)?,
+            text: patterns.expression(&effect.text)?,
             words: !effect.text.is_empty(),
         })
     }
@@ -61,18 +61,18 @@ impl Need {
 impl Known {
     /// The patterns, each with whether it holds without a change that was seen.
     pub fn of(patterns: &Patterns) -> Vec<Known> {
-        patterns.iter().filter_map(|pattern| Known::new(pattern)).collect()
+        patterns.iter().filter_map(|pattern| Known::new(pattern, patterns)).collect()
     }
 
-    fn new(pattern: &Pattern) -> Option<Known> {
+    fn new(pattern: &Pattern, patterns: &Patterns) -> Option<Known> {
         let stands = pattern.cause.source == Source::None || pattern.stands;
         let needs = |effects: Vec<&Effect>| -> Option<Vec<Need>> {
-            effects.into_iter().map(Need::new).collect()
+            effects.into_iter().map(|effect| Need::new(effect, patterns)).collect()
         };
         let names = pattern
             .names
             .iter()
-            .map(|named| Some((named.kind.clone(), Regex::new(&named.text).ok()?)));
+            .map(|named| Some((named.kind.clone(), patterns.expression(&named.text)?)));
         Some(Known {
             stands,
             remedies: pattern.r#do.clone(),

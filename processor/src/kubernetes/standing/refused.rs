@@ -3,10 +3,7 @@
 use tapio_proto::model::Entity;
 
 use super::{Finding, sick::Sick};
-use crate::kubernetes::{
-    cluster::Cluster,
-    value::{list, text},
-};
+use crate::kubernetes::cluster::Cluster;
 
 impl Cluster {
     /// Who refuses its pods.
@@ -38,7 +35,7 @@ impl Cluster {
             let name = between(said, "failed calling webhook \"", "\"").unwrap_or_default();
             let trusted = !["x509", "certificate", "tls: "].iter().any(|w| said.contains(w));
             let pattern = if trusted { "webhook_down" } else { "webhook_not_trusted" };
-            let Some(of) = self.asks(name) else {
+            let Some(of) = self.webhook(name) else {
                 return Some(self.found(sick, own, pattern, sick.around(part)));
             };
             let mut found = self.found(sick, of.clone(), pattern, sick.around(part));
@@ -52,15 +49,6 @@ impl Cluster {
             return None;
         };
         Some(self.found(sick, object, pattern, sick.around(part)))
-    }
-
-    /// The configuration of a webhook, by the webhook's name.
-    fn asks(&self, name: &str) -> Option<&Entity> {
-        let kinds = ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"];
-        kinds.into_iter().flat_map(|kind| self.objects.of_kind(kind)).find(|of| {
-            let hooks = self.object(of).map(|of| list(of, &["webhooks"]));
-            hooks.into_iter().flatten().any(|hook| text(hook, &["name"]) == name)
-        })
     }
 }
 

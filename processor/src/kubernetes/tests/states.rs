@@ -1,6 +1,7 @@
 //! What begins and ends: containers, pods, endpoints, conditions.
 
 use serde_json::{Value, json};
+use tapio_proto::model::Entity;
 
 use super::{super::Verb, Test, at, deployment, events, object, pod};
 
@@ -227,4 +228,29 @@ fn a_deployment_that_may_create_its_pods_again_says_so_though_it_was_available_a
     assert_eq!(see(&mut test, 3, 3, json!([available, failure])), [""; 0]);
     let told = see(&mut test, 4, 30, json!([available]));
     assert_eq!(told, ["deployment.replicas_created  03:00:30"]);
+}
+
+/// Guarantees: who has to make room is known whether the Event refers to the other pod, names it, or gives its uid.
+#[test]
+fn who_preempts_is_known_by_name_and_by_uid() {
+    for (said, known) in [
+        ("Preempted by pod uid-batch-1 on node n1", true),
+        ("Preempted by shop/batch-1 on node n1", true),
+        ("Preempted by pod 3d0d2796 on node n1", false),
+    ] {
+        let mut test = Test::new();
+        for name in ["cart-1", "batch-1"] {
+            let owner = json!([{"kind": "Deployment", "name": name.trim_end_matches("-1"), "controller": true}]);
+            let rest =
+                json!({"metadata": {"ownerReferences": owner}, "status": {"phase": "Running"}});
+            test.see(Verb::Listed, object("Pod", name, 1, "03:00:00", rest), "03:00:00");
+        }
+        let event = json!({"kind": "Event", "metadata": {"name": "e", "namespace": "shop"}, "type": "Normal",
+            "reason": "Preempted", "message": said, "lastTimestamp": "2026-11-22T03:00:05Z",
+            "involvedObject": {"kind": "Pod", "namespace": "shop", "name": "cart-1"}});
+        test.see(Verb::Added, event, "03:00:05");
+        let by = test.0.displaced.get(&Entity::new("Deployment", "shop", "cart"));
+        let by = by.cloned().flatten().map(|by| by.to_string());
+        assert_eq!(by.as_deref(), known.then_some("Deployment shop/batch"), "{said}");
+    }
 }
