@@ -23,6 +23,8 @@ pub const OWN_TIME: &str = "own_time";
 pub const WAY_TIME: &str = "way_time";
 /// Steps of its requests that are missing or new.
 pub const STEPS: &str = "steps";
+/// The pattern of a service that loses time in what it asks of those who send no spans.
+pub const SLOW_BACKEND: &str = "slow_backend";
 
 /// What began later than its cause began by chance of who was asked first, ns.
 const SLACK: i64 = 30_000_000_000;
@@ -362,7 +364,7 @@ impl<'a> Scene<'a> {
         let (kind, pattern) = if case.resends(leaf) && to >= 0.2 * all {
             (WAY_TIME, "packet_loss")
         } else if out >= 0.6 * all {
-            (OWN_TIME, "slow_backend")
+            (OWN_TIME, SLOW_BACKEND)
         } else if !works && own < 0.2 * all && from < 0.2 * all && shifted >= 0.5 * to {
             (WAY_TIME, "network_delay")
         } else {
@@ -410,7 +412,7 @@ impl<'a> Scene<'a> {
             w.second
         } else if !seen {
             w.unfelt
-        } else if pattern == "slow_backend" {
+        } else if pattern == SLOW_BACKEND {
             w.backend
         } else if share < 0.5 || !sure {
             w.part
@@ -511,7 +513,7 @@ impl<'a> Scene<'a> {
         // What its callers lose outside is lost here.
         let mut effects = self.effects(id, name);
         for (at, _, arising) in all.iter_mut() {
-            if callers.contains(&arising.service) && arising.pattern == "slow_backend" {
+            if callers.contains(&arising.service) && arising.pattern == SLOW_BACKEND {
                 arising.confidence = arising.confidence.min(weights().requests.second);
                 let said = (arising.service.clone(), arising.detail.clone(), arising.onset);
                 effects.push(said);

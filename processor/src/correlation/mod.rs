@@ -31,6 +31,7 @@ pub mod suspects;
 pub mod symptoms;
 pub mod twins;
 pub mod units;
+pub mod versions;
 pub(crate) mod weights;
 
 use std::{

@@ -17,6 +17,7 @@ use super::{
     hypotheses::{Hypothesis, Told},
     suspects::Graph,
     symptoms::Symptoms,
+    versions::{Minute, Slower, Verdict, Versions},
     weights::weights,
 };
 use crate::{
@@ -27,10 +28,6 @@ use crate::{
 
 /// Releases remembered, alerts and providers each as well.
 const MOST: usize = 2_000;
-/// Services and versions of each whose requests are counted, and minutes of them.
-const MOST_SERVICES: usize = 20_000;
-const MOST_VERSIONS: usize = 4;
-const MINUTES: usize = 60;
 /// Steps remembered of one deployment.
 const MOST_STEPS: usize = 64;
 /// A release so long ago is not looked at.
@@ -43,8 +40,6 @@ const TOGETHER: Duration = Duration::from_secs(2);
 const ALERT: Duration = Duration::from_secs(900);
 /// A status page may say so long after the failure what it knows.
 const LATE: Duration = Duration::from_secs(1800);
-/// Requests of a version that must be seen to compare it.
-const LEAST: u64 = 20;
 /// Requests so long before the failure show that a service is looked at.
 const RECENT: Duration = Duration::from_secs(60);
 /// A pattern that is outside of all that is known here.
@@ -56,7 +51,7 @@ pub struct Releases {
     all: VecDeque<Known>,
     alerts: BTreeMap<(String, String, String), Alert>,
     providers: BTreeMap<String, Trouble>,
-    versions: BTreeMap<(String, String), BTreeMap<String, VecDeque<Minute>>>,
+    versions: Versions,
 }
 
 #[derive(Debug)]
@@ -79,18 +74,6 @@ struct Trouble {
     text: String,
 }
 
-/// Requests that a version served in one minute.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Minute {
-    minute: i64,
-    /// How many.
-    pub count: u64,
-    /// How many failed.
-    pub errors: u64,
-    /// How long all of them took together, ms.
-    pub ms: f64,
-}
-
 /// What the releases are held against.
 pub struct Scene<'a> {
     /// Event time.
@@ -99,6 +82,8 @@ pub struct Scene<'a> {
     pub failing: &'a BTreeMap<Entity, Time>,
     /// Where trouble arises by the requests themselves.
     pub roots: &'a BTreeMap<Entity, Time>,
+    /// New versions that are slower than those beside them.
+    pub slower: &'a [Slower],
     /// What is wrong.
     pub symptoms: &'a Symptoms,
     /// Who calls whom.
@@ -107,14 +92,6 @@ pub struct Scene<'a> {
     pub facts: &'a Facts,
     /// The spans' windows.
     pub windows: &'a Windows,
-}
-
-/// How one version does beside another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Unknown,
-    Worse,
-    Cleared,
 }
 
 impl Releases {
@@ -131,6 +108,7 @@ impl Releases {
             return;
         }
         // Back to what was before: the one before is taken back.
+        let versions = &self.versions;
         let back = |known: &&mut Known| {
             let old = &known.release;
             known.undone.is_none()
@@ -146,7 +124,14 @@ impl Releases {
                     }
                     Kind::Flag => old.name == release.name && old.before == release.version,
                     Kind::Deployment => {
-                        !release.version.is_empty() && old.before == release.version
+                        !release.version.is_empty()
+                            && match &*old.before {
+                                "" => {
+                                    old.version != release.version
+                                        && versions.had_served(&release, old.time)
+                                }
+                                before => before == release.version,
+                            }
                     }
                 }
         };
@@ -190,33 +175,26 @@ impl Releases {
     }
 
     /// Counts requests that a version of a service served.
-    pub fn served(&mut self, (namespace, service, version): (&str, &str, &str), of: Minute) {
-        let key = (namespace.to_owned(), service.to_owned());
-        if self.versions.len() >= MOST_SERVICES && !self.versions.contains_key(&key) {
-            return;
-        }
-        let versions = self.versions.entry(key).or_default();
-        if versions.len() >= MOST_VERSIONS && !versions.contains_key(version) {
-            let newest = |minutes: &VecDeque<Minute>| minutes.back().map(|m| m.minute);
-            let oldest = versions.iter().min_by_key(|(_, minutes)| newest(minutes));
-            if let Some(oldest) = oldest.map(|(version, _)| version.clone()) {
-                versions.remove(&oldest);
-            }
-        }
-        let minutes = versions.entry(version.to_owned()).or_default();
-        match minutes.iter_mut().rev().find(|m| m.minute == of.minute) {
-            Some(known) => {
-                known.count += of.count;
-                known.errors += of.errors;
-                known.ms += of.ms;
-            }
-            None => {
-                minutes.push_back(of);
-                if minutes.len() > MINUTES {
-                    minutes.pop_front();
-                }
-            }
-        }
+    pub fn served(&mut self, of: (&str, &str, &str), minute: Minute) {
+        self.versions.served(of, minute);
+    }
+
+    /// The new versions that are slower than those that serve beside them; `service` knows what a namespace and a
+    /// name are called here.
+    pub fn slower(&self, now: Time, service: impl Fn(&str, &str) -> Entity) -> Vec<Slower> {
+        let lately = self.all.iter().filter(|known| {
+            let r = &known.release;
+            r.kind == Kind::Deployment
+                && known.undone.is_none()
+                && !known.undoes
+                && r.time + LOOKBACK >= now
+        });
+        lately
+            .filter_map(|known| {
+                let r = &known.release;
+                self.versions.slower(service(&r.namespace, &r.service), r, now)
+            })
+            .collect()
     }
 
     /// What alerts say is wrong: the service as it is told, since when, and in words.
@@ -336,7 +314,8 @@ impl Releases {
             let acts = known.steps.iter().copied().filter(|at| *at <= onset + SLACK).max();
             let acts = acts.unwrap_or(r.time);
             let lag = onset.seconds_since(acts).max(0.0);
-            let verdict = self.verdict(service, r, onset);
+            let from = onset.min(r.time + SLACK);
+            let verdict = self.versions.verdict(service, &r.version, from);
             let w = &weights().releases;
             let base = match (measured, deeper.is_some()) {
                 (true, false) => w.fails,
@@ -367,7 +346,9 @@ impl Releases {
                 confidence -= w.nobodys;
             }
             let confidence = confidence.min(w.most).max(0.0);
-            let told = told(known, guilty, service, &workload, (verdict, deeper.as_ref()));
+            let mut told = told(known, guilty, service, &workload, (verdict, deeper.as_ref()));
+            let beside = scene.slower.iter().filter(|slower| slower.service == *service);
+            told.reasons.extend(beside.map(|slower| slower.text.clone()));
             let cause = match r.kind {
                 Kind::Flag => Entity::new("FeatureFlag", &workload.namespace, &r.name),
                 _ => workload.clone(),
@@ -456,57 +437,6 @@ impl Releases {
             seen.remove(&name);
         }
         seen
-    }
-
-    /// Does the new version do worse than the others beside it, since it came?
-    fn verdict(&self, service: &Entity, release: &Release, onset: Time) -> Verdict {
-        let known = self.versions.iter().find(|((namespace, name), _)| {
-            **name == *service.name && (namespace.is_empty() || **namespace == *service.namespace)
-        });
-        let Some((_, versions)) = known.filter(|_| !release.version.is_empty()) else {
-            return Verdict::Unknown;
-        };
-        let from = minute(onset.min(release.time + SLACK));
-        let Some(new) = versions.get(&release.version) else { return Verdict::Unknown };
-        let beside: BTreeSet<i64> = versions
-            .iter()
-            .filter(|(version, _)| **version != release.version)
-            .flat_map(|(_, minutes)| minutes.iter().map(|m| m.minute))
-            .collect();
-        let both = |m: &&Minute| m.minute >= from && beside.contains(&m.minute);
-        let minutes: BTreeSet<i64> = new.iter().filter(both).map(|m| m.minute).collect();
-        let sum = |all: &VecDeque<Minute>| {
-            let beside = all.iter().filter(|m| minutes.contains(&m.minute));
-            beside.fold(Minute::default(), |sum, m| Minute {
-                minute: 0,
-                count: sum.count + m.count,
-                errors: sum.errors + m.errors,
-                ms: sum.ms + m.ms,
-            })
-        };
-        let new = sum(new);
-        let others = versions.iter().filter(|(version, _)| **version != release.version);
-        let old = others.map(|(_, minutes)| sum(minutes)).fold(Minute::default(), |a, b| Minute {
-            minute: 0,
-            count: a.count + b.count,
-            errors: a.errors + b.errors,
-            ms: a.ms + b.ms,
-        });
-        if new.count < LEAST || old.count < LEAST {
-            return Verdict::Unknown;
-        }
-        let share = |m: &Minute| m.errors as f64 / m.count as f64;
-        let mean = |m: &Minute| m.ms / m.count as f64;
-        let all = (new.errors + old.errors) as f64 / (new.count + old.count) as f64;
-        let chance = (all * (1.0 - all) * (1.0 / new.count as f64 + 1.0 / old.count as f64)).sqrt();
-        let (apart, slower) = (share(&new) - share(&old), mean(&new) - mean(&old));
-        if apart > 3.0 * chance.max(0.003) || (slower > 0.5 * mean(&old) && slower > 30.0) {
-            Verdict::Worse
-        } else if apart <= chance && slower <= 0.2 * mean(&old) + 10.0 {
-            Verdict::Cleared
-        } else {
-            Verdict::Unknown
-        }
     }
 
     /// Providers that are not well, against those whose calls to them fail.
@@ -689,17 +619,6 @@ fn told(
 fn same_revision(a: &str, b: &str) -> bool {
     !a.is_empty()
         && (a == b || (a.len().min(b.len()) >= 7 && (a.starts_with(b) || b.starts_with(a))))
-}
-
-fn minute(time: Time) -> i64 {
-    time.0.div_euclid(60_000_000_000)
-}
-
-impl Minute {
-    /// No request yet, in the minute of this time.
-    pub fn of(time: Time) -> Self {
-        Minute { minute: minute(time), ..Minute::default() }
-    }
 }
 
 /// The words of a text that say something, in lower case: names of code are cut where they are joined.

@@ -10,6 +10,7 @@ use super::{
     fills::{self, FILLING},
     silence,
     standing::STANDING,
+    versions::Slower,
 };
 use crate::{
     kubernetes::{Alert, Finding},
@@ -257,6 +258,18 @@ impl Symptoms {
             s.detail = arising.detail.clone();
             let key = (arising.kind.to_owned(), arising.service.clone());
             self.active.insert(key, Active::told(s, arising.times, None));
+        }
+    }
+
+    /// Takes in which versions are slower than those beside them; where time is lost of their services' own is known
+    /// better.
+    pub fn beside(&mut self, all: &[Slower], now: Time) {
+        for slower in all {
+            let mut s = symptom(OWN_TIME, &slower.service, slower.since, "ms");
+            (s.last, s.baseline, s.value) = (now, slower.ms.0, slower.ms.1);
+            s.detail.clone_from(&slower.text);
+            let key = (OWN_TIME.to_owned(), slower.service.clone());
+            self.active.entry(key).or_insert_with(|| Active::told(s, 1, None));
         }
     }
 

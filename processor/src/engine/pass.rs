@@ -155,6 +155,8 @@ impl Engine {
         let roots: Vec<Arising> =
             arising.iter().filter(|a| a.confidence >= worth).cloned().collect();
         self.symptoms.arise(&roots);
+        let slower = self.releases.slower(now, |space, name| self.identity.service(space, name));
+        self.symptoms.beside(&slower, now);
         self.alerts(now, &graph);
         self.stand(now);
         let silent = silence::entries(&self.windows, &graph, now);
@@ -191,7 +193,12 @@ impl Engine {
             let scene = Scene {
                 now,
                 failing: &failing,
-                roots: &roots.iter().map(|a| (a.service.clone(), a.onset)).collect(),
+                roots: &slower
+                    .iter()
+                    .map(|slower| (slower.service.clone(), slower.since))
+                    .chain(roots.iter().map(|a| (a.service.clone(), a.onset)))
+                    .collect(),
+                slower: &slower,
                 symptoms: &self.symptoms,
                 graph: &graph,
                 facts: &self.facts,

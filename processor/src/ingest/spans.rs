@@ -9,7 +9,7 @@ use tapio_proto::{
 
 use super::{FEW, Origin};
 use crate::{
-    correlation::releases::Minute,
+    correlation::versions::Minute,
     engine::Engine,
     requests::Part,
     streaming::{Served, Server, ServiceId, SpanFact, SpanKind, Traces},
@@ -119,8 +119,10 @@ impl Engine {
             let minute = minute.get_or_insert_with(|| Minute::of(end));
             minute.count += 1;
             minute.errors += u64::from(span.status_code == 2);
-            let took = span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano);
-            minute.ms += took as f64 / 1e6;
+            let took =
+                span.end_time_unix_nano.saturating_sub(span.start_time_unix_nano) as f64 / 1e6;
+            minute.ms += took;
+            minute.squares += took * took;
         }
         if let Some(minute) = minute {
             self.releases.served((origin.namespace, origin.service, origin.version), minute);

@@ -8,7 +8,7 @@ use std::{
 use tapio_proto::model::{Entity, Time};
 
 use crate::correlation::{
-    arises::STEPS,
+    arises::{Arising, SLOW_BACKEND, STEPS},
     hypotheses::Hypothesis,
     suspects::{Graph, failing, sick},
     symptoms::Symptoms,
@@ -26,6 +26,8 @@ const UNDER_WAY: Duration = Duration::from_secs(10);
 /// A callee that is to blame fails already the first request that fails its caller, and is called so
 /// soon in it; what fails later may be what the caller cuts short.
 const FIRST_CALL: Duration = Duration::from_secs(1);
+/// Who waits for a host outside is slow before its calls to it fail.
+const WAITED: Duration = Duration::from_secs(30);
 
 /// Symptoms by which a service fails those who ask it.
 const FAILURES: [&str; 5] = ["error_ratio", "latency", "call_errors", "log_errors", "alert"];
@@ -39,6 +41,9 @@ pub struct Group {
     pub siblings: Vec<Hypothesis>,
     /// Services that fail because of it, and since when.
     pub services: BTreeMap<Entity, Time>,
+    /// Workloads that could be blamed for what nothing explains, if they did not fail since a host outside fails
+    /// them.
+    pub failed_from_outside: BTreeSet<Entity>,
 }
 
 /// Splits what is wrong now into incidents: the hypothesis that explains most takes its failing
@@ -52,13 +57,12 @@ pub fn groups(
     let failing = failing(symptoms);
     let sick = sick(symptoms, graph);
     // What was wrong once and is well now explains nothing that fails today.
-    let hypotheses: Vec<&Hypothesis> = hypotheses
+    let (outside, hypotheses): (Vec<&Hypothesis>, Vec<&Hypothesis>) = hypotheses
         .iter()
         .filter(|h| sick.contains_key(&h.workload) || failing.contains_key(&front(h)))
-        .filter(|h| {
-            !(h.pattern.is_empty() || h.measured.is_some()) || !blames_outside(h, &failing, graph)
-        })
-        .collect();
+        .partition(|h| {
+            (h.pattern.is_empty() || h.measured.is_some()) && blames_outside(h, &failing, graph)
+        });
     let mut uncovered: BTreeSet<Entity> = failing.keys().cloned().collect();
     let mut told: BTreeSet<Entity> = BTreeSet::new();
     let mut groups: Vec<Group> = Vec::new();
@@ -130,7 +134,12 @@ pub fn groups(
             .filter_map(|s| failing.get(s).map(|since| (s.clone(), *since)))
             .collect();
         uncovered.retain(|s| !covers.contains(s) && !told.contains(&graph.workload(s)));
-        groups.push(Group { hypotheses: chosen, siblings, services });
+        groups.push(Group {
+            hypotheses: chosen,
+            siblings,
+            services,
+            failed_from_outside: BTreeSet::new(),
+        });
     }
     // What fails only in the eyes of those who are sick themselves may well be what they cut short: a host
     // outside, or a service that answers all others as ever.
@@ -153,7 +162,12 @@ pub fn groups(
         .filter(|(s, since)| lasts(s, *since, symptoms))
         .collect();
     if !rest.is_empty() {
-        groups.push(Group { hypotheses: Vec::new(), siblings: Vec::new(), services: rest });
+        groups.push(Group {
+            hypotheses: Vec::new(),
+            siblings: Vec::new(),
+            services: rest,
+            failed_from_outside: outside.iter().map(|h| h.workload.clone()).collect(),
+        });
     }
     groups
 }
@@ -174,7 +188,10 @@ fn blames_outside(h: &Hypothesis, failing: &BTreeMap<Entity, Time>, graph: &Grap
     let front = front(h);
     let since = failing.get(&front);
     // Who is failed goes on in another way than it used to.
-    let steps = h.measured.as_ref().is_some_and(|arising| arising.kind == STEPS);
+    let measured = |is: &dyn Fn(&Arising) -> bool| h.measured.as_ref().is_some_and(|m| is(m));
+    let steps = measured(&|arising| arising.kind == STEPS);
+    let waits = measured(&|arising| arising.pattern == SLOW_BACKEND);
+    let soon = if waits { WAITED } else { FIRST_CALL };
     (steps || h.confidence < weights().outside.certain)
         && graph
             .downstream(&front)
@@ -182,7 +199,7 @@ fn blames_outside(h: &Hypothesis, failing: &BTreeMap<Entity, Time>, graph: &Grap
             .filter(|s| **s == front || failing.contains_key(*s))
             .flat_map(|s| graph.hosts(s))
             .filter_map(|host| failing.get(host))
-            .any(|outside| since.is_none_or(|since| *outside <= *since + FIRST_CALL))
+            .any(|outside| since.is_none_or(|since| *outside <= *since + soon))
 }
 
 /// Failing services that the hypothesis explains: the one where it shows, and its failing callers, be it

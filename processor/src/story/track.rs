@@ -291,8 +291,17 @@ impl Thread {
         touches && !two && !over
     }
 
-    /// Takes the group in; the root changes only for one that is clearly surer.
+    /// Takes the group in; the root changes only for one that is clearly surer, and who is failed from outside is
+    /// none.
     fn take(&mut self, group: Group, view: &View<'_>) {
+        let innocent = |mine: &Hypothesis| {
+            (mine.pattern.is_empty() || mine.measured.is_some())
+                && group.failed_from_outside.contains(&mine.workload)
+        };
+        if group.hypotheses.is_empty() && self.hypotheses.first().is_some_and(innocent) {
+            self.hypotheses.clear();
+            self.siblings.clear();
+        }
         let change_of_mind = match (self.hypotheses.first(), group.hypotheses.first()) {
             (_, None) => false,
             (None, Some(_)) => true,

@@ -305,6 +305,38 @@ fn a_canary_is_held_against_the_version_beside_it() {
     }
 }
 
+/// Guarantees: a canary of which few requests are slow, so few that its service as a whole is as fast as ever, is
+/// told beside the others; one that is as fast as they are is not.
+#[test]
+fn a_canary_that_is_slow_is_told_however_few_ask_it() {
+    for guilty in [true, false] {
+        let mut case = Case::default();
+        let of = [
+            ("deployment.name", "pay"),
+            ("deployment.id", "dep-2000001"),
+            ("deployment.status", "in_progress"),
+            ("service.version", "2.0"),
+        ];
+        case.tell(240, "deployment", "pay", &of);
+        case.traffic(0..720, |second, n, service| {
+            let new = service == "pay" && second >= 240 && second % 4 == 0 && n == 0;
+            Does { fails: false, ms: if new && guilty { 400 } else { 5 }, new }
+        });
+        let stories = case.stories();
+        if guilty {
+            let (service, pattern, change, confidence) = blamed(&stories);
+            assert_eq!(
+                (&*service, &*pattern, &*change),
+                ("pay", "bad_release", "dep-2000001"),
+                "{stories:#?}"
+            );
+            assert!(confidence >= 0.6, "{confidence}");
+        } else {
+            assert!(stories.is_empty(), "{stories:#?}");
+        }
+    }
+}
+
 /// Guarantees: of the commits that a deployment brought the one is named that speaks of what fails.
 #[test]
 fn the_commit_that_speaks_of_what_fails_is_named() {
