@@ -66,30 +66,34 @@ impl Standing {
             return None;
         }
         let found = cluster.standing(&facts.said(Time(i64::MIN)), &self.known, now);
-        let before = std::mem::take(&mut self.seen);
-        let since = |found: &Finding| before.get(&key(found)).copied().unwrap_or(now);
-        self.seen = found.iter().map(|found| (key(found), since(found))).collect();
         let (first, _) = *self.looks.get_or_insert((now, now));
         self.looks = Some((first, now));
+        // What does not move has been so since before.
+        let new = if moves { now } else { first };
+        let before = std::mem::take(&mut self.seen);
+        let since = |found: &Finding| before.get(&key(found)).copied().unwrap_or(new);
+        self.seen = found.iter().map(|found| (key(found), since(found))).collect();
         if !end {
             return None;
         }
-        self.found = found;
-        if moves {
-            let seen = |found: &Finding| self.seen.get(&key(found)).copied().unwrap_or(now);
-            self.found.retain(|found| seen(found) <= first.max(now - LASTS));
-        }
-        for found in &mut self.found {
-            let arose = self.seen.get(&key(found)).copied().filter(|_| moves).unwrap_or(first);
+        let lasting = found.into_iter().filter_map(|mut found| {
+            let arose = *self.seen.get(&key(&found))?;
             found.since = if arose > first { arose } else { found.since.min(now - YOUNG) };
-        }
+            (arose <= first.max(now - LASTS)).then_some(found)
+        });
+        self.found = lasting.collect();
         Some(&self.found)
+    }
+
+    /// Since when it is wrong, where it was not at the first look.
+    fn arose(&self, found: &Finding) -> Option<Time> {
+        let (first, _) = self.looks?;
+        self.seen.get(&key(found)).copied().filter(|arose| *arose > first)
     }
 
     /// The last change of what is wrong before it was first seen to be wrong, where it was not from the beginning.
     fn changed<'a>(&self, found: &Finding, facts: &'a Facts) -> Option<&'a Change> {
-        let (first, _) = self.looks?;
-        let arose = self.seen.get(&key(found)).copied().filter(|arose| *arose > first)?;
+        let arose = self.arose(found)?;
         let of_it = facts.changes_between(arose - PAUSE - PAUSE, arose);
         of_it.filter(|change| change.entity() == found.object).last()
     }
@@ -106,8 +110,7 @@ impl Standing {
             }
         }
         judged.extend(self.found.iter().map(|found| {
-            let (first, _) = self.looks.unwrap_or_default();
-            let arose = self.seen.get(&key(found)).is_some_and(|seen| *seen > first);
+            let arose = self.arose(found).is_some();
             let reason = if arose { NOTHING_FAILS } else { FROM_THE_BEGINNING };
             self.hypothesis(found, self.changed(found, facts), reason)
         }));

@@ -139,10 +139,10 @@ impl Versions {
 
     /// Those of a service; not all who tell of it say its namespace.
     fn of(&self, namespace: &str, service: &str) -> Option<&BTreeMap<String, VecDeque<Minute>>> {
-        let is = |(space, name): &(String, String)| {
-            name == service && (space.is_empty() || namespace.is_empty() || space == namespace)
-        };
-        self.0.iter().find(|(key, _)| is(key)).map(|(_, versions)| versions)
+        let named = |space: &str| self.0.get(&(space.to_owned(), service.to_owned()));
+        let any = || self.0.iter().find(|((_, name), _)| name == service).map(|(_, all)| all);
+        let known = named(namespace).or_else(|| named(""));
+        known.or_else(|| namespace.is_empty().then(any).flatten())
     }
 
     /// Did the version of a release serve requests before then?
