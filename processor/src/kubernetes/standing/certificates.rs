@@ -300,7 +300,7 @@ impl Cluster {
             let (pattern, confidence) = ("certificate_expired", w.plain);
             return Some(Ill { pattern, what, confidence, since: ends });
         }
-        let pattern = "certificate_not_issued";
+        let pattern = "D10_certificate_not_issued";
         if let Some(unready) = unready {
             let begun = since(unready).or_else(|| created(value))?;
             let what = format!("Certificate {name} is not issued{why}");

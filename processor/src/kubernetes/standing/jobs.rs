@@ -23,7 +23,7 @@ impl Cluster {
         })?;
         let (space, name) = (&sick.workload.namespace, &sick.workload.name);
         let what = format!("CronJob {name} is not run: {}", words::telling(&saying.message));
-        let mut found = self.found(sick, sick.workload.clone(), "cron_job_missed", what);
+        let mut found = self.found(sick, sick.workload.clone(), "F12_cron_job_missed", what);
         found.title = found.what.clone();
         found.mechanism =
             "of a CronJob that missed more than a hundred runs since its last none is started any more".to_owned();

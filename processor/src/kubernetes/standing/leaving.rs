@@ -99,7 +99,7 @@ impl Cluster {
                     object: (*budget).clone(),
                     workload: (*workload).clone(),
                     service: self.service_name(workload),
-                    pattern: "drain_blocked".to_owned(),
+                    pattern: "C14_drain_blocked".to_owned(),
                     title: format!("node {} cannot be drained: {what}", node.name),
                     what,
                     mechanism: "a drain asks for each pod whether it may go, and waits as long as its budget says no".to_owned(),

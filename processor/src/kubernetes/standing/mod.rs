@@ -52,7 +52,7 @@ pub struct Finding {
     pub workload: Entity,
     /// The service of that.
     pub service: String,
-    /// Which failure it is.
+    /// Which failure it is: a pattern, or what has none with its entry of the failure catalogue.
     pub pattern: String,
     /// It is told in the words of its pattern: its title, its mechanism and what to do.
     pub known: bool,

@@ -141,7 +141,8 @@ impl Cluster {
             "CronJob {name} is not run: its job {} has not ended for {hours} hours, and concurrencyPolicy Forbid lets no other begin",
             job.name
         );
-        let mut found = self.found(sick, sick.workload.clone(), "cron_job_missed", what.clone());
+        let mut found =
+            self.found(sick, sick.workload.clone(), "F12_cron_job_missed", what.clone());
         found.title = what;
         found.mechanism =
             "of a CronJob with concurrencyPolicy Forbid no run begins while another is not done"

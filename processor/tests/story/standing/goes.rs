@@ -47,7 +47,7 @@ fn an_expired_certificate_is_of_who_serves_it() {
 fn a_certificate_that_is_not_renewed_is_told() {
     for (ready, since, until, pattern) in [
         ("False", "2026-11-21T20:00:00Z", "2026-11-21T20:00:00Z", "certificate_expired"),
-        ("False", "2026-11-21T20:00:00Z", "", "certificate_not_issued"),
+        ("False", "2026-11-21T20:00:00Z", "", "D10_certificate_not_issued"),
     ] {
         let mut snapshot = Snapshot::well();
         snapshot.object("Certificate", "front", &certificate("front", ready, since, until));
@@ -67,7 +67,7 @@ fn a_certificate_that_is_not_renewed_is_told() {
         &super::waiting("CreateContainerConfigError", "secret \"pay-tls\" not found"),
     );
     snapshot.object("Certificate", "pay", &certificate("pay", "False", "2026-11-21T20:00:00Z", ""));
-    assert_root(snapshot, "Certificate", "pay", "certificate_not_issued");
+    assert_root(snapshot, "Certificate", "pay", "D10_certificate_not_issued");
 }
 
 /// Guarantees: a full disk is the claim's below whose mount it is spoken of, or the only claim's, or the node's that
@@ -207,7 +207,7 @@ fn what_is_overdue_or_at_its_end_is_told() {
         "status": {"lastScheduleTime": "2026-11-20T03:00:00Z"}}),
     );
     snapshot.event("CronJob", "settle", "TooManyMissedTimes", "too many missed start times: 120");
-    assert_root(snapshot, "CronJob", "settle", "cron_job_missed");
+    assert_root(snapshot, "CronJob", "settle", "F12_cron_job_missed");
 
     for (used, told) in [(95, true), (52, false)] {
         let mut snapshot = Snapshot::well();
