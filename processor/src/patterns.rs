@@ -309,6 +309,11 @@ impl Patterns {
         self.all.sort_by(|a, b| a.id.cmp(&b.id));
     }
 
+    /// Is there a pattern of that name, and is it told by words?
+    pub(crate) fn by_words(&self, id: &str) -> bool {
+        self.get(id).is_some_and(|pattern| pattern.by_words())
+    }
+
     /// Is the pattern of that name a user's own?
     pub fn is_own(&self, id: &str) -> bool {
         self.files.contains_key(id)

@@ -37,6 +37,11 @@ pub struct Hypothesis {
 }
 
 impl Hypothesis {
+    /// Is it known only where something is wrong, and not by which mechanism?
+    pub(crate) fn is_bare(&self) -> bool {
+        self.pattern.is_empty() || self.measured.is_some()
+    }
+
     /// Does this say why, where the other only saw that the same workload is not well? It was read in the
     /// objects as they stand, or it is a change with a known mechanism where the other is measured.
     pub(crate) fn knows_more_than(&self, other: &Hypothesis) -> bool {
@@ -120,15 +125,16 @@ pub fn judge_if_well(plans: &mut Plans) -> Result<Vec<Hypothesis>, CorrelationEr
 fn stand_back(all: &mut [Hypothesis]) {
     let w = &weights().judgement;
     let why = |h: &&Hypothesis| h.change.is_some() && !h.pattern.is_empty();
-    let why: Vec<Hypothesis> = all.iter().filter(why).cloned().collect();
+    let why: Vec<(Entity, Time, f64)> =
+        all.iter().filter(why).map(|h| (h.workload.clone(), h.effect_time, h.confidence)).collect();
     for bare in all.iter_mut().filter(|h| h.change.is_none() && h.relation == "self") {
-        let same = why.iter().filter(|h| {
-            h.workload == bare.workload
-                && h.effect_time == bare.effect_time
-                && h.confidence <= bare.confidence
-                && h.confidence + w.surer >= bare.confidence
+        let same = why.iter().filter(|(workload, effect, confidence)| {
+            *workload == bare.workload
+                && *effect == bare.effect_time
+                && *confidence <= bare.confidence
+                && confidence + w.surer >= bare.confidence
         });
-        let best = same.map(|h| h.confidence).max_by(f64::total_cmp);
+        let best = same.map(|(_, _, confidence)| *confidence).max_by(f64::total_cmp);
         bare.confidence = best.map_or(bare.confidence, |best| best - w.below_change);
     }
 }

@@ -191,8 +191,8 @@ impl Plans {
         }
     }
 
-    /// Plans a query, unless it is, while nothing is wrong, so that the first pass of an incident need not. Where it cannot be
-    /// planned that pass says so.
+    /// Plans a query, unless it is, while nothing is wrong, so that the first pass of an incident need not. Where
+    /// it cannot be planned that pass says so.
     pub fn prepare(&mut self, name: &str) {
         if self.runtime(0).is_ok() {
             let _ = self.runtimes[0].block_on(self.queries.prepare(name));

@@ -16,7 +16,7 @@ use crate::{
 /// Says of causes that are hosts outside that they are: nothing here can be put back, and who runs it must be asked.
 /// What those who call it log of it is the same once more.
 pub fn mark(judged: &mut Vec<Hypothesis>, patterns: &Patterns, graph: &Graph) {
-    let by_words = |h: &Hypothesis| patterns.get(&h.pattern).is_some_and(|p| p.by_words());
+    let by_words = |h: &Hypothesis| patterns.by_words(&h.pattern);
     let is_outside = |h: &&mut Hypothesis| h.told.is_none() && graph.outside(&h.cause).is_some();
     let hosts: BTreeSet<Entity> =
         judged.iter_mut().filter(is_outside).map(|h| h.cause.clone()).collect();

@@ -106,6 +106,14 @@ fn minute(time: Time) -> i64 {
     time.0.div_euclid(MINUTE.as_nanos() as i64)
 }
 
+/// The minutes of all versions but one.
+fn others<'a>(
+    versions: &'a BTreeMap<String, VecDeque<Minute>>,
+    version: &'a str,
+) -> impl Iterator<Item = &'a Minute> {
+    versions.iter().filter(move |(other, _)| *other != version).flat_map(|(_, minutes)| minutes)
+}
+
 fn sum<'a>(minutes: impl Iterator<Item = &'a Minute>) -> Minute {
     minutes.fold(Minute::default(), Minute::plus)
 }
@@ -160,14 +168,12 @@ impl Versions {
             return Verdict::Unknown;
         };
         let Some(new) = versions.get(version) else { return Verdict::Unknown };
-        let others = || versions.iter().filter(|(other, _)| *other != version);
-        let beside: BTreeSet<i64> =
-            others().flat_map(|(_, minutes)| minutes.iter().map(|m| m.minute)).collect();
+        let beside: BTreeSet<i64> = others(versions, version).map(|m| m.minute).collect();
         let both = |m: &&Minute| m.minute >= minute(from) && beside.contains(&m.minute);
         let minutes: BTreeSet<i64> = new.iter().filter(both).map(|m| m.minute).collect();
         let during = |m: &&Minute| minutes.contains(&m.minute);
         let new = sum(new.iter().filter(during));
-        let old = sum(others().flat_map(|(_, all)| all.iter().filter(during)));
+        let old = sum(others(versions, version).filter(during));
         if new.count < LEAST || old.count < LEAST {
             return Verdict::Unknown;
         }
@@ -189,18 +195,15 @@ impl Versions {
         let versions = self.of(&release.namespace, &release.service)?;
         let new = versions.get(&release.version)?;
         let first = new.front()?.minute;
-        let others = |at: i64| {
-            let others = versions.iter().filter(|(other, _)| **other != release.version);
-            sum(others.flat_map(|(_, all)| all.iter().filter(move |m| m.minute == at)))
-        };
+        let beside = |at: i64| sum(others(versions, &release.version).filter(|m| m.minute == at));
         let mut pieces: Vec<(Minute, Minute)> = Vec::new();
         let full = |(new, old): &(Minute, Minute)| new.count.min(old.count) >= IN_A_PIECE;
         for new in new.iter().filter(|m| m.minute > first && m.minute < minute(now)) {
             match pieces.last_mut().filter(|piece| !full(piece)) {
                 Some((sum, old)) => {
-                    (*sum, *old) = (new.plus(sum), others(new.minute).plus(old));
+                    (*sum, *old) = (new.plus(sum), beside(new.minute).plus(old));
                 }
-                None => pieces.push((*new, others(new.minute))),
+                None => pieces.push((*new, beside(new.minute))),
             }
         }
         pieces.retain(full);

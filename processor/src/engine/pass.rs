@@ -221,7 +221,7 @@ impl Engine {
         let seen = (&self.symptoms, &self.windows, &graph);
         backends::judge(&mut judged, &failing, seen, speaks);
         self.passed_on.take_relayed(&mut judged, (&failing, &sick), (&graph, now), |h| {
-            self.patterns.get(&h.pattern).is_some_and(|pattern| pattern.by_words())
+            self.patterns.by_words(&h.pattern)
         });
         deepest::judge(&mut judged, &failing, (&self.symptoms, &self.windows, &graph));
         let mut all: Vec<_> = arising

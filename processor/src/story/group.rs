@@ -8,7 +8,7 @@ use std::{
 use tapio_proto::model::{Entity, Time};
 
 use crate::correlation::{
-    arises::{Arising, SLOW_BACKEND, STEPS},
+    arises::{SLOW_BACKEND, STEPS},
     hypotheses::Hypothesis,
     suspects::{Graph, failing, sick},
     symptoms::Symptoms,
@@ -60,9 +60,7 @@ pub fn groups(
     let (outside, hypotheses): (Vec<&Hypothesis>, Vec<&Hypothesis>) = hypotheses
         .iter()
         .filter(|h| sick.contains_key(&h.workload) || failing.contains_key(&front(h)))
-        .partition(|h| {
-            (h.pattern.is_empty() || h.measured.is_some()) && blames_outside(h, &failing, graph)
-        });
+        .partition(|h| h.is_bare() && blames_outside(h, &failing, graph));
     let mut uncovered: BTreeSet<Entity> = failing.keys().cloned().collect();
     let mut told: BTreeSet<Entity> = BTreeSet::new();
     let mut groups: Vec<Group> = Vec::new();
@@ -188,9 +186,8 @@ fn blames_outside(h: &Hypothesis, failing: &BTreeMap<Entity, Time>, graph: &Grap
     let front = front(h);
     let since = failing.get(&front);
     // Who is failed goes on in another way than it used to.
-    let measured = |is: &dyn Fn(&Arising) -> bool| h.measured.as_ref().is_some_and(|m| is(m));
-    let steps = measured(&|arising| arising.kind == STEPS);
-    let waits = measured(&|arising| arising.pattern == SLOW_BACKEND);
+    let steps = h.measured.as_ref().is_some_and(|arising| arising.kind == STEPS);
+    let waits = h.measured.as_ref().is_some_and(|arising| arising.pattern == SLOW_BACKEND);
     let soon = if waits { WAITED } else { FIRST_CALL };
     (steps || h.confidence < weights().outside.certain)
         && graph

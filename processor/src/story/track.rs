@@ -295,8 +295,7 @@ impl Thread {
     /// none.
     fn take(&mut self, group: Group, view: &View<'_>) {
         let innocent = |mine: &Hypothesis| {
-            (mine.pattern.is_empty() || mine.measured.is_some())
-                && group.failed_from_outside.contains(&mine.workload)
+            mine.is_bare() && group.failed_from_outside.contains(&mine.workload)
         };
         if group.hypotheses.is_empty() && self.hypotheses.first().is_some_and(innocent) {
             self.hypotheses.clear();
